@@ -1,0 +1,15 @@
+"""Noise against noise: stochastic label noise helps combat inherent label noise (Chen et al., ICLR 2021), as
+a study.
+
+    from sln import Config, Study, runs
+    run = runs.get(Config(sigma=1.0, seed=0))      # trained once, found ever after
+    study = Study("quick")                         # the runs behind the notebooks
+"""  # fmt: skip
+
+from sln.config import Config
+from sln.errors import InputError
+from sln.noise import Corruption
+from sln.runs import Run
+from sln.study import Study
+
+__all__ = ["Config", "Corruption", "InputError", "Run", "Study"]

@@ -1,0 +1,29 @@
+"""One exception for everything a user can mistype, and the sentence that helps."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class InputError(ValueError):
+    """Bad input: the message is one line that names the value, what is allowed, and what to do.
+
+    The command line prints it and exits with code 2; in a notebook it is raised as it is.
+    """
+
+
+def choose(what: str, value: object, allowed: Iterable[str]) -> None:
+    """Raise InputError unless `value` is one of `allowed`, naming the nearest right one."""
+    allowed = sorted(allowed)
+    if value in allowed:
+        return
+    near = difflib.get_close_matches(str(value), allowed, n=1, cutoff=0.5)
+    hint = f"did you mean {near[0]!r}? " if near else ""
+    raise InputError(f"unknown {what} {value!r}: {hint}allowed are {', '.join(allowed)}")
+
+
+def require(condition: bool, message: str) -> None:
+    """Raise InputError with `message` unless `condition` holds."""
+    if not condition:
+        raise InputError(message)

@@ -1,0 +1,93 @@
+"""The paper on one screen: Chen, Chen, Ye, Zhao, Heng, "Noise against noise", ICLR 2021.
+
+Notation: logits f (B, C), p = softmax(f), target y (B, C) whose rows sum to one, z ~ N(0, I) drawn afresh
+for every example and step, sigma the strength of the stochastic noise, B examples, C classes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+
+
+def soft_cross_entropy(logits: Tensor, targets: Tensor) -> Tensor:
+    """(B,): l(f, y) = -sum_i y_i log p_i. Any real y will do: noisy targets need not be positive nor sum to
+    one."""
+    return -(targets * F.log_softmax(logits, dim=1)).sum(dim=1)
+
+
+def noisy_labels(targets: Tensor, sigma: float, z: Tensor) -> Tensor:
+    """(B, C): y + sigma z, the stochastic label noise (SLN), variant 3 of the paper.
+
+    The gradient of l(f, y + sigma z) at the logits is (sum_i y_i + sigma z_i) p - y - sigma z: the noise in
+    it is -sigma (z - (sum_i z_i) p), of mean zero and covariance `label_noise_covariance`.
+    """
+    return targets + sigma * z
+
+
+def logit_noise(logits: Tensor, sigma: float, z: Tensor) -> Tensor:
+    """(B,): sigma sum_i z_i f_i, the term that adds sigma z to the gradient at the logits: variant 2 of the
+    paper."""
+    return sigma * (z * logits).sum(dim=1)
+
+
+def add_gradient_noise(parameters: Iterable[nn.Parameter], sigma: float, generator: torch.Generator) -> None:
+    """Add sigma z, z ~ N(0, I) of the parameters' own dimension, to every gradient: variant 1 of the paper.
+    In place."""
+    for parameter in parameters:
+        if parameter.grad is not None:
+            z = torch.randn(parameter.shape, generator=generator)
+            parameter.grad.add_(z.to(parameter.device), alpha=sigma)
+
+
+def label_noise_covariance(p: Tensor, sigma: float) -> Tensor:
+    """(..., C, C): sigma^2 (I - 1 p' - p 1' + C p p'), covariance at the logits of the noise that SLN adds
+    to the gradient.
+
+    p : (..., C) predicted probabilities. Entry j of the diagonal is sigma^2 (1 - 2 p_j + C p_j^2): least,
+    sigma^2 (1 - 1/C), at p_j = 1/C, and most, sigma^2 (C - 1), at p_j = 1, so SLN pushes hardest against
+    confidence. Variant 2 has sigma^2 I for every p. (Our algebra from the equation of `noisy_labels`; the
+    tests and notebook 02 check it against draws.)
+    """
+    C = p.shape[-1]
+    one = torch.ones_like(p)
+    outer = lambda a, b: a.unsqueeze(-1) * b.unsqueeze(-2)  # noqa: E731
+    return sigma**2 * (torch.eye(C, dtype=p.dtype) - outer(one, p) - outer(p, one) + C * outer(p, p))
+
+
+def momentum_model(model: nn.Module, alpha: float) -> AveragedModel:
+    """The momentum model (MO): m <- alpha m + (1 - alpha) theta after every optimizer step, BatchNorm
+    statistics included.
+
+    It starts as a copy of `model`. Reads as `.module`. Deviation from the released code: none in the
+    numbers; its integer counters (num_batches_tracked) are averaged and truncated here and copied there, and
+    nothing reads them.
+    """
+    average = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(alpha), use_buffers=True)
+    # torch copies the model at the first update instead of averaging, unless it thinks that one has happened
+    average.n_averaged.fill_(1)
+    return average
+
+
+def correction_weight(losses: Tensor) -> Tensor:
+    """(N,): w, the losses scaled to [0, 1] by their minimum and maximum over the training set.
+
+    Mind the direction, which is the released code's: a high loss keeps the given label, a low loss takes the
+    prediction. All losses equal (the released code divides by zero there): w = 0.
+    """
+    low, high = losses.min(), losses.max()
+    return (losses - low) / (high - low) if high > low else torch.zeros_like(losses)
+
+
+def corrected_targets(given: Tensor, predictions: Tensor, w: Tensor) -> Tensor:
+    """(N, C): w y + (1 - w) y_hat, label correction (LC).
+
+    given : (N, C) one-hot given labels; predictions : (N, C), one-hot (CIFAR) or probabilities (Clothing1M);
+        w : (N,)
+    """
+    w = w.unsqueeze(1)
+    return w * given + (1 - w) * predictions

@@ -1,0 +1,423 @@
+"""One function per picture. Each takes plain values and an Axes (or makes a Figure of panels) and returns it.
+
+The look is in style.mplstyle; a method has the same colour, and line style, everywhere (Okabe and Ito's
+palette, which the colour-blind can tell apart). Figures are made without pyplot, so nothing accumulates when
+a slider is dragged.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import matplotlib.figure
+import matplotlib.style
+import numpy as np
+import pandas as pd
+import seaborn as sns
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.colors import LogNorm
+from torch import Tensor
+
+from sln.files import figures_folder, write_atomically, write_text
+
+matplotlib.style.use(Path(__file__).parent / "style.mplstyle")
+
+COLOURS = {"CE": "#D55E00", "CE-MO": "#E69F00", "SLN": "#56B4E9", "SLN-MO": "#0072B2", "SLN-MO-LC": "#009E73"}
+STYLES = {"CE": "-", "CE-MO": "--", "SLN": "-", "SLN-MO": "--", "SLN-MO-LC": "-."}
+RIGHT, WRONG = "#009E73", "#CC79A7"  # a right and a wrong given label
+NOISE_NAMES = {
+    "sym": "symmetric",
+    "asym": "asymmetric",
+    "dependent": "instance-dependent",
+    "openset": "open-set",
+    "none": "none",
+}
+
+
+class Figure(matplotlib.figure.Figure):
+    """A Figure that shows itself in a notebook, without pyplot."""
+
+    def __init__(self, *args, **kwargs) -> None:  # noqa: ANN002, ANN003
+        super().__init__(*args, **kwargs)
+        FigureCanvasAgg(self)
+
+    def _repr_png_(self) -> bytes:
+        buffer = io.BytesIO()
+        self.savefig(buffer, format="png", dpi=self.dpi)
+        return buffer.getvalue()
+
+
+def panels(
+    rows: int = 1, columns: int = 1, *, size: tuple[float, float] = (6.4, 4.0), **options: object
+) -> tuple[Figure, np.ndarray]:
+    """A new Figure of `size` inches and its Axes, an array (rows, columns). `options` go to
+    `Figure.subplots`."""
+    figure = Figure(figsize=size)
+    return figure, figure.subplots(rows, columns, squeeze=False, **options)
+
+
+def new_axes(size: tuple[float, float] = (6.4, 4.0)) -> Axes:
+    """One Axes on a new Figure."""
+    return panels(size=size)[1][0, 0]
+
+
+def save(figure: Figure, table: pd.DataFrame, name: str, profile: str) -> Figure:
+    """Write figures/<profile>/<name>.png and the numbers behind it, <name>.csv. Returns the figure, for the
+    notebook to show."""
+    folder = figures_folder(profile)
+    index = not isinstance(table.index, pd.RangeIndex)
+    write_text(folder / f"{name}.csv", table.to_csv(index=index, lineterminator="\n", float_format="%.6g"))
+    write_atomically(
+        folder / f"{name}.png", lambda temporary: figure.savefig(temporary, metadata={"Software": "sln"})
+    )
+    return figure
+
+
+# --- label noise
+# ---------------------------------------------------------------------------------------------------------
+
+
+def transition_matrix(T: np.ndarray, classes: Sequence[str], ax: Axes, title: str = "") -> Axes:
+    """T (C, C) as a heat map with its numbers in per cent; rows are true labels, columns given ones."""
+    percent = 100 * T
+    text = np.where(percent >= 0.5, np.char.mod("%.0f", percent), "")
+    sns.heatmap(
+        percent, annot=text, fmt="", vmin=0, vmax=100, cmap="cividis", square=True, cbar=False, ax=ax,
+        xticklabels=classes, yticklabels=classes, annot_kws={"fontsize": 7}, linewidths=0.3, linecolor="white",
+    )  # fmt: skip
+    ax.set(xlabel="given label", ylabel="true label", title=title)
+    ax.tick_params(axis="y", rotation=0)
+    ax.grid(False)
+    return ax
+
+
+def image(pixels: Tensor, ax: Axes, title: str = "", colour: str = "black", scale: float = 16) -> Axes:
+    """One image (channels, H, W) uint8, grey if it has one channel, with a title in `colour`."""
+    shown = pixels.permute(1, 2, 0).numpy() / scale
+    ax.imshow(
+        shown[:, :, 0] if shown.shape[2] == 1 else shown,
+        cmap="gray_r",
+        vmin=0,
+        vmax=1,
+        interpolation="nearest",
+    )
+    ax.set_title(title, fontsize=8, color=colour, pad=3)
+    ax.set(xticks=[], yticks=[])
+    ax.grid(False)
+    for spine in ax.spines.values():
+        spine.set(visible=True, color=colour, linewidth=1.5)
+    return ax
+
+
+def gallery(
+    images: Tensor, titles: Sequence[str], wrong: Sequence[bool], *, columns: int = 8, heading: str = ""
+) -> Figure:
+    """Images with titles; frame and title in WRONG's colour where the given label is wrong, RIGHT's where it
+    is right."""
+    rows = -(-len(images) // columns)
+    figure, axes = panels(rows, columns, size=(1.05 * columns, 1.38 * rows + 0.35))
+    figure.suptitle(heading, fontsize=10)
+    for ax in axes.flat[len(images) :]:
+        ax.set_visible(False)
+    for pixels, title, is_wrong, ax in zip(images, titles, wrong, axes.flat, strict=False):
+        image(pixels, ax, title, WRONG if is_wrong else RIGHT)
+    return figure
+
+
+def rate_meanings(table: pd.DataFrame, ax: Axes) -> Axes:
+    """True noise rate against the asked rate for both meanings; columns rate, other_classes, all_classes."""
+    ax.plot(table["rate"], table["other_classes"], color="black", label="flip to another class (here)")
+    ax.plot(
+        table["rate"],
+        table["all_classes"],
+        color="black",
+        ls="--",
+        label="redraw over all classes: r (1 − 1/C)",
+    )
+    ax.set(
+        xlabel="asked noise rate r",
+        ylabel="share of wrong labels",
+        title="Two meanings of “rate r”",
+        xlim=(0, 1),
+        ylim=(0, 1),
+    )
+    ax.legend(loc="upper left")
+    return ax
+
+
+def realised_rates(table: pd.DataFrame, ax: Axes, rate: float) -> Axes:
+    """Histogram of realised rates of Bernoulli flips, with the exact count's one value; columns exact,
+    bernoulli (one row a draw)."""
+    ax.hist(
+        table["bernoulli"],
+        bins=24,
+        color="#999999",
+        label=f"every example its own coin (std {table['bernoulli'].std():.3f})",
+    )
+    ax.axvline(
+        table["exact"].iloc[0], color="black", label=f"exact count (always {table['exact'].iloc[0]:.3f})"
+    )
+    ax.set(xlabel="realised noise rate", ylabel="draws", title=f"{len(table)} corruptions at rate {rate:g}")
+    ax.legend(loc="upper left")
+    ax.margins(y=0.35)
+    return ax
+
+
+# --- training
+# ------------------------------------------------------------------------------------------------------------
+
+
+def curve(
+    table: pd.DataFrame, column: str, ax: Axes, ylabel: str, methods: Sequence[str] | None = None
+) -> Axes:
+    """A history column over epochs, mean ± one standard deviation over seeds, a line a method
+    (`analysis.curves`)."""
+    for method, part in table.groupby("method", sort=False):
+        if methods is not None and method not in methods:
+            continue
+        mean, std = part[f"{column}_mean"], part[f"{column}_std"]
+        ax.plot(part["epoch"], mean, color=COLOURS.get(method), ls=STYLES.get(method, "-"), label=method)
+        ax.fill_between(part["epoch"], mean - std, mean + std, color=COLOURS.get(method), alpha=0.15, lw=0)
+    ax.set(xlabel="epoch", ylabel=ylabel, xlim=(1, table["epoch"].max()), ylim=(0, 1.02))
+    return ax
+
+
+def over_sigma(table: pd.DataFrame, column: str, ax: Axes, ylabel: str, chosen: float | None = None) -> Axes:
+    """Last-epoch values against sigma with error bars of one standard deviation, SLN and SLN-MO
+    (`analysis.over_sigma`)."""
+    for reader, method in (("network", "SLN"), ("momentum", "SLN-MO")):
+        part = table[table["reader"] == reader]
+        ax.errorbar(
+            part["sigma"], part[f"{column}_mean"], part[f"{column}_std"], color=COLOURS[method], ls=STYLES[method],
+            marker="o", capsize=3, label=method,
+        )  # fmt: skip
+    if chosen is not None:
+        ax.axvline(chosen, color="black", lw=1, ls=":", label=f"chosen: σ = {chosen:g}")
+    ax.set(xlabel="σ of the stochastic noise (0: CE)", ylabel=ylabel, ylim=(0, 1.02))
+    return ax
+
+
+def noisy_label_panel(sigma: float, confidence: float, num_classes: int, *, draws: int = 4000) -> Figure:
+    """The instant mathematics of SLN at one sigma: what the label becomes, and what that does to the
+    gradient at the logits.
+
+    Left: density of entries of y + sigma z. Right: standard deviation of the noise on the gradient at the
+    logit of a class that is predicted with probability p (the others share the rest), for SLN and for noise
+    on the logits; the dot is `confidence`.
+    """
+    figure, axes = panels(1, 2, size=(9.6, 3.6))
+    z = np.random.default_rng(0).standard_normal((draws, num_classes))
+    kept = (np.eye(num_classes)[0] + sigma * z).argmax(axis=1) == 0
+    x = np.linspace(-4, 5, 600)
+    for centre, name, colour in ((0, "other classes (y = 0)", WRONG), (1, "labelled class (y = 1)", RIGHT)):
+        if sigma > 0:
+            density = np.exp(-((x - centre) ** 2) / (2 * sigma**2)) / (sigma * np.sqrt(2 * np.pi))
+            axes[0, 0].fill_between(x, density, color=colour, alpha=0.45, lw=0, label=name)
+        axes[0, 0].axvline(centre, color=colour)
+    axes[0, 0].set(
+        xlabel="entry of y + σ z", ylabel="density", xlim=(-4, 5), ylim=(0, 1),
+        title=f"σ = {sigma:.2f}: the label stays the largest in {100 * kept.mean():.0f}%",
+    )  # fmt: skip
+    axes[0, 0].legend(loc="upper left")
+    p = np.linspace(0, 1, 400)
+    std = lambda p: sigma * np.sqrt(1 - 2 * p + num_classes * p**2)  # noqa: E731
+    axes[0, 1].plot(p, std(p), color=COLOURS["SLN"], label="noise on the label (SLN)")
+    axes[0, 1].axhline(sigma, color="black", ls="--", lw=1.2, label="noise on the logits’ gradient")
+    axes[0, 1].plot([confidence], [std(confidence)], "o", color=COLOURS["SLN-MO"], ms=8)
+    axes[0, 1].set(
+        xlabel="predicted probability p of the class", ylabel="std of the noise at its logit", xlim=(0, 1), ylim=(0, max(0.5, 2.05 * np.sqrt(num_classes - 1))),
+        title=f"C = {num_classes}, p = {confidence:.2f}: std {std(confidence):.2f}",
+    )  # fmt: skip
+    axes[0, 1].legend(loc="upper left")
+    return figure
+
+
+# --- momentum model and correction
+# ---------------------------------------------------------------------------------------
+
+
+def alphas(table: pd.DataFrame, ax: Axes) -> Axes:
+    """Test accuracy over epochs of several momentum models of the same runs; columns epoch, alpha (0: the
+    network), mean, std."""
+    shades = sns.color_palette("viridis", table["alpha"].nunique())
+    for colour, (alpha, part) in zip(shades, table.groupby("alpha"), strict=True):
+        name = "the network itself" if alpha == 0 else f"α = {alpha:g}: about {1 / (1 - alpha):.0f} steps"
+        ax.plot(part["epoch"], part["mean"], color=colour, label=name)
+        ax.fill_between(
+            part["epoch"],
+            part["mean"] - part["std"],
+            part["mean"] + part["std"],
+            color=colour,
+            alpha=0.12,
+            lw=0,
+        )
+    ax.set(
+        xlabel="epoch",
+        ylabel="test accuracy",
+        xlim=(1, table["epoch"].max()),
+        ylim=(0, 1.02),
+        title="One run, read through several momentum models",
+    )
+    ax.legend(loc="lower right")
+    return ax
+
+
+def recovery(table: pd.DataFrame, ax: Axes, title: str) -> Axes:
+    """Precision and recall of the moved labels, and the labels' accuracy, by corrected epoch
+    (`analysis.recovery_over_seeds`)."""
+    for column, name, colour, style in (
+        ("precision", "precision: moved labels that were wrong", "#0072B2", "-"),
+        ("recall", "recall: wrong labels that moved", "#CC79A7", "--"),
+        ("label_accuracy", "corrected labels that are true", "#009E73", "-."),
+        ("given_accuracy", "given labels that are true", "#999999", ":"),
+    ):
+        by_epoch = table.groupby("epoch")[column]
+        mean, std = by_epoch.mean(), by_epoch.std()
+        ax.plot(mean.index, mean, color=colour, ls=style, marker="o", ms=3, label=name)
+        ax.fill_between(mean.index, mean - std, mean + std, color=colour, alpha=0.15, lw=0)
+    ax.set(xlabel="epoch", ylabel="share", ylim=(0, 1.02), title=title)
+    return ax
+
+
+# --- landscapes and confidence
+# -------------------------------------------------------------------------------------------
+
+
+def line(tables: Mapping[str, pd.DataFrame], ax: Axes, column: str, title: str) -> Axes:
+    """Loss along one direction, a line a method (`landscape.line`)."""
+    for method, table in tables.items():
+        ax.plot(table["x"], table[column], color=COLOURS[method], ls=STYLES[method], label=method)
+    ax.set(
+        xlabel="step along the direction (filter norms)", ylabel="cross-entropy", title=title, yscale="log"
+    )
+    return ax
+
+
+def contours(tables: Mapping[str, pd.DataFrame], column: str = "given") -> Figure:
+    """Loss surfaces side by side with one colour scale, logarithmic, and labelled level lines
+    (`landscape.surface`)."""
+    figure, axes = panels(1, len(tables), size=(3.5 * len(tables) + 0.8, 3.7), sharex=True, sharey=True)
+    low = min(table[column].min() for table in tables.values())
+    high = max(table[column].max() for table in tables.values())
+    levels = np.geomspace(low, high, 16)
+    for (method, table), ax in zip(tables.items(), axes.flat, strict=True):
+        grid = table.pivot(index="y", columns="x", values=column)
+        filled = ax.contourf(
+            grid.columns, grid.index, grid, levels=levels, norm=LogNorm(low, high), cmap="cividis"
+        )
+        ax.contour(grid.columns, grid.index, grid, levels=levels, colors="white", linewidths=0.4)
+        ax.plot(0, 0, "+", color="white", ms=9, mew=2)
+        ax.set(title=f"{method}: {grid.loc[0, 0]:.2f} at the centre", xlabel="direction 1", aspect="equal")
+        ax.grid(False)
+    axes[0, 0].set_ylabel("direction 2 (filter norms)")
+    bar = figure.colorbar(
+        filled,
+        ax=axes,
+        label="cross-entropy on the given labels" if column == "given" else f"cross-entropy ({column})",
+    )
+    ticks = np.geomspace(low, high, 6)
+    bar.set_ticks(ticks, labels=[f"{tick:.2g}" for tick in ticks])
+    bar.minorticks_off()
+    return figure
+
+
+def confidence_histogram(p_given: np.ndarray, wrong: np.ndarray, ax: Axes, title: str) -> Axes:
+    """Histogram of the predicted probability of the *given* label, (N,), for right and wrong given labels,
+    as shares of each."""
+    for values, name, colour in (
+        (p_given[~wrong], "right label", RIGHT),
+        (p_given[wrong], "wrong label", WRONG),
+    ):
+        ax.hist(
+            values,
+            bins=np.linspace(0, 1, 21),
+            weights=np.full(len(values), 1 / max(1, len(values))),
+            color=colour,
+            alpha=0.6,
+            label=name,
+        )
+    ax.set(
+        xlabel="probability of the given label",
+        ylabel="share of examples",
+        title=title,
+        xlim=(0, 1),
+        ylim=(0, 1),
+    )
+    return ax
+
+
+def reliability(table: pd.DataFrame, ax: Axes, method: str, error: float) -> Axes:
+    """Accuracy against confidence in bins; the diagonal is perfect calibration (`metrics.reliability`)."""
+    filled = table[table["examples"] > 0]
+    ax.bar(
+        filled["low"],
+        filled["accuracy"],
+        width=filled["high"] - filled["low"],
+        align="edge",
+        color=COLOURS[method],
+        alpha=0.75,
+        edgecolor="white",
+    )
+    ax.plot([0, 1], [0, 1], color="black", lw=1, ls="--")
+    ax.set(
+        xlabel="confidence",
+        ylabel="test accuracy",
+        xlim=(0, 1),
+        ylim=(0, 1),
+        title=f"{method}: calibration error {error:.2f}",
+        aspect="equal",
+    )
+    return ax
+
+
+DISSECTION_COLOURS = {
+    "right label, right prediction": "#009E73", "right label, wrong prediction": "#E69F00",
+    "wrong label, right prediction": "#56B4E9", "wrong label, wrong prediction": "#CC79A7",
+}  # fmt: skip
+
+
+def dissection(table: pd.DataFrame, ax: Axes, title: str) -> Axes:
+    """Examples sorted by loss: stacked bars of right or wrong label and prediction (`analysis.dissection`)."""
+    bottom = np.zeros(len(table))
+    for column, colour in DISSECTION_COLOURS.items():
+        ax.bar(table.index, table[column], bottom=bottom, width=1.0, color=colour, label=column)
+        bottom += table[column].to_numpy()
+    ax.set(
+        xlabel="training examples in order of loss (parts of equal size)",
+        ylabel="examples",
+        title=title,
+        xlim=(-0.5, len(table) - 0.5),
+    )
+    ax.grid(False)
+    return ax
+
+
+# --- results
+# -------------------------------------------------------------------------------------------------------------
+
+
+def results(table: pd.DataFrame, ax: Axes) -> Axes:
+    """Test accuracy of each method for each kind of noise, bars with one standard deviation over seeds
+    (`analysis.results`)."""
+    noises, methods = list(dict.fromkeys(table["noise"])), list(dict.fromkeys(table["method"]))
+    width = 0.8 / len(methods)
+    for number, method in enumerate(methods):
+        part = table[table["method"] == method].set_index("noise").loc[noises]
+        x = np.arange(len(noises)) + (number - (len(methods) - 1) / 2) * width
+        ax.bar(
+            x,
+            part["mean"],
+            width=0.92 * width,
+            yerr=part["std"],
+            color=COLOURS[method],
+            error_kw={"capsize": 2, "lw": 1},
+            label=method,
+        )
+    ax.set_xticks(range(len(noises)), [NOISE_NAMES[noise] for noise in noises])
+    ax.set(ylabel="test accuracy (%)", ylim=(0, 105))
+    ax.grid(axis="x", visible=False)
+    ax.legend(ncols=len(methods), loc="upper center", bbox_to_anchor=(0.5, 1.13))
+    return ax

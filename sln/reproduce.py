@@ -1,0 +1,247 @@
+"""Executes the notebooks with papermill, checks that they did what they promised, and writes the report.
+
+papermill alone is not enough to trust: a notebook whose kernel was killed or left early, whose parameter was
+misspelt, whose slider's callback failed or whose figure is last week's still ends well. Each of these is
+looked for here.
+"""
+
+from __future__ import annotations
+
+import ast
+import contextlib
+import datetime
+import os
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import nbformat
+import papermill
+from nbclient.exceptions import CellTimeoutError, DeadKernelError
+from nbformat import NotebookNode
+
+from sln.errors import InputError, choose, require
+from sln.files import figures_folder, project_root, write_json
+from sln.report import write_report
+from sln.runs import versions
+from sln.study import Study
+
+ARTEFACT_KINDS = (".png", ".csv")
+
+
+@dataclass
+class Outcome:
+    """One notebook: how long it took, what it promised, and what is wrong with it (nothing, if it went
+    well)."""
+
+    name: str
+    seconds: float
+    artefacts: list[str]
+    problems: list[str] = field(default_factory=list)
+
+
+def notebooks(folder: Path | None = None) -> dict[str, Path]:
+    """The study's notebooks by name, in order: `notebooks/NN_name.ipynb`."""
+    found = sorted((folder or project_root() / "notebooks").glob("[0-9][0-9]_*.ipynb"))
+    require(
+        bool(found),
+        f"no notebooks in {folder or project_root() / 'notebooks'}; run this in a checkout of the project",
+    )
+    return {path.stem: path for path in found}
+
+
+def reproduce(
+    profile: str, *, only: list[str] | None = None, parameters: Mapping[str, Any] | None = None, folder: Path | None = None,
+    build: Path | None = None, timeout: float | None = None,
+) -> int:  # fmt: skip
+    """Execute the notebooks of the study headlessly at `profile`, check them, and write the report.
+
+    Parameters
+    ----------
+    only : names of the notebooks to run; default all
+    parameters : more notebook parameters than the profile; each must be one of every notebook that is run
+    folder, build : where the notebooks are and where executed ones go (`build/<profile>/`)
+    timeout : seconds that one cell may take; default no limit
+
+    Returns 0 if everything holds, 1 if a notebook failed, a promise was not kept or a claim is untrue.
+    Raises InputError for an unknown profile, notebook or parameter, before anything runs.
+    """
+    study = Study(profile)  # refuses an unknown one
+    every = notebooks(folder)
+    for name in only or ():
+        choose("notebook", name, every)
+    chosen = {name: path for name, path in every.items() if not only or name in only}
+    values = {"PROFILE": profile, **(parameters or {})}
+    for path in chosen.values():
+        check_parameters(path, values)
+    build = (build or project_root() / "build") / profile
+    outcomes = []
+    for name, path in chosen.items():
+        print(f"{name} ...", file=sys.stderr, flush=True)
+        outcomes.append(run_notebook(path, build / f"{name}.ipynb", values, profile, timeout))
+        print_outcome(outcomes[-1])
+    leftovers = [] if only else unpromised(profile, outcomes)
+    manifest = {
+        "profile": profile,
+        "seconds": {o.name: round(o.seconds, 1) for o in outcomes},
+        "versions": versions(),
+    }
+    if not only:
+        write_json(figures_folder(profile) / "manifest.json", manifest)
+    report = write_report(build, study, outcomes, leftovers, manifest)
+    failed = [outcome for outcome in outcomes if outcome.problems]
+    print_summary(outcomes, leftovers, report)
+    return 1 if failed or leftovers else 0
+
+
+def check_parameters(path: Path, values: Mapping[str, Any]) -> None:
+    """Raise InputError for a parameter that the notebook does not have, or of another type (papermill only
+    warns)."""
+    known = papermill.inspect_notebook(str(path))
+    for name, value in values.items():
+        choose(f"parameter of {path.stem}", name, known)
+        default = ast.literal_eval(known[name]["default"])
+        require(
+            type(value) is type(default) or (isinstance(default, float) and type(value) is int),
+            f"parameter {name} of {path.stem} is {value!r} ({type(value).__name__}), expected {type(default).__name__} like {default!r}",
+        )
+
+
+def run_notebook(
+    path: Path, output: Path, values: Mapping[str, Any], profile: str, timeout: float | None = None
+) -> Outcome:
+    """Execute one notebook and look for everything that can have gone wrong; never raises for what the
+    notebook did."""
+    source = nbformat.read(path, as_version=4)
+    outcome = Outcome(path.stem, 0.0, list(source.metadata.get("sln", {}).get("artefacts", [])))
+    output.parent.mkdir(parents=True, exist_ok=True)
+    output.unlink(missing_ok=True)  # an old result must not pass for a new one
+    start, began = time.monotonic(), time.time()
+    try:
+        with headless():
+            papermill.execute_notebook(
+                str(path), str(output), parameters=dict(values), kernel_name="python3", cwd=str(path.parent), progress_bar=False,
+                execution_timeout=timeout, start_timeout=120, stderr_file=sys.stderr,
+            )  # fmt: skip
+    except papermill.PapermillExecutionError as error:
+        outcome.problems.append(f"cell {error.cell_index} failed: {error.ename}: {error.evalue}")
+    except CellTimeoutError:
+        outcome.problems.append(f"a cell took longer than {timeout} s")
+    except DeadKernelError:
+        outcome.problems.append("the kernel died (killed, or out of memory)")
+    outcome.seconds = time.monotonic() - start
+    if not output.exists():
+        outcome.problems.append("no executed notebook was written")
+    elif not outcome.problems:
+        outcome.problems += unfinished(nbformat.read(output, as_version=4))
+    outcome.problems += broken_promises(outcome.artefacts, profile, began)
+    return outcome
+
+
+def unfinished(executed: NotebookNode) -> list[str]:
+    """What an executed notebook says against itself: pending or failed cells, cells out of order, errors
+    inside widgets."""
+    problems = []
+    code = [
+        (number, cell)
+        for number, cell in enumerate(executed.cells)
+        if cell.cell_type == "code" and cell.source.strip()
+    ]
+    for expected, (number, cell) in enumerate(code, start=1):
+        status = cell.metadata.get("papermill", {}).get("status")
+        if status != "completed" or cell.execution_count != expected:
+            problems.append(
+                f"cell {number} did not run (the kernel left early?): status {status}, execution count {cell.execution_count}"
+            )
+            break
+        for output in cell.outputs:
+            if output.output_type == "error":
+                problems.append(f"cell {number} failed: {output.ename}: {output.evalue}")
+    states = (
+        executed.metadata.get("widgets", {})
+        .get("application/vnd.jupyter.widget-state+json", {})
+        .get("state", {})
+    )
+    for widget in states.values():
+        for output in widget.get("state", {}).get("outputs", ()):
+            if output.get("output_type") == "error":
+                problems.append(f"a slider's callback failed: {output['ename']}: {output['evalue']}")
+    return problems
+
+
+def broken_promises(artefacts: list[str], profile: str, began: float) -> list[str]:
+    """Promised figures and tables that are missing, empty, or older than the start of the run (seconds since
+    1970)."""
+    problems = []
+    for path in (figures_folder(profile) / f"{name}{kind}" for name in artefacts for kind in ARTEFACT_KINDS):
+        if not path.exists() or path.stat().st_size == 0:
+            problems.append(f"promised {path.name} is missing")
+        # file systems keep times to a second or better
+        elif path.stat().st_mtime < began - 1:
+            problems.append(f"promised {path.name} is stale: it was not written by this run")
+    return problems
+
+
+def unpromised(profile: str, outcomes: list[Outcome]) -> list[str]:
+    """Files among the figures that no notebook promises: left over from a name that changed."""
+    promised = {
+        f"{name}{kind}" for outcome in outcomes for name in outcome.artefacts for kind in ARTEFACT_KINDS
+    }
+    folder = figures_folder(profile)
+    found = {path.name for path in folder.iterdir()} if folder.exists() else set()
+    return sorted(name for name in found - promised - {"manifest.json"} if not name.startswith("."))
+
+
+@contextlib.contextmanager
+def headless() -> Iterator[None]:
+    """The kernel prints lines instead of bars, and is this environment's own, not one a user has registered
+    as python3."""
+    changes = {"SLN_HEADLESS": "1", "JUPYTER_PREFER_ENV_PATH": "1"}
+    before = {name: os.environ.get(name) for name in changes}
+    os.environ.update(changes)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value
+
+
+def print_outcome(outcome: Outcome) -> None:
+    """One line when a notebook went well, one a problem when it did not."""
+    for problem in outcome.problems:
+        print(f"{outcome.name}: {problem}", file=sys.stderr, flush=True)
+
+
+def print_summary(outcomes: list[Outcome], leftovers: list[str], report: Path) -> None:
+    """The closing table: notebook, seconds, artefacts, verdict."""
+    width = max(len(outcome.name) for outcome in outcomes)
+    print(f"\n{'notebook':{width}}  {'time':>7}  {'figures':>7}  result")
+    for outcome in outcomes:
+        result = "ok" if not outcome.problems else f"FAILED: {outcome.problems[0]}"
+        print(f"{outcome.name:{width}}  {outcome.seconds:6.0f}s  {len(outcome.artefacts):7}  {result}")
+    total = datetime.timedelta(seconds=round(sum(outcome.seconds for outcome in outcomes)))
+    print(f"{'total':{width}}  {total!s:>7}")
+    for name in leftovers:
+        print(f"stale: no notebook promises {name}; remove it")
+    print(f"report: {report}")
+
+
+def parse_parameters(texts: list[str]) -> dict[str, Any]:
+    """`NAME=VALUE` texts as typed values: Python literals where they are, else text. Raises InputError for
+    another form."""
+    values = {}
+    for text in texts:
+        name, equals, value = text.partition("=")
+        if not equals or not name.isidentifier():
+            raise InputError(f"parameter {text!r} is not of the form NAME=VALUE")
+        try:
+            values[name] = ast.literal_eval(value)
+        except (ValueError, SyntaxError):
+            values[name] = value
+    return values
