@@ -23,8 +23,7 @@ PARSERS = {"int": int, "float": float, "str": str}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one command. Returns the exit code: 0, 1 when a reproduction failed, 2 for bad input, 130 for
-    Ctrl-C."""
+    """Run one command. Returns 0, 1 when a reproduction failed, 2 for bad input, 130 for Ctrl-C."""
     options = build_parser().parse_args(arguments)
     try:
         return options.command(options) or 0
@@ -115,7 +114,7 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def add_config_options(parser: argparse.ArgumentParser, names: Sequence[str] | None = None) -> None:
-    """An option for every knob (or those named): --noise-mode, and --noise_mode as in the released scripts."""
+    """An option for every knob, or those named: --noise-mode, and --noise_mode as the released scripts do."""
     for knob in dataclasses.fields(Config):
         if names is not None and knob.name not in names:
             continue
@@ -172,7 +171,8 @@ def noise_command(options: argparse.Namespace) -> None:
         corruption.save(options.out)
         print(f"wrote {options.out} and {options.out.with_suffix('.json')}")
     print(
-        f"{corruption.kind}: {corruption.changed.sum()} of {len(true)} labels are wrong, a rate of {corruption.realised_rate:.4f}"
+        f"{corruption.kind}: {corruption.changed.sum()} of {len(true)} labels are wrong, "
+        f"a rate of {corruption.realised_rate:.4f}"
     )
     print("T[true, given], rows sum to one:")
     print(pd.DataFrame(corruption.transition_matrix).to_string(float_format="%.3f"))
@@ -182,15 +182,11 @@ def draw_labels(
     config: Config, true: np.ndarray, num_classes: int, options: argparse.Namespace
 ) -> noise.Corruption:
     """The corruption that the options of `noise` ask for, the same as a run's with the same knobs."""
-    rng, seed, exact = (
-        numpy_generator(config.noise_seed, "inherent noise", 0),
-        config.noise_seed,
-        not options.bernoulli,
-    )
+    seed, exact = config.noise_seed, not options.bernoulli
     if options.matrix:
-        return noise.from_matrix(
-            true, read_matrix(options.matrix, num_classes), seed=seed, rng=rng, exact=exact
-        )
+        T = read_matrix(options.matrix, num_classes)
+        rng = numpy_generator(seed, "inherent noise", 0)
+        return noise.from_matrix(true, T, seed=seed, rng=rng, exact=exact)
     require(not options.own_class or config.noise_mode == "sym", "--own-class belongs to --noise-mode sym")
     require(
         exact or config.noise_mode != "dependent",
@@ -222,11 +218,10 @@ def reproduce_command(options: argparse.Namespace) -> int:
 def list_command(options: argparse.Namespace) -> None:
     """`runs list`."""
     table = runs.listing()
-    print(
-        table.to_string(index=False, float_format="%.3f", na_rep="-")
-        if len(table)
-        else f"no runs in {runs.runs_folder()}"
-    )
+    if len(table):
+        print(table.to_string(index=False, float_format="%.3f", na_rep="-"))
+    else:
+        print(f"no runs in {runs.runs_folder()}")
 
 
 def show_command(options: argparse.Namespace) -> None:

@@ -20,18 +20,16 @@ CORRECTION_LOSSES = ("given", "as-released")
 
 
 def knob(default: Any, about: str) -> Any:
-    """A Config field: its default, and what it is (unit, range, source). The command line shows the same
-    words."""
+    """A Config field: its default, and what it is (unit, range, source); the command line shows the same."""
     return field(default=default, metadata={"about": about})
 
 
 @dataclass(frozen=True, kw_only=True)
 class Config:
-    """Everything that decides the numbers of one run. The defaults are the embedded digits at 40% symmetric
-    noise.
+    """Everything that decides the numbers of one run.
 
-    The names are those of the released scripts where these have one. Raises InputError for values outside
-    the stated range.
+    The defaults are the embedded digits at 40% symmetric noise. The names are those of the released scripts
+    where these have one. Raises InputError for values outside the stated range.
     """
 
     dataset: str = knob("digits", f"data set: {', '.join(DATASETS)}")
@@ -73,7 +71,6 @@ class Config:
     threads: int = knob(1, "CPU threads; the order of sums, so the last bits, depend on it")
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "extra_alphas", tuple(self.extra_alphas))
         for knob_ in dataclasses.fields(self):
             object.__setattr__(self, knob_.name, _typed(knob_, getattr(self, knob_.name)))
         choose("dataset", self.dataset, DATASETS)
@@ -113,8 +110,7 @@ class Config:
 
     @property
     def uncorrected(self) -> Config:
-        """The run that this one forks from: the same without correction. Both are equal up to the correction
-        epoch."""
+        """The run that this one forks from: the same without correction, equal up to the correction epoch."""
         return self.replace(correction=-1, correction_losses="given", soft_correction=False)
 
     @property
@@ -156,13 +152,17 @@ class Config:
 
 
 def _typed(knob_: dataclasses.Field, value: Any) -> Any:
-    """`value` as its field's type, int to float where asked for; bool, NaN-prone text and the like are
-    refused."""
+    """`value` as its field's type: an int becomes a float where one is asked for, all else is refused."""
     kind = {"str": str, "int": int, "float": float, "bool": bool}.get(str(knob_.type))
     if kind is None:  # extra_alphas
-        return tuple(float(alpha) for alpha in value)
-    if kind is float and isinstance(value, int) and not isinstance(value, bool):
+        return tuple(_of(knob_.name, alpha, float) for alpha in _of(knob_.name, value, tuple, list))
+    return _of(knob_.name, value, kind)
+
+
+def _of(name: str, value: Any, *kinds: type) -> Any:
+    if kinds == (float,) and type(value) is int:
         return float(value)
-    if type(value) is not kind:
-        raise InputError(f"{knob_.name} is {value!r} ({type(value).__name__}), expected {kind.__name__}")
+    if type(value) not in kinds:
+        expected = " or ".join(kind.__name__ for kind in kinds)
+        raise InputError(f"{name} is {value!r} ({type(value).__name__}), expected {expected}")
     return value

@@ -1,8 +1,7 @@
 """Data sets as tensors: images, given labels and true labels, whole, in data-set order.
 
 Images are uint8 tensors (N, channels, height, width). There is no loader: a batch is an index into the
-tensors, so every batch carries the identity of its examples, which label correction and all the analysis
-need.
+tensors, so every batch carries the identity of its examples, which label correction and analysis need.
 """
 
 from __future__ import annotations
@@ -53,7 +52,8 @@ class Split:
 class Data:
     """A data set for one run. Training and validation labels carry the inherent noise, test labels are true.
 
-    scale : largest pixel value; mean, std : of the training pixels on the scale [0, 1], one number a channel
+    scale : largest pixel value
+    mean, std : of the training pixels on the scale [0, 1], one number a channel
     """
 
     train: Split
@@ -66,10 +66,11 @@ class Data:
 
     @property
     def num_classes(self) -> int:
+        """C, the width of a one-hot label."""
         return len(self.classes)
 
     def normalise(self, images: Tensor) -> Tensor:
-        """uint8 (N, channels, H, W) -> float32 of mean 0 and standard deviation 1 over the training pixels."""
+        """uint8 (N, channels, H, W) -> float32, of mean 0 and deviation 1 over the training pixels."""
         mean = torch.tensor(self.mean).view(1, -1, 1, 1) * self.scale
         std = torch.tensor(self.std).view(1, -1, 1, 1) * self.scale
         return (images.float() - mean) / std
@@ -77,11 +78,10 @@ class Data:
 
 @functools.cache
 def digits() -> Data:
-    """scikit-learn's handwritten digits with true labels: 1,797 images of 8x8 pixels 0..16, shipped with the
-    library.
+    """scikit-learn's handwritten digits with true labels: 1,797 images of 8x8 pixels 0..16.
 
-    Source: UCI "Optical Recognition of Handwritten Digits", test part. Split once, stratified, by
-    DIGITS_SPLIT_SEED.
+    They are shipped with the library. Source: UCI "Optical Recognition of Handwritten Digits", test part.
+    Split once, stratified, by DIGITS_SPLIT_SEED.
     """
     bunch = load_digits()
     images = torch.from_numpy(bunch.images.astype(np.uint8)).unsqueeze(1)
@@ -99,16 +99,20 @@ def digits() -> Data:
     ]
     pixels = parts[0].images.float() / 16
     return Data(
-        *parts, classes=tuple("0123456789"), scale=16.0, mean=(pixels.mean().item(),), std=(pixels.std().item(),)
-    )  # fmt: skip
+        *parts,
+        classes=tuple("0123456789"),
+        scale=16.0,
+        mean=(pixels.mean().item(),),
+        std=(pixels.std().item(),),
+    )
 
 
 @functools.cache
 def outside_digits() -> Tensor:
     """(884, 1, 8, 8) uint8, pixels 0..16: images that are no digit, for open-set noise.
 
-    Grey 24x24 tiles, averaged down to 8x8, of the two photographs (a temple, a flower) that scikit-learn
-    ships.
+    They are grey 24x24 tiles, averaged down to 8x8, of the two photographs that scikit-learn ships: a temple
+    and a flower.
     """
     tiles = []
     for photo in load_sample_images().images:
@@ -121,10 +125,10 @@ def outside_digits() -> Tensor:
 
 
 def corrupt(clean: Data, config: Config, scores: np.ndarray | None = None) -> Data:
-    """`clean` with the inherent noise that `config` asks for, on training and validation labels; test labels
-    stay true.
+    """`clean` with the inherent noise that `config` asks for.
 
-    Each split is corrupted by its own stream of random numbers, at the same rate.
+    Training and validation are corrupted at the same rate, each by its own stream of random numbers; test
+    labels stay true.
 
     scores : (N_train + N_validation, C), averaged softmax outputs, for `noise_mode="dependent"` only
     """
@@ -147,11 +151,19 @@ def corrupt(clean: Data, config: Config, scores: np.ndarray | None = None) -> Da
 
 
 def draw(
-    config: Config, true: np.ndarray, num_classes: int, part: str, scores: np.ndarray | None = None, *, exact: bool = True,
+    config: Config,
+    true: np.ndarray,
+    num_classes: int,
+    part: str,
+    scores: np.ndarray | None = None,
+    *,
+    exact: bool = True,
     own_class: bool = False,
-) -> noise.Corruption:  # fmt: skip
-    """The inherent noise of one split: `config`'s mode, rate and noise_seed on true labels (N,). Runs use
-    exact counts."""
+) -> noise.Corruption:
+    """The inherent noise of split `part`: `config`'s mode, rate and noise_seed on true labels (N,).
+
+    Runs use exact counts. `scores` (N, C) are for `noise_mode="dependent"` only.
+    """
     rng = numpy_generator(config.noise_seed, "inherent noise", SPLITS.index(part))
     rate, seed = config.noise_rate, config.noise_seed
     match config.noise_mode:
@@ -166,7 +178,8 @@ def draw(
         case "dependent":
             if scores is None:
                 raise InputError(
-                    "instance-dependent noise needs the averaged softmax outputs of a network: loading.load_data gives them"
+                    "instance-dependent noise needs the averaged softmax outputs of a network: "
+                    "loading.load_data gives them"
                 )
             return noise.instance_dependent(true, scores, rate, seed=seed)
         case "openset":

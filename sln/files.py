@@ -17,7 +17,7 @@ from sln.errors import InputError
 def project_root() -> Path:
     """The folder that holds `notebooks/`: the one place that decides where files are looked for.
 
-    It is found upwards from the working directory (a notebook's working directory is its caller's), and else
+    It is found upwards from the working directory (a notebook's working directory is its caller's), or else
     it is the checkout that this package was installed from.
     """
     for folder in (Path.cwd(), *Path.cwd().parents, Path(__file__).resolve().parent.parent):
@@ -42,11 +42,10 @@ def figures_folder(profile: str) -> Path:
 
 
 def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
-    """Call `write(temporary)` and rename the temporary file to `path`: a reader finds the old file or the
-    new one.
+    """Call `write(temporary)` and rename that file to `path`: a reader finds the old file or the new one.
 
-    Raises InputError, in one line, when the folder cannot be written to or the disk is full; then nothing is
-    left behind.
+    Raises InputError, in one line, when the folder cannot be written to or the disk is full, and then leaves
+    nothing behind.
     """
     path = Path(path)
     temporary = None
@@ -102,7 +101,8 @@ def lock(name: str) -> Iterator[None]:
         held.acquire()
     except OSError as error:
         raise InputError(
-            f"cannot write to {runs_folder()}: {error.strerror or error}; set SLN_RUNS to a folder that can be written to"
+            f"cannot write to {runs_folder()}: {error.strerror or error}; "
+            "set SLN_RUNS to a folder that can be written to"
         ) from None
     try:
         yield

@@ -8,7 +8,7 @@ architecture.
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 import numpy as np
 import pandas as pd
@@ -22,13 +22,13 @@ from sln.files import write_text
 from sln.progress import Progress
 from sln.runs import Run
 from sln.streams import torch_generator
+from sln.study import Reading
 
 Direction = dict[str, Tensor]
 
 
 def filter_normalised(network: nn.Module, generator: torch.Generator) -> Direction:
-    """A random direction: each filter d_ij of N(0, 1) numbers is scaled to its weight's norm, d_ij
-    |theta_ij| / |d_ij|.
+    """A random direction: each filter d_ij of N(0, 1) numbers becomes d_ij |theta_ij| / |d_ij|.
 
     A filter is one output channel of a convolution, or one row of a linear layer. Biases and BatchNorm
     parameters are left alone (zero), as in the authors' own setting for these pictures.
@@ -77,7 +77,7 @@ def losses_at(network: nn.Module, data: Data, moves: list[tuple[float, Direction
 
 
 def line(network: nn.Module, data: Data, *, radius: float, points: int, seed: int = 0) -> pd.DataFrame:
-    """The loss along the first direction: one row a step in [-radius, radius], columns x, given, true, test."""
+    """The loss along the first direction: one row a step in [-radius, radius]; x, given, true, test."""
     x, _ = directions(network, seed)
     steps = np.linspace(-radius, radius, points)
     return pd.DataFrame([{"x": step} | losses_at(network, data, [(float(step), x)]) for step in steps])
@@ -86,11 +86,10 @@ def line(network: nn.Module, data: Data, *, radius: float, points: int, seed: in
 def surface(
     network: nn.Module, data: Data, *, radius: float, points: int, seed: int = 0, quiet: bool = False
 ) -> pd.DataFrame:
-    """The loss over a square of points x points steps in [-radius, radius]: one row a point, columns x, y,
-    given, true, test.
+    """The loss over a square of points x points steps: one row a point; x, y, given, true, test.
 
-    radius : in units of the filters' own norms; with an odd number of points the centre is the network
-        itself.
+    radius : the steps span [-radius, radius], in units of the filters' own norms; with an odd number of
+        points the centre is the network itself.
     """
     x, y = directions(network, seed)
     grid = list(_grid(radius, points))
@@ -114,3 +113,26 @@ def surface_of(run: Run, reader: str, *, radius: float, points: int, seed: int =
 def _grid(radius: float, points: int) -> Iterator[tuple[float, float]]:
     steps = [float(step) for step in np.linspace(-radius, radius, points)]
     return ((a, b) for b in steps for a in steps)
+
+
+def rises(readings: Mapping[str, Reading], *, radius: float, directions: int) -> pd.DataFrame:
+    """How steeply the loss on the given labels rises from each minimum: one row a method and seed.
+
+    centre : loss at the minimum; rise : mean loss at distance `radius` along `directions` random
+        filter-normalised directions, both ways, less the centre's. The k-th direction is drawn from the same
+        numbers for every network.
+    """
+    rows = []
+    for name, reading in readings.items():
+        for run in reading.runs:
+            network, data = run.network(reading.reader), run.data
+            centre = losses_at(network, data, [])["given"]
+            around = []
+            for number in range(directions):
+                direction = filter_normalised(network, torch_generator(number, "landscape", 0))
+                around += [
+                    losses_at(network, data, [(step, direction)])["given"] for step in (radius, -radius)
+                ]
+            rise = float(np.mean(around)) - centre
+            rows.append({"method": name, "seed": run.config.seed, "centre": centre, "rise": rise})
+    return pd.DataFrame(rows)

@@ -28,23 +28,20 @@ def load_data(config: Config) -> Data:
 
 
 def draw_corruption(config: Config, *, exact: bool = True, own_class: bool = False) -> Corruption:
-    """The training labels of `config` as a Corruption, to look at or to save. With the defaults, those that
-    its runs train on."""
+    """The training labels of `config` as a Corruption, to look at or to save.
+
+    With the defaults of `exact` and `own_class` they are the labels that its runs train on.
+    """
     clean = data.digits()
-    scores = (
-        _scores(clean, config, runs_folder())[: len(clean.train)]
-        if config.noise_mode == "dependent"
-        else None
-    )
-    return data.draw(
-        config, clean.train.true.numpy(), clean.num_classes, "train", scores, exact=exact, own_class=own_class
-    )
+    true, scores = clean.train.true.numpy(), None
+    if config.noise_mode == "dependent":
+        scores = _scores(clean, config, runs_folder())[: len(true)]
+    return data.draw(config, true, clean.num_classes, "train", scores, exact=exact, own_class=own_class)
 
 
 @functools.lru_cache(maxsize=32)
 def _load(dataset: str, noise_mode: str, noise_rate: float, noise_seed: int, runs: Path) -> Data:
-    # only these knobs decide the data: a run's other knobs must not change the scores of instance-dependent
-    # noise
+    # only these knobs decide the data: a run's others must not change the scores of instance-dependent noise
     config = Config(dataset=dataset, noise_mode=noise_mode, noise_rate=noise_rate, noise_seed=noise_seed)
     clean = data.digits()
     return data.corrupt(clean, config, _scores(clean, config, runs) if noise_mode == "dependent" else None)

@@ -15,8 +15,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 
 def soft_cross_entropy(logits: Tensor, targets: Tensor) -> Tensor:
-    """(B,): l(f, y) = -sum_i y_i log p_i. Any real y will do: noisy targets need not be positive nor sum to
-    one."""
+    """(B,): l(f, y) = -sum_i y_i log p_i, for any real y: noisy targets may be negative, with any sum."""
     return -(targets * F.log_softmax(logits, dim=1)).sum(dim=1)
 
 
@@ -30,14 +29,12 @@ def noisy_labels(targets: Tensor, sigma: float, z: Tensor) -> Tensor:
 
 
 def logit_noise(logits: Tensor, sigma: float, z: Tensor) -> Tensor:
-    """(B,): sigma sum_i z_i f_i, the term that adds sigma z to the gradient at the logits: variant 2 of the
-    paper."""
+    """(B,): sigma sum_i z_i f_i, which adds sigma z to the gradient at the logits: variant 2 of the paper."""
     return sigma * (z * logits).sum(dim=1)
 
 
 def add_gradient_noise(parameters: Iterable[nn.Parameter], sigma: float, generator: torch.Generator) -> None:
-    """Add sigma z, z ~ N(0, I) of the parameters' own dimension, to every gradient: variant 1 of the paper.
-    In place."""
+    """Add sigma z, z ~ N(0, I) of the parameters' own shape, to every gradient in place: variant 1."""
     for parameter in parameters:
         if parameter.grad is not None:
             z = torch.randn(parameter.shape, generator=generator)
@@ -45,13 +42,14 @@ def add_gradient_noise(parameters: Iterable[nn.Parameter], sigma: float, generat
 
 
 def label_noise_covariance(p: Tensor, sigma: float) -> Tensor:
-    """(..., C, C): sigma^2 (I - 1 p' - p 1' + C p p'), covariance at the logits of the noise that SLN adds
-    to the gradient.
+    """(..., C, C): sigma^2 (I - 1 p' - p 1' + C p p'), the covariance of SLN's noise at the logits.
 
-    p : (..., C) predicted probabilities. Entry j of the diagonal is sigma^2 (1 - 2 p_j + C p_j^2): least,
-    sigma^2 (1 - 1/C), at p_j = 1/C, and most, sigma^2 (C - 1), at p_j = 1, so SLN pushes hardest against
-    confidence. Variant 2 has sigma^2 I for every p. (Our algebra from the equation of `noisy_labels`; the
-    tests and notebook 02 check it against draws.)
+    p : (..., C) predicted probabilities
+
+    Entry j of the diagonal is sigma^2 (1 - 2 p_j + C p_j^2): least, sigma^2 (1 - 1/C), at p_j = 1/C, and
+    most, sigma^2 (C - 1), at p_j = 1, so SLN pushes hardest against confidence. Variant 2 has sigma^2 I for
+    every p. (Our algebra from the equation of `noisy_labels`; the tests and notebook 02 check it against
+    draws.)
     """
     C = p.shape[-1]
     one = torch.ones_like(p)
@@ -60,12 +58,11 @@ def label_noise_covariance(p: Tensor, sigma: float) -> Tensor:
 
 
 def momentum_model(model: nn.Module, alpha: float) -> AveragedModel:
-    """The momentum model (MO): m <- alpha m + (1 - alpha) theta after every optimizer step, BatchNorm
-    statistics included.
+    """The momentum model (MO): m <- alpha m + (1 - alpha) theta after every optimizer step.
 
-    It starts as a copy of `model`. Reads as `.module`. Deviation from the released code: none in the
-    numbers; its integer counters (num_batches_tracked) are averaged and truncated here and copied there, and
-    nothing reads them.
+    The average includes BatchNorm's running statistics, starts as a copy of `model`, and is read as
+    `.module`. Deviation from the released code: none in the numbers. Integer counters (num_batches_tracked),
+    which nothing reads, are averaged and truncated here and copied there.
     """
     average = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(alpha), use_buffers=True)
     # torch copies the model at the first update instead of averaging, unless it thinks that one has happened
@@ -77,7 +74,7 @@ def correction_weight(losses: Tensor) -> Tensor:
     """(N,): w, the losses scaled to [0, 1] by their minimum and maximum over the training set.
 
     Mind the direction, which is the released code's: a high loss keeps the given label, a low loss takes the
-    prediction. All losses equal (the released code divides by zero there): w = 0.
+    prediction. Where all losses are equal, which the released code divides by zero, w = 0.
     """
     low, high = losses.min(), losses.max()
     return (losses - low) / (high - low) if high > low else torch.zeros_like(losses)
@@ -86,8 +83,9 @@ def correction_weight(losses: Tensor) -> Tensor:
 def corrected_targets(given: Tensor, predictions: Tensor, w: Tensor) -> Tensor:
     """(N, C): w y + (1 - w) y_hat, label correction (LC).
 
-    given : (N, C) one-hot given labels; predictions : (N, C), one-hot (CIFAR) or probabilities (Clothing1M);
-        w : (N,)
+    given : (N, C) one-hot given labels
+    predictions : (N, C), one-hot (CIFAR) or probabilities (Clothing1M)
+    w : (N,) weight of the given label
     """
     w = w.unsqueeze(1)
     return w * given + (1 - w) * predictions

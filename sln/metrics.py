@@ -18,7 +18,9 @@ CALIBRATION_BINS = 15
 def reliability(confidence: Tensor, correct: Tensor, bins: int = CALIBRATION_BINS) -> pd.DataFrame:
     """Accuracy against confidence, in `bins` equal intervals of (0, 1] (Guo et al., ICML 2017).
 
-    confidence : (N,) probability of the predicted class; correct : (N,) bool
+    confidence : (N,) probability of the predicted class
+    correct : (N,) bool
+
     Returns one row a bin: low, high (edges), examples, confidence, accuracy (means, NaN in an empty bin).
     """
     edges = np.linspace(0, 1, bins + 1)
@@ -39,9 +41,12 @@ def reliability(confidence: Tensor, correct: Tensor, bins: int = CALIBRATION_BIN
 
 
 def calibration_error(confidence: Tensor, correct: Tensor, bins: int = CALIBRATION_BINS) -> float:
-    """Expected calibration error: sum over bins of (examples / N) |accuracy - confidence|. Arguments as in
-    `reliability`."""
-    table = reliability(confidence, correct, bins)
+    """Expected calibration error: sum over `reliability`'s bins of examples / N |accuracy - confidence|."""
+    return error_of(reliability(confidence, correct, bins))
+
+
+def error_of(table: pd.DataFrame) -> float:
+    """The expected calibration error of a `reliability` table."""
     gaps = (table["accuracy"] - table["confidence"]).abs() * table["examples"]
     return float(gaps.sum() / table["examples"].sum())
 
@@ -52,8 +57,7 @@ def _mean(values: Tensor) -> float:
 
 
 def measure_test(logits: Tensor, true: Tensor) -> dict[str, float]:
-    """Accuracy, cross-entropy, mean confidence and calibration error of logits (N, C) against true labels
-    (N,)."""
+    """Accuracy, loss, mean confidence and calibration error of logits (N, C) against true labels (N,)."""
     confidence, prediction = F.softmax(logits, dim=1).max(dim=1)
     correct = prediction == true
     return {

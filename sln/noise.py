@@ -18,11 +18,11 @@ import pandas as pd
 from sln.errors import InputError, require
 from sln.files import read_json, write_json, write_text
 
-# Asymmetric noise of CIFAR-10 (Patrini et al., CVPR 2017): truck -> automobile, bird -> airplane, deer ->
-# horse, cat <-> dog.
+# Asymmetric noise of CIFAR-10 (Patrini et al., CVPR 2017):
+# truck -> automobile, bird -> airplane, deer -> horse, cat <-> dog.
 CIFAR10_MAP = {9: 1, 2: 0, 4: 7, 3: 5, 5: 3}
-# The embedded digits' own: pairs that a hurried hand confuses, 7 -> 1, 2 -> 7, 3 -> 8 and 5 <-> 6 (Patrini
-# et al. use these on MNIST).
+# The embedded digits' own: pairs that a hurried hand confuses, as Patrini et al. use them on MNIST:
+# 7 -> 1, 2 -> 7, 3 -> 8, 5 <-> 6.
 DIGITS_MAP = {7: 1, 2: 7, 3: 8, 5: 6, 6: 5}
 
 
@@ -37,8 +37,7 @@ class Corruption:
     kind, rate, seed : as asked for
     exact : whether counts are exact (True) or every example flips by its own coin (False, Bernoulli)
     own_class : whether the redraw may give the own class back
-    replaced_by : (N,) int64 or None. Open-set only: the outside image that stands in an example's place, -1
-        where none does.
+    replaced_by : (N,) int64 or None. Open-set only: the outside image in an example's place, -1 for none
     """
 
     true: np.ndarray
@@ -63,10 +62,10 @@ class Corruption:
 
     @property
     def transition_matrix(self) -> np.ndarray:
-        """(C, C) float64, realised T[true, given]; rows sum to one (a class without examples keeps the
-        identity row).
+        """(C, C) float64, realised T[true, given]; rows sum to one.
 
-        Examples that belong to no class (open-set) are left out.
+        A class without examples keeps its row of the identity. Examples that belong to no class (open-set)
+        are left out.
         """
         inside = self.true >= 0
         counts = np.zeros((self.num_classes, self.num_classes))
@@ -76,8 +75,7 @@ class Corruption:
         return counts / counts.sum(axis=1, keepdims=True)
 
     def manifest(self) -> dict:
-        """What a reader of the labels must know, with SHA-256 of both label columns (as little-endian
-        int64)."""
+        """What a reader of the labels must know, with SHA-256 of both columns as little-endian int64."""
         return {
             "kind": self.kind,
             "rate": self.rate,
@@ -92,8 +90,10 @@ class Corruption:
         }
 
     def save(self, path: Path) -> None:
-        """Write `path` (CSV: label, label_noisy as in the released files; replaced_by for open-set) and its
-        .json manifest."""
+        """Write the labels to the CSV `path` and the manifest beside it, as .json.
+
+        Columns: label, label_noisy as in the released files; replaced_by for open-set noise.
+        """
         columns = {"label": self.true, "label_noisy": self.given}
         if self.replaced_by is not None:
             columns["replaced_by"] = self.replaced_by
@@ -108,18 +108,20 @@ class Corruption:
 
         Parameters
         ----------
-        true : (N,) the data set's own true labels. The file is refused if its column `label` differs, with
-            the first mismatch.
-        num_classes : C; default: the manifest's, else one more than the largest label.
+        true : (N,) the data set's own true labels; a file whose column `label` differs is refused, and the
+            first mismatch named
+        num_classes : C; default: the manifest's, else one more than the largest label
 
-        Raises InputError for missing columns, labels outside 0..C-1, another length, other true labels, or a
-        checksum that fails.
+        Raises InputError for missing columns, labels outside 0..C-1, another length, other true labels, or
+        a checksum that fails.
         """
         table = _read_labels(path)
         manifest_path = path.with_suffix(".json")
         manifest = read_json(manifest_path) if manifest_path.exists() else {}
         labels, given = table["label"].to_numpy(), table["label_noisy"].to_numpy()
         replaced_by = table["replaced_by"].to_numpy() if "replaced_by" in table else None
+        for column in table.columns.intersection(["label", "label_noisy", "replaced_by"]):
+            _require_whole(table[column].to_numpy(), f"{path}, column {column}")
         C = num_classes or manifest.get("num_classes") or int(max(labels.max(), given.max())) + 1
         lowest = 0 if replaced_by is None else -1  # open-set examples have no class
         _require_labels(labels, C, f"{path}, column label", lowest)
@@ -130,23 +132,28 @@ class Corruption:
             known = manifest.get(f"sha256_{column}")
             require(
                 known in (None, _sha256(values)),
-                f"{path}: the {column} labels are not those of {manifest_path.name} (SHA-256 differs); restore either file",
+                f"{path}: the {column} labels are not those of {manifest_path.name} (SHA-256 differs); "
+                "restore either file",
             )
         wrong = float((labels != given).mean())
         return cls(
-            labels, given, C,
-            kind=manifest.get("kind", "file"), rate=manifest.get("rate", wrong), seed=manifest.get("seed", 0),
-            exact=manifest.get("exact", True), own_class=manifest.get("own_class", False), replaced_by=replaced_by,
-        )  # fmt: skip
+            labels,
+            given,
+            C,
+            kind=manifest.get("kind", "file"),
+            rate=manifest.get("rate", wrong),
+            seed=manifest.get("seed", 0),
+            exact=manifest.get("exact", True),
+            own_class=manifest.get("own_class", False),
+            replaced_by=replaced_by,
+        )
 
 
-# --- transition matrices
-# -------------------------------------------------------------------------------------------------
+# --- transition matrices ------------------------------------------------------------------------------------
 
 
 def symmetric_matrix(num_classes: int, rate: float, *, own_class: bool = False) -> np.ndarray:
-    """(C, C) T of symmetric noise: to the C - 1 other classes alike, or, with `own_class`, redrawn over all
-    C alike."""
+    """(C, C) T of symmetric noise: to the C - 1 other classes alike, or, with `own_class`, to all C alike."""
     C = num_classes
     require(C >= 2, f"num_classes is {C}, symmetric noise needs at least 2")
     _require_rate(rate)
@@ -157,8 +164,7 @@ def symmetric_matrix(num_classes: int, rate: float, *, own_class: bool = False) 
 
 
 def asymmetric_matrix(num_classes: int, rate: float, class_map: Mapping[int, int]) -> np.ndarray:
-    """(C, C) T that sends class i to class_map[i] with probability `rate`; classes that are not in the map
-    stay."""
+    """(C, C) T that sends class i to class_map[i] with probability `rate`; classes not in the map stay."""
     _require_rate(rate)
     T = np.eye(num_classes)
     for i, j in class_map.items():
@@ -176,8 +182,7 @@ def next_class_map(num_classes: int) -> dict[int, int]:
     return {i: (i + 1) % num_classes for i in range(num_classes)}
 
 
-# --- drawing given labels
-# ------------------------------------------------------------------------------------------------
+# --- drawing given labels -----------------------------------------------------------------------------------
 
 
 def flip(true: np.ndarray, T: np.ndarray, rng: np.random.Generator, *, exact: bool = True) -> np.ndarray:
@@ -207,7 +212,8 @@ def flip(true: np.ndarray, T: np.ndarray, rng: np.random.Generator, *, exact: bo
         return (uniform[:, None] >= edges[true]).sum(axis=1).astype(np.int64)
     members = [rng.permutation(np.flatnonzero(true == i)) for i in range(C)]
     leaving = np.array([len(members[i]) * (1 - T[i, i]) for i in range(C)])
-    flips = _apportion(leaving, round(leaving.sum()), rng)
+    # 35 (1 - 0.9) is a little less than 3.5, but must be rounded as 3.5 is
+    flips = _apportion(leaving, round(round(leaving.sum(), 9)), rng)
     for i in range(C):
         row = np.where(np.arange(C) == i, 0, T[i])
         if flips[i] and row.sum() > 0:
@@ -217,9 +223,16 @@ def flip(true: np.ndarray, T: np.ndarray, rng: np.random.Generator, *, exact: bo
 
 
 def from_matrix(
-    true: np.ndarray, T: np.ndarray, *, seed: int, rng: np.random.Generator, exact: bool = True, kind: str = "matrix",
-    rate: float | None = None, own_class: bool = False,
-) -> Corruption:  # fmt: skip
+    true: np.ndarray,
+    T: np.ndarray,
+    *,
+    seed: int,
+    rng: np.random.Generator,
+    exact: bool = True,
+    kind: str = "matrix",
+    rate: float | None = None,
+    own_class: bool = False,
+) -> Corruption:
     """Corrupt `true` (N,) by any transition matrix T (C, C); `rate` and `kind` are for the record."""
     given = flip(true, T, rng, exact=exact)
     asked = 1 - T[true, true].mean() if rate is None else rate
@@ -253,15 +266,13 @@ def asymmetric(
     rng: np.random.Generator,
     exact: bool = True,
 ) -> Corruption:
-    """Asymmetric noise: class i becomes class_map[i] with probability `rate`, a label that a person might
-    confuse it with."""
+    """Asymmetric noise: class i becomes class_map[i], one it may be taken for, with probability `rate`."""
     T = asymmetric_matrix(num_classes, rate, class_map)
     return from_matrix(true, T, seed=seed, rng=rng, exact=exact, kind="asym", rate=rate)
 
 
 def instance_dependent(true: np.ndarray, scores: np.ndarray, rate: float, *, seed: int) -> Corruption:
-    """Instance-dependent noise: the examples that a network finds most confusing get the class it confuses
-    them with.
+    """Instance-dependent noise: a network's most confusing examples get the class it confuses them with.
 
     Chen et al., "Beyond class-conditional assumption", AAAI 2021. The released label files were made so.
 
@@ -271,7 +282,8 @@ def instance_dependent(true: np.ndarray, scores: np.ndarray, rate: float, *, see
     scores : (N, C) softmax outputs averaged over the epochs of a network trained on true labels
         (`train.averaged_softmax`)
     rate : share of examples to flip; exactly round(rate N) are, those with the largest probability on one
-        wrong class. No random draw is left: `seed` records the one the scores were made with.
+        wrong class
+    seed : for the record, the one the scores were made with; no random draw is left here
     """
     true, scores = np.asarray(true, dtype=np.int64), np.asarray(scores, dtype=float)
     _require_rate(rate)
@@ -304,8 +316,8 @@ def open_set(
     The released script draws both index lists with NumPy's global generator, which it never seeds; here
     `rng` draws them, each outside image at most once where there are enough.
 
-    Returns a Corruption whose `replaced_by` (N,) holds the outside image's index or -1, and whose `true` is
-    -1 there.
+    Returns a Corruption whose `replaced_by` (N,) holds the outside image's index where one stands, and whose
+    `true` is -1 there.
     """
     true = np.asarray(true, dtype=np.int64)
     _require_rate(rate)
@@ -333,13 +345,11 @@ def none(true: np.ndarray, num_classes: int) -> Corruption:
     return Corruption(true, true.copy(), num_classes, "none", 0.0, 0)
 
 
-# --- checks and helpers
-# --------------------------------------------------------------------------------------------------
+# --- checks and helpers -------------------------------------------------------------------------------------
 
 
 def _apportion(shares: np.ndarray, total: int, rng: np.random.Generator) -> np.ndarray:
-    """Whole numbers near `shares` that sum to `total`: largest remainders are rounded up, ties broken by
-    `rng`."""
+    """Whole numbers near `shares` that sum to `total`: largest remainders go up, `rng` breaks ties."""
     counts = np.floor(shares + 1e-9).astype(int)
     remainders = shares - counts
     order = np.lexsort((rng.random(len(shares)), -np.round(remainders, 9)))
@@ -362,14 +372,19 @@ def _require_matrix(T: np.ndarray) -> None:
     sums = T.sum(axis=1)
     for row in np.flatnonzero(~np.isclose(sums, 1, atol=1e-6)):
         raise InputError(
-            f"row {row} of the transition matrix sums to {sums[row]:.6g}; T[true, given] must have rows that sum to one"
+            f"row {row} of the transition matrix sums to {sums[row]:.6g}; "
+            "T[true, given] must have rows that sum to one"
         )
+
+
+def _require_whole(labels: np.ndarray, where: str) -> None:
+    require(labels.ndim == 1 and len(labels) > 0, f"{where}: shape {labels.shape}, expected (N,) with N >= 1")
+    require(np.issubdtype(labels.dtype, np.integer), f"{where}: type {labels.dtype}, expected whole numbers")
 
 
 def _require_labels(labels: np.ndarray, num_classes: int, where: str, lowest: int = 0) -> None:
     labels = np.asarray(labels)
-    require(labels.ndim == 1 and len(labels) > 0, f"{where}: shape {labels.shape}, expected (N,) with N >= 1")
-    require(np.issubdtype(labels.dtype, np.integer), f"{where}: type {labels.dtype}, expected whole numbers")
+    _require_whole(labels, where)
     outside = np.flatnonzero((labels < lowest) | (labels >= num_classes))
     if len(outside):
         first = outside[0]
@@ -398,7 +413,8 @@ def _read_labels(path: Path) -> pd.DataFrame:
     except FileNotFoundError:
         raise InputError(f"label file {path} is missing") from None
     except (OSError, ValueError) as error:
-        raise InputError(f"label file {path} is not a readable CSV: {error}") from None
+        reason = " ".join(str(error).split())  # pandas ends some of its messages with a new line
+        raise InputError(f"label file {path} is not a readable CSV: {reason}") from None
     for column in ("label", "label_noisy"):
         require(
             column in table,

@@ -21,7 +21,9 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import LogNorm
 from torch import Tensor
 
+from sln.confidence import BINS
 from sln.files import figures_folder, write_atomically, write_text
+from sln.metrics import error_of
 
 matplotlib.style.use(Path(__file__).parent / "style.mplstyle")
 
@@ -76,8 +78,7 @@ def save(figure: Figure, table: pd.DataFrame, name: str, profile: str) -> Figure
     return figure
 
 
-# --- label noise
-# ---------------------------------------------------------------------------------------------------------
+# --- label noise -------------------------------------------------------------------------------------------
 
 
 def transition_matrix(T: np.ndarray, classes: Sequence[str], ax: Axes, title: str = "") -> Axes:
@@ -85,9 +86,21 @@ def transition_matrix(T: np.ndarray, classes: Sequence[str], ax: Axes, title: st
     percent = 100 * T
     text = np.where(percent >= 0.5, np.char.mod("%.0f", percent), "")
     sns.heatmap(
-        percent, annot=text, fmt="", vmin=0, vmax=100, cmap="cividis", square=True, cbar=False, ax=ax,
-        xticklabels=classes, yticklabels=classes, annot_kws={"fontsize": 7}, linewidths=0.3, linecolor="white",
-    )  # fmt: skip
+        percent,
+        annot=text,
+        fmt="",
+        vmin=0,
+        vmax=100,
+        cmap="cividis",
+        square=True,
+        cbar=False,
+        ax=ax,
+        xticklabels=classes,
+        yticklabels=classes,
+        annot_kws={"fontsize": 7},
+        linewidths=0.3,
+        linecolor="white",
+    )
     ax.set(xlabel="given label", ylabel="true label", title=title)
     ax.tick_params(axis="y", rotation=0)
     ax.grid(False)
@@ -158,7 +171,10 @@ def realised_rates(table: pd.DataFrame, ax: Axes, rate: float) -> Axes:
         label=f"every example its own coin (std {table['bernoulli'].std():.3f})",
     )
     ax.axvline(
-        table["exact"].iloc[0], color="black", label=f"exact count (always {table['exact'].iloc[0]:.3f})"
+        table["exact"].iloc[0],
+        ymax=0.72,
+        color="black",
+        label=f"exact count (always {table['exact'].iloc[0]:.3f})",
     )
     ax.set(xlabel="realised noise rate", ylabel="draws", title=f"{len(table)} corruptions at rate {rate:g}")
     ax.legend(loc="upper left")
@@ -166,8 +182,7 @@ def realised_rates(table: pd.DataFrame, ax: Axes, rate: float) -> Axes:
     return ax
 
 
-# --- training
-# ------------------------------------------------------------------------------------------------------------
+# --- training ----------------------------------------------------------------------------------------------
 
 
 def curve(
@@ -191,52 +206,22 @@ def over_sigma(table: pd.DataFrame, column: str, ax: Axes, ylabel: str, chosen: 
     for reader, method in (("network", "SLN"), ("momentum", "SLN-MO")):
         part = table[table["reader"] == reader]
         ax.errorbar(
-            part["sigma"], part[f"{column}_mean"], part[f"{column}_std"], color=COLOURS[method], ls=STYLES[method],
-            marker="o", capsize=3, label=method,
-        )  # fmt: skip
+            part["sigma"],
+            part[f"{column}_mean"],
+            part[f"{column}_std"],
+            color=COLOURS[method],
+            ls=STYLES[method],
+            marker="o",
+            capsize=3,
+            label=method,
+        )
     if chosen is not None:
         ax.axvline(chosen, color="black", lw=1, ls=":", label=f"chosen: σ = {chosen:g}")
     ax.set(xlabel="σ of the stochastic noise (0: CE)", ylabel=ylabel, ylim=(0, 1.02))
     return ax
 
 
-def noisy_label_panel(sigma: float, confidence: float, num_classes: int, *, draws: int = 4000) -> Figure:
-    """The instant mathematics of SLN at one sigma: what the label becomes, and what that does to the
-    gradient at the logits.
-
-    Left: density of entries of y + sigma z. Right: standard deviation of the noise on the gradient at the
-    logit of a class that is predicted with probability p (the others share the rest), for SLN and for noise
-    on the logits; the dot is `confidence`.
-    """
-    figure, axes = panels(1, 2, size=(9.6, 3.6))
-    z = np.random.default_rng(0).standard_normal((draws, num_classes))
-    kept = (np.eye(num_classes)[0] + sigma * z).argmax(axis=1) == 0
-    x = np.linspace(-4, 5, 600)
-    for centre, name, colour in ((0, "other classes (y = 0)", WRONG), (1, "labelled class (y = 1)", RIGHT)):
-        if sigma > 0:
-            density = np.exp(-((x - centre) ** 2) / (2 * sigma**2)) / (sigma * np.sqrt(2 * np.pi))
-            axes[0, 0].fill_between(x, density, color=colour, alpha=0.45, lw=0, label=name)
-        axes[0, 0].axvline(centre, color=colour)
-    axes[0, 0].set(
-        xlabel="entry of y + σ z", ylabel="density", xlim=(-4, 5), ylim=(0, 1),
-        title=f"σ = {sigma:.2f}: the label stays the largest in {100 * kept.mean():.0f}%",
-    )  # fmt: skip
-    axes[0, 0].legend(loc="upper left")
-    p = np.linspace(0, 1, 400)
-    std = lambda p: sigma * np.sqrt(1 - 2 * p + num_classes * p**2)  # noqa: E731
-    axes[0, 1].plot(p, std(p), color=COLOURS["SLN"], label="noise on the label (SLN)")
-    axes[0, 1].axhline(sigma, color="black", ls="--", lw=1.2, label="noise on the logits’ gradient")
-    axes[0, 1].plot([confidence], [std(confidence)], "o", color=COLOURS["SLN-MO"], ms=8)
-    axes[0, 1].set(
-        xlabel="predicted probability p of the class", ylabel="std of the noise at its logit", xlim=(0, 1), ylim=(0, max(0.5, 2.05 * np.sqrt(num_classes - 1))),
-        title=f"C = {num_classes}, p = {confidence:.2f}: std {std(confidence):.2f}",
-    )  # fmt: skip
-    axes[0, 1].legend(loc="upper left")
-    return figure
-
-
-# --- momentum model and correction
-# ---------------------------------------------------------------------------------------
+# --- momentum model and correction -------------------------------------------------------------------------
 
 
 def alphas(table: pd.DataFrame, ax: Axes) -> Axes:
@@ -267,7 +252,7 @@ def alphas(table: pd.DataFrame, ax: Axes) -> Axes:
 
 def recovery(table: pd.DataFrame, ax: Axes, title: str) -> Axes:
     """Precision and recall of the moved labels, and the labels' accuracy, by corrected epoch
-    (`analysis.recovery_over_seeds`)."""
+    (`recovery.over_seeds`)."""
     for column, name, colour, style in (
         ("precision", "precision: moved labels that were wrong", "#0072B2", "-"),
         ("recall", "recall: wrong labels that moved", "#CC79A7", "--"),
@@ -282,8 +267,15 @@ def recovery(table: pd.DataFrame, ax: Axes, title: str) -> Axes:
     return ax
 
 
-# --- landscapes and confidence
-# -------------------------------------------------------------------------------------------
+# The labels that a loss surface can be over: columns of `landscape.surface`.
+LOSSES = {
+    "given": "training images, given labels",
+    "true": "training images, true labels",
+    "test": "test images",
+}
+
+
+# --- landscapes and confidence -----------------------------------------------------------------------------
 
 
 def line(tables: Mapping[str, pd.DataFrame], ax: Axes, column: str, title: str) -> Axes:
@@ -297,27 +289,27 @@ def line(tables: Mapping[str, pd.DataFrame], ax: Axes, column: str, title: str) 
 
 
 def contours(tables: Mapping[str, pd.DataFrame], column: str = "given") -> Figure:
-    """Loss surfaces side by side with one colour scale, logarithmic, and labelled level lines
-    (`landscape.surface`)."""
+    """Loss surfaces side by side on one logarithmic colour scale; each has its own six level lines.
+
+    The colours compare the surfaces, the lines show the shape of one that is flat (`landscape.surface`).
+    """
     figure, axes = panels(1, len(tables), size=(3.5 * len(tables) + 0.8, 3.7), sharex=True, sharey=True)
     low = min(table[column].min() for table in tables.values())
     high = max(table[column].max() for table in tables.values())
-    levels = np.geomspace(low, high, 16)
+    levels = np.geomspace(low, high, 32)
     for (method, table), ax in zip(tables.items(), axes.flat, strict=True):
         grid = table.pivot(index="y", columns="x", values=column)
         filled = ax.contourf(
             grid.columns, grid.index, grid, levels=levels, norm=LogNorm(low, high), cmap="cividis"
         )
-        ax.contour(grid.columns, grid.index, grid, levels=levels, colors="white", linewidths=0.4)
+        own = np.geomspace(grid.min(axis=None), grid.max(axis=None), 8)[1:-1]
+        lines = ax.contour(grid.columns, grid.index, grid, levels=own, colors="white", linewidths=0.8)
+        ax.clabel(lines, own[2:], fmt="%.2g", fontsize=7)
         ax.plot(0, 0, "+", color="white", ms=9, mew=2)
         ax.set(title=f"{method}: {grid.loc[0, 0]:.2f} at the centre", xlabel="direction 1", aspect="equal")
         ax.grid(False)
     axes[0, 0].set_ylabel("direction 2 (filter norms)")
-    bar = figure.colorbar(
-        filled,
-        ax=axes,
-        label="cross-entropy on the given labels" if column == "given" else f"cross-entropy ({column})",
-    )
+    bar = figure.colorbar(filled, ax=axes, label=f"cross-entropy, {LOSSES[column]}")
     ticks = np.geomspace(low, high, 6)
     bar.set_ticks(ticks, labels=[f"{tick:.2g}" for tick in ticks])
     bar.minorticks_off()
@@ -333,7 +325,7 @@ def confidence_histogram(p_given: np.ndarray, wrong: np.ndarray, ax: Axes, title
     ):
         ax.hist(
             values,
-            bins=np.linspace(0, 1, 21),
+            bins=BINS,
             weights=np.full(len(values), 1 / max(1, len(values))),
             color=colour,
             alpha=0.6,
@@ -349,7 +341,7 @@ def confidence_histogram(p_given: np.ndarray, wrong: np.ndarray, ax: Axes, title
     return ax
 
 
-def reliability(table: pd.DataFrame, ax: Axes, method: str, error: float) -> Axes:
+def reliability(table: pd.DataFrame, ax: Axes, method: str) -> Axes:
     """Accuracy against confidence in bins; the diagonal is perfect calibration (`metrics.reliability`)."""
     filled = table[table["examples"] > 0]
     ax.bar(
@@ -367,7 +359,7 @@ def reliability(table: pd.DataFrame, ax: Axes, method: str, error: float) -> Axe
         ylabel="test accuracy",
         xlim=(0, 1),
         ylim=(0, 1),
-        title=f"{method}: calibration error {error:.2f}",
+        title=f"{method}: error {error_of(table):.2f}",
         aspect="equal",
     )
     return ax
@@ -380,13 +372,14 @@ DISSECTION_COLOURS = {
 
 
 def dissection(table: pd.DataFrame, ax: Axes, title: str) -> Axes:
-    """Examples sorted by loss: stacked bars of right or wrong label and prediction (`analysis.dissection`)."""
+    """Examples sorted by loss: stacked bars of right or wrong label and prediction
+    (`confidence.dissection`)."""
     bottom = np.zeros(len(table))
     for column, colour in DISSECTION_COLOURS.items():
         ax.bar(table.index, table[column], bottom=bottom, width=1.0, color=colour, label=column)
         bottom += table[column].to_numpy()
     ax.set(
-        xlabel="training examples in order of loss (parts of equal size)",
+        xlabel="parts of the training set by loss",
         ylabel="examples",
         title=title,
         xlim=(-0.5, len(table) - 0.5),
@@ -395,13 +388,12 @@ def dissection(table: pd.DataFrame, ax: Axes, title: str) -> Axes:
     return ax
 
 
-# --- results
-# -------------------------------------------------------------------------------------------------------------
+# --- results -----------------------------------------------------------------------------------------------
 
 
 def results(table: pd.DataFrame, ax: Axes) -> Axes:
     """Test accuracy of each method for each kind of noise, bars with one standard deviation over seeds
-    (`analysis.results`)."""
+    (`results.table`)."""
     noises, methods = list(dict.fromkeys(table["noise"])), list(dict.fromkeys(table["method"]))
     width = 0.8 / len(methods)
     for number, method in enumerate(methods):
@@ -421,3 +413,30 @@ def results(table: pd.DataFrame, ax: Axes) -> Axes:
     ax.grid(axis="x", visible=False)
     ax.legend(ncols=len(methods), loc="upper center", bbox_to_anchor=(0.5, 1.13))
     return ax
+
+
+def steps(table: pd.DataFrame) -> Figure:
+    """Each step of the paper's order by kind of noise: our gain with two standard errors, the paper's as a
+    diamond.
+
+    One panel a kind of noise (`results.steps_of_the_order`).
+    """
+    noises = list(dict.fromkeys(table["noise"]))
+    figure, axes = panels(1, len(noises), size=(2.6 * len(noises) + 0.8, 3.0), sharex=True, sharey=True)
+    for noise, ax in zip(noises, axes.flat, strict=True):
+        part = table[table["noise"] == noise].iloc[::-1]
+        ax.axvline(0, color="black", lw=1)
+        ax.errorbar(
+            part["ours"],
+            part["step"],
+            xerr=2 * part["error"],
+            fmt="o",
+            color="#0072B2",
+            capsize=3,
+            label="ours (digits)",
+        )
+        ax.plot(part["paper"], part["step"], "D", color="#D55E00", mfc="none", ms=7, label="paper (CIFAR-10)")
+        ax.set(xlabel="gain in test accuracy (points)", title=NOISE_NAMES[noise])
+        ax.margins(y=0.3)
+    figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside upper center", ncols=2)
+    return figure

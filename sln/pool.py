@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import atexit
 import multiprocessing
 import os
+import signal
 import threading
 from collections.abc import Iterable
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures import Future, ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 
 from sln import runs
@@ -15,9 +17,12 @@ from sln.errors import InputError
 from sln.progress import Progress
 from sln.runs import Run
 
+# Starting a worker costs seconds (it imports torch), so a notebook's workers are kept until it ends.
+_pool: ProcessPoolExecutor | None = None
+
 
 def workers() -> int:
-    """Processes to use: `SLN_WORKERS`, default one a processor that this process may use."""
+    """Processes to use: `SLN_WORKERS`, default one for each processor that this process may use."""
     asked = os.environ.get("SLN_WORKERS")
     if asked is None:
         return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
@@ -35,46 +40,68 @@ def get_all(configs: Iterable[Config], what: str = "training") -> list[Run]:
     """
     configs = list(configs)
     missing = [config for config in dict.fromkeys(configs) if runs.find(config) is None]
-    waves = [[c for c in missing if not c.corrects], [c for c in missing if c.corrects]]
     if missing:
         with Progress(len(missing), what, "runs") as progress:
-            for wave in waves:
-                _train_wave(wave, progress)
+            _train([config for config in missing if not config.corrects], progress)
+            _train([config for config in missing if config.corrects], progress)
     return [runs.get(config) for config in configs]
 
 
-def _train_wave(configs: list[Config], progress: Progress) -> None:
-    processes = min(workers(), len(configs))
-    if processes <= 1:
+def _train(configs: list[Config], progress: Progress) -> None:
+    """Train runs that do not depend on each other."""
+    if min(workers(), len(configs)) <= 1:
         for config in configs:
-            runs.get(config, quiet=True)
+            _train_one(config, None)
             progress.advance(last=config.run_id)
         return
-    # spawn, not fork: a forked child inherits torch's threads in an unknown state
-    spawn = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(processes, mp_context=spawn, initializer=_die_with_parent) as pool:
-        pending = {pool.submit(_train_one, config): config for config in configs}
-        try:
-            for finished in as_completed(pending):
-                finished.result()
-                progress.advance(last=pending[finished].run_id)
-        except BrokenProcessPool:
-            raise RuntimeError(
-                "a training process was killed (out of memory?); run the same again, it goes on where it stopped"
-            ) from None
-        except BaseException:
-            pool.shutdown(wait=False, cancel_futures=True)
-            for child in multiprocessing.active_children():
-                child.terminate()  # a run can be killed at any moment and resumed
-            raise
+    pool, folder = _shared_pool(), str(runs.runs_folder())
+    pending: dict[Future, Config] = {pool.submit(_train_one, config, folder): config for config in configs}
+    try:
+        for finished in as_completed(pending):
+            finished.result()
+            progress.advance(last=pending[finished].run_id)
+    except BrokenProcessPool:
+        close()
+        message = "a training process was killed (out of memory?); the same command goes on where it stopped"
+        raise RuntimeError(message) from None
+    except BaseException:
+        close()
+        raise
 
 
-def _train_one(config: Config) -> None:
+def _train_one(config: Config, folder: str | None) -> None:
+    if folder is not None:  # a worker outlives changes of its parent's environment
+        os.environ["SLN_RUNS"] = folder
     runs.get(config, quiet=True)
 
 
-def _die_with_parent() -> None:
-    """A worker whose parent was killed would wait for work for ever: watch the parent, and go when it goes."""
+def _shared_pool() -> ProcessPoolExecutor:
+    global _pool
+    if _pool is None:
+        spawn = multiprocessing.get_context(
+            "spawn"
+        )  # a forked child inherits torch's threads in an unknown state
+        _pool = ProcessPoolExecutor(workers(), mp_context=spawn, initializer=_start_worker)
+        atexit.register(close)
+    return _pool
+
+
+def close() -> None:
+    """End the workers, at once: a run can be killed at any moment and resumed."""
+    global _pool
+    if _pool is not None:
+        processes = multiprocessing.active_children()
+        _pool.shutdown(wait=False, cancel_futures=True)
+        for process in processes:
+            process.terminate()
+        for process in processes:
+            process.join()
+        _pool = None
+
+
+def _start_worker() -> None:
+    """Ctrl-C is the parent's business. A worker whose parent was killed goes too, not to wait for ever."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
     def watch() -> None:
         parent = multiprocessing.parent_process()

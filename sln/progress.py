@@ -13,15 +13,14 @@ SECONDS_BETWEEN_LINES = 10.0
 
 
 def watched() -> bool:
-    """Whether a person sees the output now: a terminal, or a notebook that is not being executed headlessly."""
+    """Whether a person sees the output now: a terminal, or a notebook that is not executed headlessly."""
     if os.environ.get("SLN_HEADLESS"):
         return False
     return sys.stderr.isatty() or "ipykernel" in sys.modules
 
 
 class Progress:
-    """`total` steps of `what`; a context manager. `advance(loss=0.3)` counts one and shows the facts beside
-    the time left."""
+    """`total` steps of `what`, counted by `advance`; a context manager."""
 
     def __init__(self, total: int, what: str, unit: str, *, done: int = 0, quiet: bool = False) -> None:
         self.total, self.what, self.unit, self.done, self.quiet = total, what, unit, done, quiet
@@ -33,6 +32,7 @@ class Progress:
         return self
 
     def advance(self, **facts: float | str) -> None:
+        """Count one step and show the facts, say `loss=0.3`, beside the time left."""
         self.done += 1
         shown = {name: f"{value:.3g}" if isinstance(value, float) else value for name, value in facts.items()}
         if self._bar is not None:

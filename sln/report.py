@@ -24,11 +24,16 @@ if TYPE_CHECKING:
 WIDGET = "application/vnd.jupyter.widget-view+json"
 SLIDER_NOTE = "<p><em>A slider lives here: <code>make lab</code> and open this notebook to move it.</em></p>"
 STYLE = """
-body { font: 16px/1.5 system-ui, sans-serif; max-width: 62rem; margin: 2rem auto; padding: 0 1rem; color:
-#222 } table { border-collapse: collapse; margin: 1rem 0 } td, th { padding: .25rem .8rem; border-bottom: 1px
-solid #ddd; text-align: left } img { max-width: 100%; height: auto } figure { margin: 2rem 0 } figcaption {
-color: #555 } .bad { color: #b00020; font-weight: 600 } details { margin: .5rem 0 } summary { cursor: pointer
-}
+body { font: 16px/1.5 system-ui, sans-serif; color: #222; max-width: 62rem; margin: 2rem auto;
+  padding: 0 1rem }
+table { border-collapse: collapse; margin: 1rem 0 }
+td, th { padding: .25rem .8rem; border-bottom: 1px solid #ddd; text-align: left }
+img { max-width: 100%; height: auto }
+figure { margin: 2rem 0 }
+figcaption { color: #555 }
+.bad { color: #b00020; font-weight: 600 }
+details { margin: .5rem 0 }
+summary { cursor: pointer }
 """
 
 
@@ -61,9 +66,10 @@ def write_report(
         "<h2>Versions</h2>",
         pd.Series(dict(manifest["versions"])).to_frame("").to_html(),
     ]
-    page = f'<!doctype html><html lang="en"><head><meta charset="utf-8"><title>sln: {study.name}</title><style>{STYLE}</style></head>'
+    head = f'<meta charset="utf-8"><title>sln: {study.name}</title><style>{STYLE}</style>'
+    body = "\n".join(parts)
     path = build / "report.html"
-    write_text(path, page + "<body>" + "\n".join(parts) + "</body></html>\n")
+    write_text(path, f'<!doctype html><html lang="en"><head>{head}</head><body>{body}</body></html>\n')
     return path
 
 
@@ -83,18 +89,14 @@ def notebook_page(notebook: NotebookNode, title: str) -> str:
 def _verdicts(outcomes: Sequence[Outcome], leftovers: Sequence[str]) -> str:
     rows = []
     for outcome in outcomes:
-        verdict = (
-            "ok"
-            if not outcome.problems
-            else '<span class="bad">' + html.escape("; ".join(outcome.problems)) + "</span>"
-        )
-        rows.append(
-            f'<tr><td><a href="#{outcome.name}">{outcome.name}</a></td><td>{outcome.seconds:.0f} s</td><td>{verdict}</td></tr>'
-        )
+        verdict = "ok"
+        if outcome.problems:
+            verdict = f'<span class="bad">{html.escape("; ".join(outcome.problems))}</span>'
+        link = f'<a href="#{outcome.name}">{outcome.name}</a>'
+        rows.append(f"<tr><td>{link}</td><td>{outcome.seconds:.0f} s</td><td>{verdict}</td></tr>")
     stale = "".join(f'<p class="bad">No notebook promises {html.escape(name)}.</p>' for name in leftovers)
-    return (
-        "<table><tr><th>notebook</th><th>time</th><th>result</th></tr>" + "".join(rows) + "</table>" + stale
-    )
+    header = "<tr><th>notebook</th><th>time</th><th>result</th></tr>"
+    return f"<table>{header}{''.join(rows)}</table>{stale}"
 
 
 def _figure(profile: str, name: str) -> str:

@@ -34,8 +34,7 @@ ARTEFACT_KINDS = (".png", ".csv")
 
 @dataclass
 class Outcome:
-    """One notebook: how long it took, what it promised, and what is wrong with it (nothing, if it went
-    well)."""
+    """One notebook: how long it took, what it promised, and what is wrong with it, if anything."""
 
     name: str
     seconds: float
@@ -54,9 +53,14 @@ def notebooks(folder: Path | None = None) -> dict[str, Path]:
 
 
 def reproduce(
-    profile: str, *, only: list[str] | None = None, parameters: Mapping[str, Any] | None = None, folder: Path | None = None,
-    build: Path | None = None, timeout: float | None = None,
-) -> int:  # fmt: skip
+    profile: str,
+    *,
+    only: list[str] | None = None,
+    parameters: Mapping[str, Any] | None = None,
+    folder: Path | None = None,
+    build: Path | None = None,
+    timeout: float | None = None,
+) -> int:
     """Execute the notebooks of the study headlessly at `profile`, check them, and write the report.
 
     Parameters
@@ -98,23 +102,22 @@ def reproduce(
 
 
 def check_parameters(path: Path, values: Mapping[str, Any]) -> None:
-    """Raise InputError for a parameter that the notebook does not have, or of another type (papermill only
-    warns)."""
+    """Raise InputError for a parameter unknown to the notebook or of another type; papermill only warns."""
     known = papermill.inspect_notebook(str(path))
     for name, value in values.items():
         choose(f"parameter of {path.stem}", name, known)
         default = ast.literal_eval(known[name]["default"])
         require(
             type(value) is type(default) or (isinstance(default, float) and type(value) is int),
-            f"parameter {name} of {path.stem} is {value!r} ({type(value).__name__}), expected {type(default).__name__} like {default!r}",
+            f"parameter {name} of {path.stem} is {value!r} ({type(value).__name__}), "
+            f"expected {type(default).__name__} like {default!r}",
         )
 
 
 def run_notebook(
     path: Path, output: Path, values: Mapping[str, Any], profile: str, timeout: float | None = None
 ) -> Outcome:
-    """Execute one notebook and look for everything that can have gone wrong; never raises for what the
-    notebook did."""
+    """Execute one notebook and look for all that can have gone wrong; nothing it did is raised."""
     source = nbformat.read(path, as_version=4)
     outcome = Outcome(path.stem, 0.0, list(source.metadata.get("sln", {}).get("artefacts", [])))
     output.parent.mkdir(parents=True, exist_ok=True)
@@ -123,9 +126,16 @@ def run_notebook(
     try:
         with headless():
             papermill.execute_notebook(
-                str(path), str(output), parameters=dict(values), kernel_name="python3", cwd=str(path.parent), progress_bar=False,
-                execution_timeout=timeout, start_timeout=120, stderr_file=sys.stderr,
-            )  # fmt: skip
+                str(path),
+                str(output),
+                parameters=dict(values),
+                kernel_name="python3",
+                cwd=str(path.parent),
+                progress_bar=False,
+                execution_timeout=timeout,
+                start_timeout=120,
+                stderr_file=sys.stderr,
+            )
     except papermill.PapermillExecutionError as error:
         outcome.problems.append(f"cell {error.cell_index} failed: {error.ename}: {error.evalue}")
     except CellTimeoutError:
@@ -142,8 +152,7 @@ def run_notebook(
 
 
 def unfinished(executed: NotebookNode) -> list[str]:
-    """What an executed notebook says against itself: pending or failed cells, cells out of order, errors
-    inside widgets."""
+    """What an executed notebook says against itself: cells pending, failed or out of order, widget errors."""
     problems = []
     code = [
         (number, cell)
@@ -154,7 +163,8 @@ def unfinished(executed: NotebookNode) -> list[str]:
         status = cell.metadata.get("papermill", {}).get("status")
         if status != "completed" or cell.execution_count != expected:
             problems.append(
-                f"cell {number} did not run (the kernel left early?): status {status}, execution count {cell.execution_count}"
+                f"cell {number} did not run (the kernel left early?): "
+                f"status {status}, execution count {cell.execution_count}"
             )
             break
         for output in cell.outputs:
@@ -173,8 +183,7 @@ def unfinished(executed: NotebookNode) -> list[str]:
 
 
 def broken_promises(artefacts: list[str], profile: str, began: float) -> list[str]:
-    """Promised figures and tables that are missing, empty, or older than the start of the run (seconds since
-    1970)."""
+    """Promised figures and tables that are missing, empty, or older than `began` (seconds since 1970)."""
     problems = []
     for path in (figures_folder(profile) / f"{name}{kind}" for name in artefacts for kind in ARTEFACT_KINDS):
         if not path.exists() or path.stat().st_size == 0:
@@ -197,8 +206,10 @@ def unpromised(profile: str, outcomes: list[Outcome]) -> list[str]:
 
 @contextlib.contextmanager
 def headless() -> Iterator[None]:
-    """The kernel prints lines instead of bars, and is this environment's own, not one a user has registered
-    as python3."""
+    """The kernel prints lines instead of bars, and is this environment's own.
+
+    Otherwise a kernel that a user has registered as python3 would be taken.
+    """
     changes = {"SLN_HEADLESS": "1", "JUPYTER_PREFER_ENV_PATH": "1"}
     before = {name: os.environ.get(name) for name in changes}
     os.environ.update(changes)
@@ -233,8 +244,7 @@ def print_summary(outcomes: list[Outcome], leftovers: list[str], report: Path) -
 
 
 def parse_parameters(texts: list[str]) -> dict[str, Any]:
-    """`NAME=VALUE` texts as typed values: Python literals where they are, else text. Raises InputError for
-    another form."""
+    """`NAME=VALUE` texts as values: Python literals, else text. Raises InputError for another form."""
     values = {}
     for text in texts:
         name, equals, value = text.partition("=")

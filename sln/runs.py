@@ -107,8 +107,7 @@ class Run:
         return found
 
 
-# --- finding and training
-# ------------------------------------------------------------------------------------------------
+# --- finding and training -----------------------------------------------------------------------------------
 
 
 def folder(config: Config) -> Path:
@@ -117,8 +116,7 @@ def folder(config: Config) -> Path:
 
 
 def find(config: Config) -> Run | None:
-    """The finished run of `config`, or None. Raises InputError for a directory that is damaged or another
-    run's."""
+    """The finished run of `config`, or None. Raises InputError if its folder is damaged or another run's."""
     path = folder(config)
     if not (path / "done.json").exists():
         return None
@@ -127,7 +125,8 @@ def find(config: Config) -> Run | None:
         file = path / name
         if not file.exists() or hashlib.sha256(file.read_bytes()).hexdigest() != known:
             raise InputError(
-                f"{file} is damaged or missing; `python -m sln runs remove {path.name}` removes the run, then train again"
+                f"{file} is damaged or missing; `python -m sln runs remove {path.name}` removes the run, "
+                "then train again"
             )
     return Run(config, path)
 
@@ -135,8 +134,8 @@ def find(config: Config) -> Run | None:
 def get(config: Config, *, quiet: bool = False, checkpoint_seconds: float = CHECKPOINT_SECONDS) -> Run:
     """The run of `config`: found, or resumed, or forked from its uncorrected run, or trained from the start.
 
-    All four give the same numbers, bit for bit on a CPU. Another process that trains the same run is waited
-    for.
+    All four give the same numbers, bit for bit on a CPU. If another process is training the same run, this
+    one waits for it.
     """
     run = find(config)
     if run is None:
@@ -218,10 +217,10 @@ def _finish(path: Path, state: State, data: Data, rows: list[dict]) -> None:
 def example_records(state: State, data: Data) -> pd.DataFrame:
     """One row a training example, in data-set order.
 
-    given, true (-1: of no class); then for the network and the momentum model: prediction, confidence (its
-    probability), p_given (probability of the given label), loss (cross-entropy against the given label);
-    target (class of the largest target entry) and target_on_given (how much of the target is still on the
-    given label).
+    index, given, true (-1: of no class)
+    network_..., momentum_... : prediction, confidence (its probability), p_given (probability of the given
+        label), loss (cross-entropy against the given label)
+    target, target_on_given : class of the largest target entry, target entry of the given label
     """
     split = data.train
     columns = {"index": np.arange(len(split)), "given": split.given, "true": split.true}
@@ -238,13 +237,14 @@ def example_records(state: State, data: Data) -> pd.DataFrame:
     return pd.DataFrame({name: np.asarray(values) for name, values in columns.items()})
 
 
-# --- listing and removing
-# ------------------------------------------------------------------------------------------------
+# --- listing and removing -----------------------------------------------------------------------------------
 
 
 def listing() -> pd.DataFrame:
-    """All runs: run_id, state ("done", or the last epoch saved), epochs, test accuracy of network and
-    momentum model, megabytes."""
+    """All runs: run, state ("done", or the last epoch saved), epochs, network, momentum, MB.
+
+    The columns network and momentum are the two readers' last test accuracy.
+    """
     rows = []
     for path in sorted(runs_folder().glob("*/config.json")):
         if path.parent.name.startswith("."):
@@ -271,7 +271,8 @@ def by_name(run_id: str) -> Run:
     config = Config.from_dict(read_json(_existing(run_id) / "config.json"))
     require(
         config.run_id == run_id,
-        f"{runs_folder() / run_id} is a run of another configuration, {config.run_id}; `runs remove` removes it",
+        f"{runs_folder() / run_id} is a run of another configuration, {config.run_id}; "
+        "`runs remove` removes it",
     )
     run = find(config)
     if run is None:
@@ -283,10 +284,8 @@ def remove(run_id: str) -> None:
     """Remove one run's directory. Raises InputError for a name that is no run."""
     path = _existing(run_id)
     with lock(run_id):
-        doomed = path.rename(
-            path.with_name(f".removed-{run_id}")
-        )  # gone at once, even if deleting is interrupted
-        shutil.rmtree(doomed)
+        # gone at once, even if deleting is interrupted
+        shutil.rmtree(path.rename(path.with_name(f".removed-{run_id}")))
 
 
 def _existing(run_id: str) -> Path:
@@ -299,13 +298,11 @@ def _existing(run_id: str) -> Path:
     return path
 
 
-# --- files
-# ---------------------------------------------------------------------------------------------------------------
+# --- files --------------------------------------------------------------------------------------------------
 
 
 def read_tensors(path: Path) -> dict[str, Tensor]:
-    """Tensors of a safetensors file. Raises InputError for anything else: other formats may hold code and
-    are never opened."""
+    """Tensors of a safetensors file; InputError for any other, since other formats may hold code."""
     try:
         return safetensors.torch.load_file(path)
     except FileNotFoundError:
@@ -355,7 +352,8 @@ def _check_config(path: Path, config: Config) -> None:
     if differing:
         name = differing[0]
         raise InputError(
-            f"{path} is a run of another configuration ({name} is {json.dumps(known.get(name))} there, {config.to_dict()[name]} was asked for); "
+            f"{path} is a run of another configuration "
+            f"({name} is {json.dumps(known.get(name))} there, {config.to_dict()[name]} was asked for); "
             f"`python -m sln runs remove {path.name}` removes it"
         )
 

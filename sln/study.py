@@ -54,14 +54,22 @@ PROFILES: dict[str, Profile] = {
     "smoke": Profile(
         about="seconds, for tests: that everything runs, not that anything is true",
         base={"epochs": 3, "fork_epoch": 1},
-        seeds=2, sigma_choices=(0.5, 1.0), sigma_curve=(0.0, 0.5, 1.0), correction=1, alphas=(0.9,), surface_points=3, asserts=False,
+        seeds=2,
+        sigma_choices=(0.5, 1.0),
+        sigma_curve=(0.0, 0.5, 1.0),
+        correction=1,
+        alphas=(0.9,),
+        surface_points=3,
+        asserts=False,
     ),
-    "quick": Profile(about="the embedded digits, four kinds of noise, 5 seeds: the default, minutes on a laptop"),
+    "quick": Profile(about="the embedded digits, four kinds of noise, 5 seeds: minutes on a laptop"),
     "full": Profile(
         about="the embedded digits with a finer grid of sigma and larger loss surfaces",
-        choice_seeds=5, sigma_curve=(0.0, 0.1, 0.2, 0.4, 0.5, 0.6, 0.8, 1.0, 1.2, 1.4, 1.6, 1.8, 2.0), surface_points=51,
+        choice_seeds=5,
+        sigma_curve=(0.0, 0.1, 0.2, 0.4, 0.5, 0.6, 0.8, 1.0, 1.2, 1.4, 1.6, 1.8, 2.0),
+        surface_points=51,
     ),
-}  # fmt: skip
+}
 
 METHODS = ("CE", "CE-MO", "SLN", "SLN-MO", "SLN-MO-LC")
 
@@ -97,6 +105,7 @@ class Study:
 
     @property
     def seeds(self) -> range:
+        """The seeds of every configuration's runs."""
         return range(self.profile.seeds)
 
     def config(self, noise_mode: str = "sym", sigma: float = 1.0, seed: int = 0, **knobs: Any) -> Config:
@@ -144,7 +153,7 @@ class Study:
         )
 
     def readings(self, noise_mode: str = "sym") -> dict[str, Reading]:
-        """The methods of the paper's tables, and CE read through the same momentum model, by name (METHODS)."""
+        """The methods of the paper's tables, and CE read through the momentum model, by name (METHODS)."""
         plain, noisy = self.runs(noise_mode, 0.0), self.runs(noise_mode, self.choose_sigma(noise_mode))
         parts = (
             (plain, "network"),
@@ -157,6 +166,12 @@ class Study:
             method: Reading(method, runs, reader)
             for method, (runs, reader) in zip(METHODS, parts, strict=True)
         }
+
+    def check(self, claim: str, holds: bool) -> None:
+        """State a claim and whether it holds. AssertionError if it does not, in a profile that asserts."""
+        verdict = "holds" if holds else "DOES NOT HOLD"
+        print(f"{verdict}: {claim}" + ("" if self.profile.asserts else f" (not asserted at {self.name})"))
+        assert holds or not self.profile.asserts, claim
 
     def describe(self) -> pd.DataFrame:
         """The profile's knobs, as a table for the reader."""

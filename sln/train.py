@@ -1,5 +1,7 @@
-"""One straight training loop. It knows nothing of disks, bars or notebooks: it yields what it measured,
-epoch by epoch."""
+"""One straight training loop.
+
+It knows nothing of disks, bars or notebooks: it yields what it measured, epoch by epoch.
+"""
 
 from __future__ import annotations
 
@@ -22,9 +24,11 @@ from sln.streams import torch_generator
 class State:
     """Everything that changes while a run trains, and nothing else: what a checkpoint holds.
 
-    network : the trained network; averages : its momentum models by name ("momentum" is the one of `alpha`);
-    optimizer : SGD with its momentum buffers; targets : (N, C) what each example is trained towards; epoch :
-        epochs finished.
+    network : the trained network
+    averages : its momentum models by name ("momentum" is the one of `alpha`)
+    optimizer : SGD with its momentum buffers
+    targets : (N, C), what each example is trained towards
+    epoch : epochs finished
     """
 
     def __init__(self, config: Config, data: Data) -> None:
@@ -52,8 +56,7 @@ class State:
         return {"network": self.network} | {name: average.module for name, average in self.averages.items()}
 
     def tensors(self) -> dict[str, Tensor]:
-        """The state as named tensors, for a file: "network/conv1.weight", "momentum/module.conv1.weight",
-        "optimizer/..."."""
+        """The state as named tensors, for a file: "network/conv1.weight", "optimizer/conv1.weight", ..."""
         named = {f"network/{name}": value for name, value in self.network.state_dict().items()}
         for reader, average in self.averages.items():
             named |= {f"{reader}/{name}": value for name, value in average.state_dict().items()}
@@ -64,8 +67,7 @@ class State:
         return named | {"targets": self.targets, "epoch": torch.tensor(self.epoch)}
 
     def restore(self, named: dict[str, Tensor]) -> None:
-        """Continue from `tensors()`. Raises KeyError or RuntimeError when they belong to another network or
-        configuration."""
+        """Continue from `tensors()`. Raises KeyError or RuntimeError for those of another configuration."""
         groups: dict[str, dict[str, Tensor]] = {"optimizer": {}}
         for name, value in named.items():
             group, _, rest = name.partition("/")
@@ -82,8 +84,11 @@ class State:
 
 @dataclass(frozen=True)
 class Correction:
-    """One epoch's label correction. w : (N,) float32, weight of the given label; predictions : (N, C)
-    float32, rows sum to one."""
+    """One epoch's label correction.
+
+    w : (N,) float32, weight of the given label
+    predictions : (N, C) float32, rows sum to one
+    """
 
     w: Tensor
     predictions: Tensor
@@ -91,8 +96,7 @@ class Correction:
 
 @dataclass(frozen=True)
 class Epoch:
-    """What one epoch leaves behind: a history row for each reader, and the correction that preceded it, if
-    any."""
+    """What one epoch leaves behind: a history row a reader, and the correction that preceded it, if any."""
 
     number: int
     rows: list[dict[str, float | int | str]]
@@ -100,8 +104,8 @@ class Epoch:
 
 
 def train(state: State, data: Data, config: Config) -> Iterator[Epoch]:
-    """Train from `state.epoch` to `config.epochs`, yielding after every epoch. `state` is then whole: save
-    it or go on.
+    """Train from `state.epoch` to `config.epochs`. After every epoch `state` is whole, to be saved or not,
+    and what was measured is yielded.
 
     The recipe: constant step size, shuffled batches with the last, smaller one kept, each batch's loss its
     own mean, the momentum model updated after every step. From the first epoch after `config.correction` on
@@ -124,9 +128,8 @@ def train_epoch(state: State, data: Data, config: Config, epoch: int, sigma: flo
     network.train()
     order = torch.randperm(len(data.train), generator=torch_generator(config.seed, "shuffling", epoch))
     noise = torch_generator(config.seed, "stochastic noise", epoch)
-    z = torch.randn(
-        state.targets.shape, generator=noise
-    )  # (N, C), in data-set order: one draw an example and epoch
+    # (N, C), in data-set order: one draw an example and epoch
+    z = torch.randn(state.targets.shape, generator=noise)
     total = 0.0
     for index in order.split(config.batch_size):
         logits = network(data.normalise(data.train.images[index]))
@@ -149,8 +152,7 @@ def train_epoch(state: State, data: Data, config: Config, epoch: int, sigma: flo
 
 
 def correct(state: State, data: Data, config: Config) -> Correction:
-    """Set `state.targets` to w y + (1 - w) y_hat, by the momentum model's predictions and losses, in
-    data-set order.
+    """Set `state.targets` to w y + (1 - w) y_hat, by the momentum model's predictions and losses.
 
     The losses are against the given labels. With `correction_losses="as-released"` they are, as in the
     released code, against the targets as they stand, which from the second corrected epoch on are already
@@ -176,8 +178,7 @@ def predict(network: nn.Module, split: Split, data: Data, batch_size: int = 128)
 
 
 def measure(network: nn.Module, data: Data) -> dict[str, float]:
-    """One history row's numbers: on test, on validation (against its given, noisy labels), on right and
-    wrong training labels."""
+    """One history row's numbers: on test, on training, and on validation against its given, noisy labels."""
     return {
         **measure_test(predict(network, data.test, data), data.test.true),
         "validation_accuracy": accuracy(predict(network, data.validation, data), data.validation.given),
@@ -186,11 +187,10 @@ def measure(network: nn.Module, data: Data) -> dict[str, float]:
 
 
 def averaged_softmax(clean: Data, config: Config, epochs: int) -> np.ndarray:
-    """(N_train + N_validation, C): softmax outputs on training and validation images, averaged over `epochs`
-    epochs.
+    """(N_train + N_validation, C): softmax outputs averaged over `epochs`, for instance-dependent noise.
 
-    The network is `config`'s, trained by plain cross-entropy on the *true* labels of those same images (Chen
-    et al., AAAI 2021, the scores of instance-dependent noise). Its seed is `config.noise_seed`.
+    The network is `config`'s, trained by plain cross-entropy on the *true* labels of the same training and
+    validation images (Chen et al., AAAI 2021). Its seed is `config.noise_seed`.
     """
     both = Split(
         *(

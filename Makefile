@@ -1,0 +1,80 @@
+# The study's whole vocabulary: `make help`.
+#
+# Nothing to install by hand: each word first sets up .venv, from pyproject.toml at the versions of requirements.lock. In an
+# activated conda environment made from environment.yml (one that has this package), that environment is used instead.
+
+PROFILE ?= quick
+PYTHON ?= python3
+
+# -I: ask the environment itself, not the checkout that we stand in
+CONDA_PYTHON := $(if $(CONDA_PREFIX),$(shell test -x "$(CONDA_PREFIX)/bin/python" && "$(CONDA_PREFIX)/bin/python" -I -c "import importlib.util as u; print('$(CONDA_PREFIX)/bin/python' if u.find_spec('sln') else '')" 2>/dev/null))
+
+ifneq ($(CONDA_PYTHON),)
+PY := $(CONDA_PYTHON)
+RUNTIME :=
+DEV :=
+else
+PY := .venv/bin/python
+RUNTIME := .venv/.runtime
+DEV := .venv/.dev
+endif
+
+.DEFAULT_GOAL := help
+.PHONY: help setup reproduce figures report lab test lint format bench clean clean-runs
+
+help: ## this list
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-11s %s\n", $$1, $$2}'
+	@echo "  PROFILE=smoke|quick|full applies to reproduce, figures and report (default quick)"
+
+setup: $(DEV) ## set up .venv for everything below (each word does so by itself)
+
+reproduce: $(RUNTIME) ## execute every notebook headlessly, fill figures/ and build/, check what they claim
+	$(PY) -m sln reproduce --profile $(PROFILE)
+
+figures: reproduce ## the same: figures come from the notebooks and from nowhere else
+
+report: reproduce ## the same, and say where the HTML report is
+	@echo "open build/$(PROFILE)/report.html"
+
+lab: $(RUNTIME) ## JupyterLab on the notebooks, on loopback, with a token
+	$(PY) -m jupyterlab --ServerApp.ip=127.0.0.1 --notebook-dir=notebooks
+
+test: $(DEV) ## run the tests and measure coverage
+	$(PY) -m pytest --cov --cov-report=term
+
+lint: $(DEV) ## check style, code and notebooks; changes nothing
+	$(PY) -m ruff check .
+	$(PY) -m ruff format --check .
+	$(PY) -m nbstripout --verify $(STRIP) notebooks/*.ipynb
+
+format: $(DEV) ## format code and notebooks, strip notebook outputs
+	$(PY) -m nbstripout $(STRIP) notebooks/*.ipynb
+	$(PY) -m ruff check --fix .
+	$(PY) -m ruff format .
+
+bench: $(DEV) ## measure times and memory on this machine
+	$(PY) benchmarks/bench.py
+
+clean: ## remove build/ and caches; keeps .venv, data and trained runs
+	rm -rf build .pytest_cache .ruff_cache .hypothesis .coverage .coverage.*
+	find sln tests benchmarks -name __pycache__ -type d -prune -exec rm -rf {} +
+
+clean-runs: ## remove every trained run (they are trained again when asked for)
+	rm -rf runs
+
+# papermill's traces are stripped too, which nbstripout leaves by default
+STRIP := --extra-keys "metadata.papermill cell.metadata.papermill metadata.widgets metadata.language_info.version"
+
+.venv/.created:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo "Python 3.11 or newer is needed, $(PYTHON) is $$($(PYTHON) --version 2>&1); name another with: make PYTHON=python3.12 ..."; exit 2; }
+	$(PYTHON) -m venv .venv
+	@touch $@
+
+.venv/.runtime: .venv/.created pyproject.toml requirements.lock
+	.venv/bin/python -m pip install --quiet --disable-pip-version-check --constraint requirements.lock --editable .
+	@touch $@
+
+.venv/.dev: .venv/.created pyproject.toml requirements.lock
+	.venv/bin/python -m pip install --quiet --disable-pip-version-check --constraint requirements.lock --editable ".[dev]"
+	@touch $@ .venv/.runtime

@@ -1,0 +1,142 @@
+"""Times and memory of the study on this machine: `make bench`; `--reproduce quick` adds the whole study.
+
+Nothing here is a test: machines differ and are shared. Runs are trained in a temporary folder.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import psutil
+import torch
+
+from sln import Config, Study, landscape, panels, pool, runs
+
+
+def seconds(action: Callable[[], object], repeats: int = 5) -> float:
+    """Median wall time of `action`, after one call that does not count."""
+    action()
+    times = []
+    for _ in range(repeats):
+        start = time.perf_counter()
+        action()
+        times.append(time.perf_counter() - start)
+    return statistics.median(times)
+
+
+def row(what: str, value: float, unit: str) -> None:
+    """Print one line of the table."""
+    print(f"{what:58} {value:9.3g} {unit}", flush=True)
+
+
+def training() -> None:
+    """One run after another, and several at once."""
+    start = time.perf_counter()
+    run = runs.get(Config(), quiet=True)
+    row("one run of the embedded digits, 100 epochs", time.perf_counter() - start, "s")
+    row("  of which training, without measuring", run.of("network")["seconds"].sum(), "s")
+    configs = [Config(seed=seed, epochs=25, fork_epoch=1) for seed in range(1, 2 * pool.workers() + 1)]
+    pool.get_all(configs[: pool.workers()], "starting the workers")
+    start, rest = time.perf_counter(), configs[pool.workers() :]
+    pool.get_all(rest, "timing")
+    row(
+        f"the same by {pool.workers()} workers at once",
+        (time.perf_counter() - start) / len(rest) * 4,
+        "s a run",
+    )
+    pool.close()
+
+
+def sliders() -> None:
+    """Moving a slider: from the new value to the PNG that the page gets."""
+    study = Study("smoke")
+    grid = study.grid("sym", study.profile.sigma_curve)
+    corrected = study.corrected("sym")[0]
+    points = landscape.surface(corrected.network(), corrected.data, radius=0.5, points=21, quiet=True)
+    surfaces = dict.fromkeys(("CE", "SLN", "SLN-MO"), points)
+    draws = {
+        "label_noise": lambda: panels.label_noise("dependent", 0.4),
+        "stochastic_noise": lambda: panels.stochastic_noise(1.0, 0.9),
+        "training_curves": lambda: panels.training_curves(grid, 1.0),
+        "moved_images": lambda: panels.moved_images(corrected, 2, 24),
+        "confidence": lambda: panels.confidence(grid, 1.0),
+        "loss_surfaces": lambda: panels.loss_surfaces(surfaces, "given"),
+    }
+    for name, draw in draws.items():
+        row(f"slider of panels.{name}: value to picture", seconds(lambda draw=draw: draw()._repr_png_()), "s")
+    network = corrected.network()
+    start = time.perf_counter()
+    landscape.surface(network, corrected.data, radius=0.5, points=25, quiet=True)
+    row("loss surface of 25 x 25 points", time.perf_counter() - start, "s")
+
+
+def reproduction(profile: str) -> None:
+    """`python -m sln reproduce`, cold and warm, with the peak memory of all its processes together."""
+    with tempfile.TemporaryDirectory() as folder:
+        environment = os.environ | {"SLN_RUNS": f"{folder}/runs", "SLN_FIGURES": f"{folder}/figures"}
+        for state in ("cold", "warm"):
+            command = [sys.executable, "-m", "sln", "reproduce", "--profile", profile]
+            start = time.perf_counter()
+            process = subprocess.Popen(
+                command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+            )
+            peak = PeakMemory(process.pid)
+            code = process.wait()
+            row(f"reproduce, profile {profile}, {state} (exit code {code})", time.perf_counter() - start, "s")
+            row("  peak memory, all processes", peak.stop() / 1e9, "GB")
+
+
+class PeakMemory(threading.Thread):
+    """Samples the unique memory of a process and its children, four times a second."""
+
+    def __init__(self, pid: int) -> None:
+        super().__init__(daemon=True)
+        self.process, self.peak, self.running = psutil.Process(pid), 0, True
+        self.start()
+
+    def run(self) -> None:
+        """Sample until stopped."""
+        while self.running:
+            total = 0
+            for process in [self.process, *self.process.children(recursive=True)]:
+                try:
+                    total += process.memory_full_info().uss
+                except psutil.Error:
+                    continue
+            self.peak = max(self.peak, total)
+            time.sleep(0.25)
+
+    def stop(self) -> int:
+        """The peak in bytes."""
+        self.running = False
+        return self.peak
+
+
+def main() -> None:
+    """Print the table."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument(
+        "--reproduce", metavar="PROFILE", help="also time the whole study, cold and warm (minutes)"
+    )
+    options = parser.parse_args()
+    os.chdir(Path(__file__).resolve().parent.parent)
+    print(f"torch {torch.__version__}, {os.cpu_count()} processors, {torch.get_num_threads()} threads")
+    if options.reproduce:
+        reproduction(options.reproduce)
+    with tempfile.TemporaryDirectory() as folder:
+        os.environ["SLN_RUNS"] = folder
+        training()
+        sliders()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,250 @@
+"""Figures made from values: what a notebook calls once at a default and then hands, unchanged, to a slider.
+
+Each takes plain values, computes in well under half a second, and returns a new Figure.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor
+
+from sln import analysis, data, plots, recovery
+from sln.confidence import pooled_examples
+from sln.config import Config
+from sln.loading import draw_corruption
+from sln.noise import Corruption
+from sln.plots import COLOURS, NOISE_NAMES, RIGHT, WRONG, Figure
+from sln.runs import Run
+from sln.streams import numpy_generator
+from sln.study import Reading
+from sln.theory import noise_at_logit
+
+
+def matrices(corruptions: Mapping[str, Corruption]) -> Figure:
+    """The realised transition matrix of each kind of inherent noise, side by side."""
+    figure, axes = plots.panels(1, len(corruptions), size=(3.0 * len(corruptions), 3.4), sharey=True)
+    for (kind, corruption), ax in zip(corruptions.items(), axes.flat, strict=True):
+        title = f"{NOISE_NAMES[kind]}\n{100 * corruption.realised_rate:.1f}% wrong"
+        plots.transition_matrix(corruption.transition_matrix, data.digits().classes, ax, title)
+        ax.label_outer()
+    return figure
+
+
+def labelled_images(corruption: Corruption, examples: np.ndarray) -> Figure:
+    """Training images with their given labels, by example number (n,); wrong ones also say what they are."""
+    titles = [caption(corruption.given[index], corruption.true[index]) for index in examples]
+    return plots.gallery(shown_images(corruption)[examples], titles, corruption.changed[examples].tolist())
+
+
+def label_noise(noise_mode: str, noise_rate: float, noise_seed: int = 0) -> Figure:
+    """The embedded digits' training labels under one kind and rate of inherent noise: T[true, given] and
+    eight images."""
+    corruption = draw_corruption(Config(noise_mode=noise_mode, noise_rate=noise_rate, noise_seed=noise_seed))
+    figure = Figure(figsize=(9.6, 4.2))
+    left, right = figure.subfigures(1, 2, width_ratios=(1, 1.2))
+    title = f"{NOISE_NAMES[noise_mode]}, rate {noise_rate:.2f}: {100 * corruption.realised_rate:.1f}% wrong"
+    plots.transition_matrix(corruption.transition_matrix, data.digits().classes, left.subplots(), title)
+    order = numpy_generator(noise_seed, "bootstrap").permutation(len(corruption.given))[:8]
+    images = shown_images(corruption)
+    for index, ax in zip(order, right.subplots(2, 4).flat, strict=True):
+        wrong = bool(corruption.changed[index])
+        plots.image(
+            images[index],
+            ax,
+            caption(corruption.given[index], corruption.true[index]),
+            WRONG if wrong else RIGHT,
+        )
+    right.suptitle("eight training images", fontsize=10)
+    return figure
+
+
+def shown_images(corruption: Corruption) -> Tensor:
+    """(N, 1, 8, 8): the training images as training sees them, replaced ones included."""
+    images = data.digits().train.images.clone()
+    if corruption.replaced_by is not None:
+        replaced = torch.from_numpy(corruption.replaced_by >= 0)
+        images[replaced] = data.outside_digits()[torch.from_numpy(corruption.replaced_by)[replaced]]
+    return images
+
+
+def caption(given: int, true: int) -> str:
+    """What stands above an image: "3", or "given 3, is 8", or "given 3, is none"."""
+    if given == true:
+        return f"{given}"
+    return f"given {given}\nis {'no digit' if true < 0 else true}"
+
+
+def stochastic_noise(sigma: float, probability: float, num_classes: int = 10) -> Figure:
+    """The instant mathematics of SLN: what the label becomes, and what that does to the gradient at the
+    logits.
+
+    Left: density of the entries of y + sigma z. Right: standard deviation of the noise on the gradient at
+    the logit of a class that is predicted with `probability`, for SLN and for noise on the logits' gradient
+    (variant 2).
+    """
+    figure, axes = plots.panels(1, 2, size=(9.6, 3.6))
+    z = np.random.default_rng(0).standard_normal((4000, num_classes))
+    kept = (np.eye(num_classes)[0] + sigma * z).argmax(axis=1) == 0
+    x = np.linspace(-4, 5, 600)
+    for centre, name, colour in ((0, "other classes: y = 0", WRONG), (1, "labelled class: y = 1", RIGHT)):
+        axes[0, 0].axvline(centre, color=colour, label=name)
+        if sigma > 0:
+            density = np.exp(-((x - centre) ** 2) / (2 * sigma**2)) / (sigma * np.sqrt(2 * np.pi))
+            axes[0, 0].fill_between(x, density, color=colour, alpha=0.4, lw=0)
+    title = f"σ = {sigma:.2f}: the label stays the largest in {100 * kept.mean():.0f}%"
+    axes[0, 0].set(xlabel="entry of y + σ z", ylabel="density", xlim=(-4, 5), ylim=(0, 1.2), title=title)
+    axes[0, 0].legend(loc="upper right")
+    p = np.linspace(0, 1, 200)
+    spread = noise_at_logit(np.append(p, probability), sigma, num_classes)
+    axes[0, 1].plot(p, spread[:-1], color=COLOURS["SLN"], label="noise on the label (SLN)")
+    axes[0, 1].axhline(sigma, color="black", ls="--", lw=1.2, label="noise on the logits’ gradient")
+    axes[0, 1].plot([probability], spread[-1:], "o", color=COLOURS["SLN-MO"], ms=8)
+    title = f"C = {num_classes}, p = {probability:.2f}: std {spread[-1]:.2f}"
+    axes[0, 1].set(xlabel="predicted probability p of the class", ylabel="std of the noise at its logit")
+    axes[0, 1].set(xlim=(0, 1), ylim=(0, 2.05 * np.sqrt(num_classes - 1)), title=title)
+    axes[0, 1].legend(loc="upper left")
+    return figure
+
+
+def training_curves(grid: Mapping[float, list[Run]], sigma: float) -> Figure:
+    """CE beside SLN and SLN-MO at one trained sigma, over epochs: right, wrong labels, test accuracy."""
+    readings = {"CE": Reading("CE", grid[0.0], "network")}
+    if sigma > 0:
+        readings |= {
+            "SLN": Reading("SLN", grid[sigma], "network"),
+            "SLN-MO": Reading("SLN-MO", grid[sigma], "momentum"),
+        }
+    return curves(analysis.curves(readings, CURVES), f"σ = {sigma:g}")
+
+
+CURVES = ("right_accuracy", "wrong_memorised", "test_accuracy")
+CURVE_TITLES = ("right labels learnt", "wrong labels memorised", "test accuracy")
+
+
+def curves(table: pd.DataFrame, heading: str = "") -> Figure:
+    """Three panels over epochs, from `analysis.curves` with CURVES: accuracy on right, on wrong given
+    labels, on test images."""
+    figure, axes = plots.panels(1, 3, size=(10.2, 3.5), sharex=True, sharey=True)
+    for column, title, ax in zip(CURVES, CURVE_TITLES, axes.flat, strict=True):
+        plots.curve(table, column, ax, "share of examples")
+        ax.set_title(title)
+        ax.label_outer()
+    axes[0, 0].legend(loc="lower right")
+    figure.suptitle(heading, fontsize=10.5)
+    return figure
+
+
+def moved_images(run: Run, epoch: int, count: int = 16) -> Figure:
+    """The training images whose targets label correction moved furthest by `epoch`: given label, new target,
+    truth."""
+    table = recovery.most_moved(run, epoch, count)
+    truth = ["no digit" if true < 0 else true for true in table["true"]]
+    titles = [
+        f"{row.given} → {row.target}\nis {is_}" for row, is_ in zip(table.itertuples(), truth, strict=True)
+    ]
+    images = run.data.train.images[torch.tensor(table.index.to_numpy())]
+    wrong = (table["given"] != table["true"]).tolist()
+    heading = f"epoch {epoch}: given → target; {sum(wrong)} of {len(wrong)} given labels are wrong"
+    return plots.gallery(images, titles, wrong, heading=heading)
+
+
+def confidence(grid: Mapping[float, list[Run]], sigma: float) -> Figure:
+    """Probability of the given label on right and wrong training labels, CE beside one trained sigma, all
+    seeds together."""
+    figure, axes = plots.panels(1, 3, size=(10.2, 3.4), sharey=True)
+    shown = (
+        ("CE", grid[0.0], "network"),
+        (f"SLN, σ = {sigma:g}", grid[sigma], "network"),
+        (f"SLN-MO, σ = {sigma:g}", grid[sigma], "momentum"),
+    )
+    for (title, runs, reader), ax in zip(shown, axes.flat, strict=True):
+        examples = pooled_examples(runs)
+        plots.confidence_histogram(
+            examples[f"{reader}_p_given"].to_numpy(), examples["wrong"].to_numpy(), ax, title
+        )
+        ax.label_outer()
+    axes[0, 0].legend(loc="upper center")
+    return figure
+
+
+def accuracy_over_sigma(table: pd.DataFrame, chosen: float) -> Figure:
+    """Three panels over sigma (`analysis.over_sigma`): test accuracy, wrong labels memorised, noisy
+    validation accuracy."""
+    figure, axes = plots.panels(1, 3, size=(10.2, 3.5), sharex=True)
+    plots.over_sigma(table, "test_accuracy", axes[0, 0], "share of test images", chosen)
+    plots.over_sigma(table, "wrong_memorised", axes[0, 1], "share of wrong labels", chosen)
+    plots.over_sigma(table, "validation_accuracy", axes[0, 2], "share of validation images", chosen)
+    for title, ax in zip(
+        ("test accuracy", "wrong labels memorised", "accuracy on noisy validation labels"),
+        axes.flat,
+        strict=True,
+    ):
+        ax.set_title(title)
+    figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside upper center", ncols=3)
+    return figure
+
+
+def label_recovery(table: pd.DataFrame) -> Figure:
+    """What correction does by epoch, a panel a reading of the method (`recovery.over_seeds`)."""
+    readings = list(dict.fromkeys(table["reading"]))
+    figure, axes = plots.panels(1, len(readings), size=(9.6, 3.9), sharex=True, sharey=True)
+    for reading, ax in zip(readings, axes.flat, strict=True):
+        plots.recovery(table[table["reading"] == reading], ax, reading)
+        ax.label_outer()
+    figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=2)
+    return figure
+
+
+def correction_weights(table: pd.DataFrame) -> Figure:
+    """Histograms for right and wrong labels of w, and of the target left on the given label
+    (`recovery.weights`)."""
+    figure, axes = plots.panels(1, 2, size=(9.6, 3.4), sharey=True)
+    names = {
+        "w": "w: loss of the momentum model, scaled to [0, 1]",
+        "on_given": "target that stays on the given label",
+    }
+    for (column, name), ax in zip(names.items(), axes.flat, strict=True):
+        plots.confidence_histogram(table[column].to_numpy(), table["wrong"].to_numpy(), ax, "")
+        ax.set_xlabel(name)
+        ax.label_outer()
+    axes[0, 0].legend(loc="upper right")
+    return figure
+
+
+def loss_lines(tables: Mapping[str, pd.DataFrame]) -> Figure:
+    """Loss along one direction (`landscape.line`) on given labels, true labels and test images; one scale."""
+    figure, axes = plots.panels(1, 3, size=(10.2, 3.5), sharex=True, sharey=True)
+    for (column, title), ax in zip(plots.LOSSES.items(), axes.flat, strict=True):
+        plots.line(tables, ax, column, title)
+        ax.label_outer()
+    axes[0, 0].legend(loc="lower right")
+    return figure
+
+
+def reliability(tables: Mapping[str, pd.DataFrame]) -> Figure:
+    """Reliability diagrams of several methods, side by side (`confidence.reliability_tables`)."""
+    figure, axes = plots.panels(1, len(tables), size=(2.35 * len(tables), 2.9), sharex=True, sharey=True)
+    for (method, table), ax in zip(tables.items(), axes.flat, strict=True):
+        plots.reliability(table, ax, method)
+        ax.set_xticks([0, 0.5, 1])
+        ax.label_outer()
+    return figure
+
+
+def dissections(tables: Mapping[str, pd.DataFrame]) -> Figure:
+    """Dissection by loss of several methods, side by side (`confidence.dissection`)."""
+    figure, axes = plots.panels(1, len(tables), size=(3.5 * len(tables), 3.7), sharex=True, sharey=True)
+    for (method, table), ax in zip(tables.items(), axes.flat, strict=True):
+        plots.dissection(table, ax, method)
+        ax.label_outer()
+    figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=2)
+    return figure
+
+
+def loss_surfaces(surfaces: Mapping[str, pd.DataFrame], labels: str) -> Figure:
+    """The same loss surfaces, on the given labels, the true labels or the test images."""
+    return plots.contours(surfaces, labels)

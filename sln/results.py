@@ -1,0 +1,94 @@
+"""The study's results beside the published ones."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from sln.analysis import mean_and_std
+from sln.study import Study
+
+PUBLISHED = Path(__file__).parent / "published.csv"
+# The paper's order: each method is better than the one before.
+STEPS = (("CE", "SLN"), ("SLN", "SLN-MO"), ("SLN-MO", "SLN-MO-LC"))
+
+
+def table(study: Study) -> pd.DataFrame:
+    """One row a kind of noise and method: test accuracy in per cent (mean, std over seeds), and sigma."""
+    parts = []
+    for noise_mode in study.profile.noise_modes:
+        part = mean_and_std(study.readings(noise_mode), "test_accuracy").reset_index()
+        part[["mean", "std"]] *= 100
+        part.insert(0, "noise", noise_mode)
+        part["sigma"] = [
+            0.0 if name.startswith("CE") else study.choose_sigma(noise_mode) for name in part["method"]
+        ]
+        parts.append(part)
+    return pd.concat(parts, ignore_index=True)
+
+
+def published() -> pd.DataFrame:
+    """Published accuracies in per cent, by source: the paper ("paper") or a re-implementation ("re-sln").
+
+    Columns: dataset, noise, method, source, mean, std, runs.
+    """
+    return pd.read_csv(PUBLISHED)
+
+
+def of_the_paper(dataset: str = "cifar10") -> pd.DataFrame:
+    """The paper's own numbers for one data set, indexed by noise and method."""
+    return published().query("source == 'paper' and dataset == @dataset").set_index(["noise", "method"])
+
+
+def beside_published(ours: pd.DataFrame, dataset: str = "cifar10") -> pd.DataFrame:
+    """`table` beside the paper's numbers for `dataset`: "mean ± std", or "not in the paper"."""
+    paper, rows = of_the_paper(dataset), {}
+    for row in ours.itertuples():
+        key, theirs = (row.noise, row.method), "not in the paper"
+        if key in paper.index:
+            theirs = f"{paper.loc[key, 'mean']:.2f} ± {paper.loc[key, 'std']:.2f}"
+        rows[key] = {"ours (digits)": f"{row.mean:.1f} ± {row.std:.1f}", f"paper ({dataset})": theirs}
+    return pd.DataFrame.from_dict(rows, orient="index").rename_axis(["noise", "method"])
+
+
+def steps_of_the_order(study: Study, dataset: str = "cifar10") -> pd.DataFrame:
+    """Each step of the paper's order, for each kind of noise, ours beside the paper's, in points of test
+    accuracy.
+
+    ours, error : mean over seeds of the paired difference, and its standard error; paper : difference of its
+    means; verdict : "agrees" or "disagrees" in sign, or "unclear" where ours is within two standard errors
+    of 0
+    """
+    paper, rows = of_the_paper(dataset), []
+    for noise_mode in study.profile.noise_modes:
+        readings = study.readings(noise_mode)
+        for worse, better in STEPS:
+            gain = 100 * (readings[better].final("test_accuracy") - readings[worse].final("test_accuracy"))
+            ours, error = gain.mean(), gain.std(ddof=1) / np.sqrt(len(gain))
+            theirs = paper.loc[(noise_mode, better), "mean"] - paper.loc[(noise_mode, worse), "mean"]
+            verdict = "agrees" if np.sign(ours) == np.sign(theirs) else "disagrees"
+            if abs(ours) < 2 * error or ours == 0:
+                verdict = "unclear"
+            step = f"{worse} → {better}"
+            rows.append(
+                {
+                    "noise": noise_mode,
+                    "step": step,
+                    "ours": ours,
+                    "error": error,
+                    "paper": theirs,
+                    "verdict": verdict,
+                }
+            )
+    return pd.DataFrame(rows)
+
+
+def in_words(steps: pd.DataFrame) -> str:
+    """One sentence a kind of noise: which steps of the paper's order came out."""
+    lines = []
+    for noise_mode, part in steps.groupby("noise", sort=False):
+        told = [f"{row.step} {row.verdict} ({row.ours:+.1f} ± {row.error:.1f})" for row in part.itertuples()]
+        lines.append(f"{noise_mode}: {'; '.join(told)}.")
+    return "\n".join(lines)

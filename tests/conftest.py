@@ -1,0 +1,59 @@
+"""What all tests share: folders of their own, one thread, small data."""
+
+import contextlib
+
+import pytest
+import torch
+from hypothesis import settings
+
+from sln import data, loading
+from sln.config import Config
+from sln.errors import InputError
+
+# the same examples on every machine and day: a failure is a failure of the code
+settings.register_profile("sln", deadline=None, derandomize=True, database=None, max_examples=50)
+settings.load_profile("sln")
+
+
+@pytest.fixture(autouse=True)
+def own_folders(tmp_path, monkeypatch):
+    """Runs and figures go to folders of the test's own, on one thread, with nothing left in memory."""
+    monkeypatch.setenv("SLN_RUNS", str(tmp_path / "runs"))
+    monkeypatch.setenv("SLN_FIGURES", str(tmp_path / "figures"))
+    monkeypatch.setenv("SLN_HEADLESS", "1")
+    torch.set_num_threads(1)
+    loading._load.cache_clear()
+
+
+@pytest.fixture
+def refused():
+    """`with refused("rate is 1.2"):` expects an InputError of one line that holds those words."""
+
+    @contextlib.contextmanager
+    def expect(*words):
+        with pytest.raises(InputError) as caught:
+            yield
+        message = str(caught.value)
+        assert len(message.splitlines()) == 1, message
+        assert message == message.strip()
+        for word in words:
+            assert word in message
+
+    return expect
+
+
+@pytest.fixture
+def few_digits():
+    """The embedded digits cut to 72 training, 30 validation and 40 test images, all labels true."""
+    clean = data.digits()
+    parts = [
+        data.Split(split.images[:n].clone(), split.given[:n].clone(), split.true[:n].clone())
+        for split, n in ((clean.train, 72), (clean.validation, 30), (clean.test, 40))
+    ]
+    return data.Data(*parts, clean.classes, clean.scale, clean.mean, clean.std)
+
+
+@pytest.fixture
+def few_noisy_digits(few_digits):
+    """`few_digits` with 40% symmetric noise."""
+    return data.corrupt(few_digits, Config(noise_mode="sym", noise_rate=0.4, noise_seed=3))

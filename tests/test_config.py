@@ -1,0 +1,205 @@
+"""The knobs of a run: ranges, types, names, and the name that they make."""
+
+import dataclasses
+import json
+
+import numpy as np
+import pytest
+
+from sln.config import Config
+
+NAN, INF = float("nan"), float("inf")
+
+CHANGED = {
+    "noise_mode": "asym",
+    "noise_rate": 0.3,
+    "noise_seed": 1,
+    "epochs": 99,
+    "batch_size": 63,
+    "lr": 0.03,
+    "momentum": 0.8,
+    "weight_decay": 0.0,
+    "noise_on": "logits",
+    "sigma": 0.9,
+    "alpha": 0.9,
+    "extra_alphas": [0.5],
+    "correction": 50,
+    "correction_losses": "as-released",
+    "soft_correction": True,
+    "fork_epoch": 10,
+    "seed": 1,
+    "threads": 2,
+}
+FIXED = {"dataset", "model"}  # knobs with one value so far
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "allowed"),
+    [
+        ("sigma", -1.0, "from 0 up"),
+        ("sigma", NAN, "from 0 up"),
+        ("sigma", INF, "from 0 up"),
+        ("noise_rate", 1.2, "[0, 1]"),
+        ("noise_rate", -0.1, "[0, 1]"),
+        ("noise_rate", NAN, "[0, 1]"),
+        ("noise_seed", -1, "[0, "),
+        ("noise_seed", 2**40, str(2**32)),
+        ("seed", -1, "[0, "),
+        ("epochs", 0, "[1, "),
+        ("batch_size", 1, "[2, "),
+        ("lr", -0.1, "from 0 up"),
+        ("lr", INF, "from 0 up"),
+        ("weight_decay", -1e-4, "from 0 up"),
+        ("weight_decay", NAN, "from 0 up"),
+        ("momentum", 1.0, "[0, 1), with 1 left out"),
+        ("momentum", -0.1, "[0, 1)"),
+        ("alpha", 1.0, "[0, 1), with 1 left out"),
+        ("alpha", NAN, "[0, 1)"),
+        ("threads", 0, "[1, "),
+    ],
+)
+def test_a_value_outside_its_range_is_refused_with_the_range(name, value, allowed, refused):
+    with refused(f"{name} is {value}", allowed):
+        Config(**{name: value})
+
+
+def test_extra_alphas_are_in_the_range_of_alpha_each(refused):
+    with refused("extra_alphas is 1.0", "[0, 1)"):
+        Config(extra_alphas=(0.9, 1.0))
+
+
+@pytest.mark.parametrize(
+    ("name", "low", "high"),
+    [("sigma", 0.0, 1e6), ("noise_rate", 0.0, 1.0), ("alpha", 0.0, 0.99999), ("epochs", 1, 100_000)],
+)
+def test_the_ends_of_a_range_are_allowed(name, low, high):
+    assert getattr(Config(**{name: low}), name) == low
+    assert getattr(Config(**{name: high}), name) == high
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "expected"),
+    [
+        ("sigma", "1", "float"),
+        ("sigma", True, "float"),
+        ("sigma", None, "float"),
+        ("seed", True, "int"),
+        ("seed", 1.0, "int"),
+        ("seed", "1", "int"),
+        ("epochs", np.int64(3), "int"),
+        ("soft_correction", 1, "bool"),
+        ("soft_correction", "no", "bool"),
+        ("noise_mode", 5, "str"),
+        ("noise_mode", None, "str"),
+        ("extra_alphas", "0.9", "tuple or list"),
+        ("extra_alphas", ("0.9",), "float"),
+        ("extra_alphas", (True,), "float"),
+        ("extra_alphas", 0.9, "tuple or list"),
+        ("extra_alphas", None, "tuple or list"),
+    ],
+)
+def test_a_value_of_another_type_is_refused(name, value, expected, refused):
+    with refused(name, expected):
+        Config(**{name: value})
+
+
+def test_a_whole_number_is_taken_where_a_float_is_asked_for():
+    assert Config(sigma=1) == Config(sigma=1.0)
+    assert isinstance(Config(sigma=1).sigma, float)
+    assert Config(sigma=1).run_id == Config(sigma=1.0).run_id
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "near"),
+    [
+        ("noise_mode", "asymm", "asym"),
+        ("noise_on", "label", "labels"),
+        ("model", "cn", "cnn"),
+        ("dataset", "digit", "digits"),
+        ("correction_losses", "as_released", "as-released"),
+    ],
+)
+def test_an_unknown_choice_is_refused_and_the_nearest_named(name, value, near, refused):
+    with refused(f"unknown {name} {value!r}", f"did you mean {near!r}?"):
+        Config(**{name: value})
+
+
+@pytest.mark.parametrize("make", [Config.from_dict, lambda knobs: Config().replace(**knobs)])
+def test_an_unknown_knob_is_refused_and_the_nearest_named(make, refused):
+    with refused("unknown knob 'sigmma'", "did you mean 'sigma'?"):
+        make({"sigmma": 1.0})
+    with refused("unknown knob 'qqq'", "noise_rate"):
+        make({"qqq": 1.0})
+
+
+# --- names --------------------------------------------------------------------------------------------------
+
+
+def test_every_knob_is_covered_by_these_tests():
+    assert {knob.name for knob in dataclasses.fields(Config)} == set(CHANGED) | FIXED
+
+
+@pytest.mark.parametrize("name", sorted(set(CHANGED) - {"fork_epoch"}))
+def test_the_run_id_changes_with_every_knob_that_can_change_a_number(name):
+    assert Config(**{name: CHANGED[name]}).run_id.rsplit("-", 1)[1] != Config().run_id.rsplit("-", 1)[1]
+
+
+def test_the_run_id_does_not_change_with_the_epoch_whose_state_is_kept():
+    assert Config(fork_epoch=10).run_id == Config().run_id
+
+
+@pytest.mark.parametrize(
+    ("knobs", "name"),
+    [
+        ({}, "digits-sym0.4-sln1-seed0-"),
+        ({"sigma": 0.0, "noise_mode": "none", "seed": 3}, "digits-clean-ce-seed3-"),
+        ({"noise_on": "logits", "sigma": 0.5, "noise_rate": 0.2}, "digits-sym0.2-logits0.5-seed0-"),
+        ({"noise_on": "gradient", "sigma": 0.01}, "digits-sym0.4-gradient0.01-seed0-"),
+        ({"correction": 60, "noise_mode": "openset"}, "digits-openset0.4-sln1-lc60-seed0-"),
+        ({"correction": 100}, "digits-sym0.4-sln1-seed0-"),  # after the last epoch: never
+    ],
+)
+def test_the_run_id_can_be_read(knobs, name):
+    run_id = Config(**knobs).run_id
+    assert run_id.startswith(name)
+    assert len(run_id) == len(name) + 8
+
+
+def test_the_default_run_keeps_its_name():
+    # a change here orphans every run that anybody has on disk
+    assert Config().run_id == "digits-sym0.4-sln1-seed0-43b669e5"
+
+
+# --- as values ----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("knobs", [{}, CHANGED])
+def test_a_config_survives_json(knobs):
+    config = Config(**knobs)
+    again = Config.from_dict(json.loads(json.dumps(config.to_dict())))
+    assert again == config
+    assert hash(again) == hash(config)
+    assert again.run_id == config.run_id
+
+
+def test_replace_changes_what_is_named_and_nothing_else():
+    changed = Config(**CHANGED).replace(sigma=0.1)
+    assert changed.to_dict() == Config(**CHANGED).to_dict() | {"sigma": 0.1}
+
+
+def test_a_config_cannot_be_changed_in_place():
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        Config().sigma = 2.0
+
+
+@pytest.mark.parametrize(
+    ("correction", "corrects"), [(-1, False), (0, False), (1, True), (9, True), (10, False), (11, False)]
+)
+def test_correction_happens_strictly_between_the_first_and_last_epoch(correction, corrects):
+    assert Config(epochs=10, correction=correction).corrects is corrects
+
+
+def test_the_uncorrected_run_is_the_one_that_never_asked_for_correction():
+    asked = Config(epochs=10, correction=5, correction_losses="as-released", soft_correction=True)
+    assert asked.uncorrected == Config(epochs=10)
+    assert Config(epochs=10).uncorrected == Config(epochs=10)
