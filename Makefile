@@ -37,7 +37,7 @@ report: reproduce ## the same, and say where the HTML report is
 	@echo "open build/$(PROFILE)/report.html"
 
 lab: $(RUNTIME) ## JupyterLab on the notebooks, on loopback, with a token
-	$(PY) -m jupyterlab --ServerApp.ip=127.0.0.1 --notebook-dir=notebooks
+	$(PY) -m jupyterlab --ServerApp.ip=127.0.0.1 --notebook-dir=notebooks $(if $(filter 0,$(shell id -u)),--allow-root)
 
 test: $(DEV) ## run the tests and measure coverage
 	$(PY) -m pytest --cov --cov-report=term

@@ -9,6 +9,7 @@ import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import pandas as pd
 from filelock import FileLock
 
 from sln.errors import InputError
@@ -76,6 +77,13 @@ def write_text(path: Path, text: str) -> None:
 def write_json(path: Path, value: object) -> None:
     """Write a JSON document atomically, keys in the order given."""
     write_text(path, json.dumps(value, indent=2) + "\n")
+
+
+def read_table(path: Path) -> pd.DataFrame:
+    """Read a CSV, every float exactly as it was written."""
+    # pandas before 3.1 rounds the last digit unless asked not to; from 3.1 on asking is deprecated
+    asks = tuple(map(int, pd.__version__.split(".")[:2])) < (3, 1)
+    return pd.read_csv(path, float_precision="round_trip") if asks else pd.read_csv(path)
 
 
 def read_json(path: Path) -> dict:

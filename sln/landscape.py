@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from sln.data import Data
-from sln.files import write_text
+from sln.files import read_table, write_text
 from sln.progress import Progress
 from sln.runs import Run
 from sln.streams import torch_generator
@@ -107,7 +107,7 @@ def surface_of(run: Run, reader: str, *, radius: float, points: int, seed: int =
     if not path.exists():
         table = surface(run.network(reader), run.data, radius=radius, points=points, seed=seed)
         write_text(path, table.to_csv(index=False, lineterminator="\n"))
-    return pd.read_csv(path, float_precision="round_trip")
+    return read_table(path)
 
 
 def _grid(radius: float, points: int) -> Iterator[tuple[float, float]]:

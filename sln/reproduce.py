@@ -12,6 +12,7 @@ import contextlib
 import datetime
 import os
 import sys
+import tempfile
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -20,6 +21,7 @@ from typing import Any
 
 import nbformat
 import papermill
+import traitlets.config
 from nbclient.exceptions import CellTimeoutError, DeadKernelError
 from nbformat import NotebookNode
 
@@ -124,7 +126,7 @@ def run_notebook(
     output.unlink(missing_ok=True)  # an old result must not pass for a new one
     start, began = time.monotonic(), time.time()
     try:
-        with headless():
+        with headless(), private_sockets() as sockets:
             papermill.execute_notebook(
                 str(path),
                 str(output),
@@ -135,6 +137,7 @@ def run_notebook(
                 execution_timeout=timeout,
                 start_timeout=120,
                 stderr_file=sys.stderr,
+                config=sockets,
             )
     except papermill.PapermillExecutionError as error:
         outcome.problems.append(f"cell {error.cell_index} failed: {error.ename}: {error.evalue}")
@@ -221,6 +224,20 @@ def headless() -> Iterator[None]:
                 os.environ.pop(name, None)
             else:
                 os.environ[name] = value
+
+
+@contextlib.contextmanager
+def private_sockets() -> Iterator[traitlets.config.Config]:
+    """Jupyter's configuration for talking to the kernel through files of this user instead of TCP ports.
+
+    Ports can be taken by another kernel that starts at the same moment, and are open to other users of the
+    machine. Windows has ports only.
+    """
+    if os.name == "nt":
+        yield traitlets.config.Config()
+        return
+    with tempfile.TemporaryDirectory(prefix="sln-") as folder:  # a short path: socket names have a limit
+        yield traitlets.config.Config({"ConnectionFileMixin": {"transport": "ipc", "ip": f"{folder}/kernel"}})
 
 
 def print_outcome(outcome: Outcome) -> None:

@@ -42,7 +42,7 @@ from sln import models
 from sln.config import Config
 from sln.data import Data
 from sln.errors import InputError, require
-from sln.files import lock, read_json, runs_folder, write_atomically, write_json, write_text
+from sln.files import lock, read_json, read_table, runs_folder, write_atomically, write_json, write_text
 from sln.loading import load_data, threads
 from sln.progress import Progress
 from sln.train import Correction, State, predict, train
@@ -328,7 +328,7 @@ def write_history(path: Path, rows: list[dict]) -> None:
 
 def read_history(path: Path) -> pd.DataFrame:
     """Read history.csv exactly as it was written."""
-    return pd.read_csv(path / "history.csv", float_precision="round_trip")
+    return read_table(path / "history.csv")
 
 
 def _write_correction(path: Path, epoch: int, correction: Correction, *, soft: bool) -> None:

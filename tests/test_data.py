@@ -143,6 +143,13 @@ def test_label_noise_changes_given_labels_only(mode):
         assert torch.equal(getattr(noisy, name).true, getattr(clean, name).true)
 
 
+def test_asymmetric_noise_goes_from_each_confusable_digit_to_the_one_it_looks_like():
+    noisy = data.corrupt(data.digits(), Config(noise_mode="asym"))
+    for split in (noisy.train, noisy.validation):
+        moves = set(zip(split.true[split.wrong].tolist(), split.given[split.wrong].tolist(), strict=True))
+        assert moves == {(7, 1), (2, 7), (3, 8), (5, 6), (6, 5)}
+
+
 def test_each_split_is_corrupted_by_its_own_stream():
     clean = data.digits()
     noisy = data.corrupt(clean, Config(noise_mode="sym", noise_rate=0.3, noise_seed=5))

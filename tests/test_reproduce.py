@@ -1,0 +1,284 @@
+"""Every way in which a notebook can go wrong and still end well is caught."""
+
+import base64
+import json
+import os
+import re
+import sys
+import time
+from pathlib import Path
+
+import nbformat
+import pytest
+
+from sln import reproduce as runner
+from sln.errors import InputError
+from sln.files import figures_folder
+from sln.reproduce import broken_promises, parse_parameters, reproduce, run_notebook, unpromised
+
+# notebooks of one second: they import nothing of the study
+PARAMETERS = 'PROFILE: str = "quick"\nRADIUS: float = 0.5\nCOUNT: int = 3\nHARD: bool = False'
+PIXEL = base64.b64decode(
+    "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNkYPhfDwAChwGA60e6kgAAAABJRU5ErkJggg=="
+)
+SAVE = f"""
+import os
+from pathlib import Path
+
+def save(name, png={PIXEL!r}, csv="epoch,loss\\n1,0.5\\n"):
+    for kind, content in ((".png", png), (".csv", csv.encode())):
+        path = Path(os.environ["SLN_FIGURES"], PROFILE, name + kind)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(content)
+"""
+SLIDER = """
+import ipywidgets
+
+def draw(epoch):
+    print("epoch", 10 // epoch)
+
+slider = ipywidgets.IntSlider(START, 0, 10)
+ipywidgets.VBox([slider, ipywidgets.interactive_output(draw, {"epoch": slider})])
+"""
+
+
+def write(folder, name, *cells, artefacts=(), parameters=PARAMETERS):
+    """A notebook of those code cells; a cell (source, tag) has that tag."""
+    pairs = [(parameters, "parameters"), *((cell, None) if isinstance(cell, str) else cell for cell in cells)]
+    cells = [
+        nbformat.v4.new_code_cell(source, metadata={"tags": [tag] if tag else []}) for source, tag in pairs
+    ]
+    kernel = {"name": "python3", "display_name": "Python 3", "language": "python"}
+    metadata = {"kernelspec": kernel, "sln": {"artefacts": list(artefacts)}}
+    folder.mkdir(parents=True, exist_ok=True)
+    nbformat.write(nbformat.v4.new_notebook(cells=cells, metadata=metadata), folder / f"{name}.ipynb")
+    return folder / f"{name}.ipynb"
+
+
+# --- a study that goes well
+
+
+@pytest.fixture(scope="module")
+def good(tmp_path_factory):
+    """Two good notebooks, reproduced once at `smoke`, where the user has a broken kernel of the same name."""
+    folder = tmp_path_factory.mktemp("good")
+    kernel = folder / "user" / "kernels" / "python3"
+    kernel.mkdir(parents=True)
+    (kernel / "kernel.json").write_text(
+        json.dumps({"argv": ["false", "{connection_file}"], "display_name": "mine", "language": "python"})
+    )
+    python = str(folder / "python")
+    ask = f"import sys\nPath({python!r}).write_text(sys.executable)\nassert (RADIUS, COUNT, HARD) == (1, 4, False)"
+    write(
+        folder / "notebooks",
+        "01_first",
+        SAVE,
+        'save("01_a")',
+        SLIDER.replace("START", "5"),
+        artefacts=["01_a"],
+    )
+    write(
+        folder / "notebooks", "02_second", SAVE, ask, 'save("02_a"); save("02_b")', artefacts=["02_a", "02_b"]
+    )
+    write(folder / "notebooks", "not_of_the_study", "assert False")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("JUPYTER_DATA_DIR", str(folder / "user"))
+        patch.setenv("JUPYTER_PREFER_ENV_PATH", "0")
+        patch.setenv("SLN_FIGURES", str(folder / "figures"))
+        patch.delenv("SLN_HEADLESS", raising=False)
+        code = reproduce(
+            "smoke", folder=folder / "notebooks", build=folder / "build", parameters={"RADIUS": 1, "COUNT": 4}
+        )
+        assert "SLN_HEADLESS" not in os.environ
+    return folder, code
+
+
+def test_good_notebooks_are_0_with_a_report_a_page_each_and_a_manifest(good):
+    folder, code = good
+    assert code == 0
+    pages = {path.name for path in (folder / "build" / "smoke").glob("*.html")}
+    assert pages == {"report.html", "01_first.html", "02_second.html"}
+    assert (folder / "build" / "smoke" / "report.html").read_text().count("data:image/png;base64,") == 3
+    manifest = json.loads((folder / "figures" / "smoke" / "manifest.json").read_text())
+    assert list(manifest["seconds"]) == ["01_first", "02_second"]
+
+
+def test_the_environments_own_kernel_runs_the_notebooks_whatever_the_user_has(good):
+    folder, _ = good
+    assert os.path.samefile((folder / "python").read_text(), sys.executable)
+
+
+def test_the_notebooks_themselves_are_left_as_they_are(good):
+    folder, _ = good
+    for path in (folder / "notebooks").glob("*.ipynb"):
+        assert all(not cell.outputs and not cell.execution_count for cell in nbformat.read(path, 4).cells)
+
+
+def test_a_file_that_no_notebook_promises_is_a_failure(good, monkeypatch, capsys):
+    folder, _ = good
+    figures = folder / "figures" / "smoke"
+    outcomes = [runner.Outcome("01_first", 1.0, ["01_a", "02_a", "02_b"])]
+    monkeypatch.setenv("SLN_FIGURES", str(folder / "figures"))
+    assert unpromised("smoke", outcomes) == []
+    (figures / "01_renamed.png").write_bytes(PIXEL)
+    assert unpromised("smoke", outcomes) == ["01_renamed.png"]
+    # and the whole command says so, for notebooks that went well
+    monkeypatch.setattr(runner, "run_notebook", lambda path, *args: runner.Outcome(path.stem, 1.0, ["01_a"]))
+    assert reproduce("smoke", folder=folder / "notebooks", build=folder / "again") == 1
+    assert "01_renamed.png" in capsys.readouterr().out
+    assert "01_renamed.png" in (folder / "again" / "smoke" / "report.html").read_text()
+    assert reproduce("smoke", folder=folder / "notebooks", build=folder / "again", only=["01_first"]) == 0
+    (figures / "01_renamed.png").unlink()
+
+
+# --- refused before anything runs
+
+
+@pytest.mark.parametrize(
+    ("parameters", "words"),
+    [
+        ({"RADUIS": 1.0}, ["'RADUIS'", "did you mean 'RADIUS'?"]),
+        ({"RADIUS": "wide"}, ["RADIUS", "'wide'", "float"]),
+        ({"RADIUS": True}, ["RADIUS", "True", "float"]),
+        ({"COUNT": 1.0}, ["COUNT", "1.0", "int"]),
+        ({"COUNT": "3"}, ["COUNT", "'3'", "int"]),
+        ({"HARD": "true"}, ["HARD", "'true'", "bool"]),
+        ({"HARD": 1}, ["HARD", "1", "bool"]),
+    ],
+    ids=str,
+)
+def test_unknown_and_mistyped_parameters_are_refused_before_anything_runs(
+    parameters, words, tmp_path, refused, monkeypatch
+):
+    monkeypatch.setattr(runner, "run_notebook", None)
+    for name in ("01_first", "02_second"):
+        write(tmp_path / "notebooks", name)
+    with refused(*words):
+        reproduce("smoke", folder=tmp_path / "notebooks", build=tmp_path / "build", parameters=parameters)
+    assert not (tmp_path / "build").exists()
+    assert not figures_folder("smoke").exists()
+
+
+def test_a_parameter_must_be_one_of_every_notebook(tmp_path, refused, monkeypatch):
+    monkeypatch.setattr(runner, "run_notebook", None)
+    write(tmp_path, "01_first")
+    write(tmp_path, "02_second", parameters='PROFILE: str = "quick"')
+    with refused("02_second", "'RADIUS'"):
+        reproduce("smoke", folder=tmp_path, build=tmp_path / "build", parameters={"RADIUS": 1.0})
+
+
+def test_a_notebook_without_a_profile_parameter_is_refused(tmp_path, refused):
+    write(tmp_path, "01_first", parameters="RADIUS: float = 0.5")
+    with refused("01_first", "'PROFILE'"):
+        reproduce("smoke", folder=tmp_path, build=tmp_path / "build")
+
+
+def test_unknown_profiles_and_notebooks_are_refused(tmp_path, refused):
+    write(tmp_path, "01_first")
+    with refused("'smke'", "did you mean 'smoke'?"):
+        reproduce("smke", folder=tmp_path, build=tmp_path / "build")
+    with refused("'01_frist'", "did you mean '01_first'?"):
+        reproduce("smoke", folder=tmp_path, build=tmp_path / "build", only=["01_frist"])
+
+
+def test_parameters_on_the_command_line_are_python_values_or_else_text():
+    texts = ["A=1", "B=0.5", "C=True", "D=quick", "E='1'", "F=a=b", "G="]
+    assert parse_parameters(texts) == {
+        "A": 1,
+        "B": 0.5,
+        "C": True,
+        "D": "quick",
+        "E": "1",
+        "F": "a=b",
+        "G": "",
+    }
+    for bad in ("A", "=1", "1A=2", "A B=1"):
+        with pytest.raises(InputError, match="NAME=VALUE"):
+            parse_parameters([bad])
+
+
+# --- what a notebook can do
+
+
+TRAPS = {
+    "an assertion that does not hold": (["assert COUNT == 4, 'the claim'"], "AssertionError: the claim"),
+    "an error that its tag forgives": ([("1 / 0", "raises-exception"), "1"], "ZeroDivisionError"),
+    "a cell that hangs": (["import time; time.sleep(100)"], "longer than 2 s"),
+    "a kernel that is killed": (
+        ["import os, signal; os.kill(os.getpid(), signal.SIGKILL)", "1"],
+        "kernel died",
+    ),
+    "a cell that leaves": (["import sys; sys.exit(0)", "assert False"], "SystemExit|did not run"),
+    "a last cell that leaves": (["import sys; sys.exit(0); assert False"], "SystemExit|did not run"),
+    "a quit": (["quit()", "assert False"], "SystemExit|did not run|kernel died|AssertionError"),
+    "a process that ends": (["import os; os._exit(0)", "assert False"], "kernel died|did not run"),
+    "a last process that ends": (["import os; os._exit(0)"], "kernel died|did not run"),
+}
+
+
+@pytest.mark.parametrize("trap", TRAPS)
+def test_a_notebook_that_does_not_run_to_its_end_fails(trap, tmp_path):
+    cells, problem = TRAPS[trap]
+    path = write(tmp_path, "01_trap", SAVE + '\nsave("01_a")', *cells, artefacts=["01_a"])
+    outcome = run_notebook(
+        path, tmp_path / "build" / "01_trap.ipynb", {"PROFILE": "smoke"}, "smoke", timeout=2
+    )
+    assert len(outcome.problems) == 1
+    assert re.search(problem, outcome.problems[0])
+
+
+def test_promises_that_were_not_kept_and_a_sliders_hidden_error_all_come_to_light(tmp_path, capsys):
+    names = ["kept", "missing", "stale", "empty", "without_table"]
+    cells = [
+        SAVE + '\nsave("kept"); save("empty", png=b"")\nsave("without_table")',
+        'Path(os.environ["SLN_FIGURES"], PROFILE, "without_table.csv").unlink()',
+        SLIDER.replace("START", "0"),  # 10 // 0 inside the callback, when it is shown
+        SLIDER.replace("START", "5") + "\nslider.value = 0",  # and when it is moved
+    ]
+    write(tmp_path / "notebooks", "01_trap", *cells, artefacts=names)
+    write(tmp_path / "notebooks", "02_other")
+    folder = figures_folder("smoke")
+    folder.mkdir(parents=True)
+    for kind in (".png", ".csv"):
+        (folder / f"stale{kind}").write_bytes(PIXEL if kind == ".png" else b"epoch\n1\n")
+        os.utime(folder / f"stale{kind}", (time.time() - 3600,) * 2)
+    assert reproduce("smoke", folder=tmp_path / "notebooks", build=tmp_path / "build", only=["01_trap"]) == 1
+    out, err = capsys.readouterr()
+    problems = [line.removeprefix("01_trap: ") for line in err.splitlines() if line.startswith("01_trap: ")]
+    failed = "a slider's callback failed: ZeroDivisionError: integer division or modulo by zero"
+    assert problems[:2] == [failed, failed]
+    assert sorted(problems[2:]) == [
+        "promised empty.png is missing",
+        "promised missing.csv is missing",
+        "promised missing.png is missing",
+        "promised stale.csv is stale: it was not written by this run",
+        "promised stale.png is stale: it was not written by this run",
+        "promised without_table.csv is missing",
+    ]
+    assert "FAILED" in out
+    report = (tmp_path / "build" / "smoke" / "report.html").read_text()
+    assert "ZeroDivisionError" in report
+    assert "missing is missing" in report
+
+
+def test_an_empty_table_is_a_broken_promise_and_not_a_crash(tmp_path, monkeypatch):
+    write(tmp_path / "notebooks", "01_trap", artefacts=["empty"])
+    folder = figures_folder("smoke")
+    folder.mkdir(parents=True)
+    (folder / "empty.png").write_bytes(PIXEL)
+    (folder / "empty.csv").write_bytes(b"")
+
+    def ran(path, output, values, profile, timeout):
+        return runner.Outcome(path.stem, 1.0, ["empty"], broken_promises(["empty"], profile, time.time()))
+
+    monkeypatch.setattr(runner, "run_notebook", ran)
+    assert reproduce("smoke", folder=tmp_path / "notebooks", build=tmp_path / "build") == 1
+
+
+def test_an_old_executed_notebook_does_not_pass_for_a_new_one(tmp_path, monkeypatch):
+    path, output = write(tmp_path, "01_first"), tmp_path / "build" / "01_first.ipynb"
+    output.parent.mkdir()
+    output.write_text(Path(path).read_text())
+    monkeypatch.setattr(runner.papermill, "execute_notebook", lambda *args, **options: None)
+    outcome = run_notebook(path, output, {"PROFILE": "smoke"}, "smoke")
+    assert outcome.problems == ["no executed notebook was written"]
