@@ -54,7 +54,9 @@ def label_noise_covariance(p: Tensor, sigma: float) -> Tensor:
     C = p.shape[-1]
     one = torch.ones_like(p)
     outer = lambda a, b: a.unsqueeze(-1) * b.unsqueeze(-2)  # noqa: E731
-    return sigma**2 * (torch.eye(C, dtype=p.dtype) - outer(one, p) - outer(p, one) + C * outer(p, p))
+    return sigma**2 * (
+        torch.eye(C, dtype=p.dtype, device=p.device) - outer(one, p) - outer(p, one) + C * outer(p, p)
+    )
 
 
 def momentum_model(model: nn.Module, alpha: float) -> AveragedModel:

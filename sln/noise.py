@@ -50,6 +50,12 @@ class Corruption:
     own_class: bool = False
     replaced_by: np.ndarray | None = None
 
+    def __post_init__(self) -> None:
+        # own copies: the arrays of a cached data set must not change with these, nor these with them
+        for name in ("true", "given", "replaced_by"):
+            values = getattr(self, name)
+            object.__setattr__(self, name, None if values is None else np.array(values, dtype=np.int64))
+
     @property
     def changed(self) -> np.ndarray:
         """(N,) bool: examples whose given label is wrong."""
@@ -87,7 +93,7 @@ class Corruption:
             "examples": len(self.given),
             "sha256_true": _sha256(self.true),
             "sha256_given": _sha256(self.given),
-        }
+        } | ({} if self.replaced_by is None else {"sha256_replaced_by": _sha256(self.replaced_by)})
 
     def save(self, path: Path) -> None:
         """Write the labels to the CSV `path` and the manifest beside it, as .json.
@@ -128,10 +134,10 @@ class Corruption:
         _require_labels(given, C, f"{path}, column label_noisy")
         if true is not None:
             _require_same(labels, np.asarray(true), path, outside=labels < 0)
-        for column, values in (("true", labels), ("given", given)):
+        for column, values in (("true", labels), ("given", given), ("replaced_by", replaced_by)):
             known = manifest.get(f"sha256_{column}")
             require(
-                known in (None, _sha256(values)),
+                known is None or (values is not None and known == _sha256(values)),
                 f"{path}: the {column} labels are not those of {manifest_path.name} (SHA-256 differs); "
                 "restore either file",
             )

@@ -24,6 +24,8 @@ import papermill
 import traitlets.config
 from nbclient.exceptions import CellTimeoutError, DeadKernelError
 from nbformat import NotebookNode
+from papermill.clientwrap import PapermillNotebookClient
+from papermill.engines import NBClientEngine, papermill_engines
 
 from sln.errors import InputError, choose, require
 from sln.files import figures_folder, project_root, write_json
@@ -116,6 +118,40 @@ def check_parameters(path: Path, values: Mapping[str, Any]) -> None:
         )
 
 
+class Client(PapermillNotebookClient):
+    """papermill's client, which else misses now and then that a cell with a slider has ended, and hangs.
+
+    nbclient sends a slider's state on the very socket on which it waits for the cell's end, behind the back
+    of the event loop, and that can swallow the event that would wake it (nbclient's issue 312).
+    """
+
+    async def _async_check_alive(self) -> None:
+        """Once a second, and when a cell ran out of time: look at the socket itself, and wake who waits."""
+        await self.kc.shell_channel.socket.poll(1)
+        await super()._async_check_alive()
+
+
+class Engine(NBClientEngine):
+    """papermill's engine with that client."""
+
+    @classmethod
+    def execute_managed_notebook(
+        cls,
+        nb_man: Any,
+        kernel_name: str,
+        start_timeout: float,
+        execution_timeout: float | None,
+        **traits: Any,
+    ) -> NotebookNode:
+        """Execute the cells; `traits` are the client's."""
+        traits = {name: value for name, value in traits.items() if name != "input_path"}
+        times = {"startup_timeout": start_timeout, "timeout": execution_timeout}
+        return Client(nb_man, kernel_name=kernel_name, **times, **traits).execute()
+
+
+papermill_engines.register("sln", Engine)
+
+
 def run_notebook(
     path: Path, output: Path, values: Mapping[str, Any], profile: str, timeout: float | None = None
 ) -> Outcome:
@@ -131,6 +167,7 @@ def run_notebook(
                 str(path),
                 str(output),
                 parameters=dict(values),
+                engine_name="sln",
                 kernel_name="python3",
                 cwd=str(path.parent),
                 progress_bar=False,

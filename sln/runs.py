@@ -121,13 +121,15 @@ def find(config: Config) -> Run | None:
     if not (path / "done.json").exists():
         return None
     _check_config(path, config)
-    for name, known in read_json(path / "done.json")["sha256"].items():
+    sums = read_json(path / "done.json").get("sha256")
+    if not isinstance(sums, dict) or not sums:
+        raise damaged(path, "done.json", "it has no checksums")
+    for name, known in sums.items():
         file = path / name
-        if not file.exists() or hashlib.sha256(file.read_bytes()).hexdigest() != known:
-            raise InputError(
-                f"{file} is damaged or missing; `python -m sln runs remove {path.name}` removes the run, "
-                "then train again"
-            )
+        if not file.exists():
+            raise damaged(path, name, "it is missing")
+        if _sha256(file) != known:
+            raise damaged(path, name, "its checksum differs")
     return Run(config, path)
 
 
@@ -189,12 +191,17 @@ def _resume(path: Path, config: Config, state: State) -> list[dict]:
         return []
     try:
         state.restore(read_tensors(checkpoint))
-    except (KeyError, RuntimeError) as error:
-        raise InputError(
-            f"{checkpoint} does not fit this configuration ({error}); remove it and train again"
+    except (KeyError, RuntimeError) as error:  # a tensor that is missing, or of another shape
+        raise damaged(
+            source, checkpoint.name, "it is of another network: " + " ".join(str(error).split())
         ) from None
     history = read_history(source)
-    return history[history["epoch"] <= state.epoch].to_dict("records")
+    rows = history[history["epoch"] <= state.epoch].to_dict("records")
+    if len(rows) != state.epoch * len(state.readers):
+        raise damaged(
+            source, "history.csv", f"it does not reach epoch {state.epoch}, where the state was saved"
+        )
+    return rows
 
 
 def _finish(path: Path, state: State, data: Data, rows: list[dict]) -> None:
@@ -208,9 +215,7 @@ def _finish(path: Path, state: State, data: Data, rows: list[dict]) -> None:
     write_tensors(path / "weights.safetensors", weights)
     (path / "checkpoint.safetensors").unlink(missing_ok=True)
     files = sorted(file for file in path.rglob("*") if file.is_file() and not file.name.startswith("."))
-    sums = {
-        file.relative_to(path).as_posix(): hashlib.sha256(file.read_bytes()).hexdigest() for file in files
-    }
+    sums = {file.relative_to(path).as_posix(): _sha256(file) for file in files}
     write_json(path / "done.json", {"sha256": sums})
 
 
@@ -283,16 +288,19 @@ def by_name(run_id: str) -> Run:
 def remove(run_id: str) -> None:
     """Remove one run's directory. Raises InputError for a name that is no run."""
     path = _existing(run_id)
+    doomed = path.with_name(f".removed-{run_id}")
     with lock(run_id):
-        # gone at once, even if deleting is interrupted
-        shutil.rmtree(path.rename(path.with_name(f".removed-{run_id}")))
+        if doomed.exists():  # an earlier removal was interrupted
+            shutil.rmtree(doomed)
+        path.rename(doomed)  # gone at once, even if deleting is interrupted
+        shutil.rmtree(doomed)
 
 
 def _existing(run_id: str) -> Path:
     path = runs_folder() / run_id
     # a name, not a path: nothing outside the folder is ever touched
     require(
-        Path(run_id).name == run_id and (path / "config.json").exists(),
+        Path(run_id).name == run_id and run_id != ".." and (path / "config.json").exists(),
         f"no run {run_id!r} in {runs_folder()}; `python -m sln runs list` shows them",
     )
     return path
@@ -327,8 +335,22 @@ def write_history(path: Path, rows: list[dict]) -> None:
 
 
 def read_history(path: Path) -> pd.DataFrame:
-    """Read history.csv exactly as it was written."""
-    return read_table(path / "history.csv")
+    """Read a run folder's history.csv exactly as it was written. Raises InputError where it is missing."""
+    try:
+        return read_table(path / "history.csv")
+    except (OSError, ValueError) as error:
+        raise damaged(path, "history.csv", " ".join(str(error).split())) from None
+
+
+def damaged(path: Path, name: str, why: str) -> InputError:
+    """The error for a file of a run's folder that cannot be used, with the way out."""
+    return InputError(
+        f"{path / name} is damaged: {why}; `python -m sln runs remove {path.name}`, then train again"
+    )
+
+
+def _sha256(file: Path) -> str:
+    return hashlib.sha256(file.read_bytes()).hexdigest()
 
 
 def _write_correction(path: Path, epoch: int, correction: Correction, *, soft: bool) -> None:

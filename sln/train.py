@@ -5,6 +5,7 @@ It knows nothing of disks, bars or notebooks: it yields what it measured, epoch 
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -17,6 +18,7 @@ from torch import Tensor, nn
 from sln import method, models
 from sln.config import Config
 from sln.data import Data, Split
+from sln.errors import require
 from sln.metrics import accuracy, measure_test, measure_train
 from sln.streams import torch_generator
 
@@ -46,6 +48,7 @@ class State:
             lr=config.lr,
             momentum=config.momentum,
             weight_decay=config.weight_decay,
+            fused=True,  # one kernel a step instead of several a parameter
         )
         self.targets = F.one_hot(data.train.given, data.num_classes).float()
         self.epoch = 0
@@ -116,6 +119,7 @@ def train(state: State, data: Data, config: Config) -> Iterator[Epoch]:
         corrects = config.corrects and epoch > config.correction
         correction = correct(state, data, config) if corrects else None
         objective = train_epoch(state, data, config, epoch, sigma=0.0 if corrects else config.sigma)
+        require(math.isfinite(objective), f"the loss became {objective} in epoch {epoch}; lower lr or sigma")
         state.epoch = epoch
         shared = {"epoch": epoch, "objective": objective, "seconds": time.perf_counter() - start}
         rows = [shared | {"reader": name} | measure(reader, data) for name, reader in state.readers.items()]
