@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import torch
 
 from sln import pool
 from sln.config import Config
@@ -95,13 +96,15 @@ class Study:
     """What a notebook asks: `study.readings("sym")["SLN-MO"].final("test_accuracy")`. Missing runs are
     trained.
 
-    Raises InputError for an unknown profile, naming the nearest.
+    Raises InputError for an unknown profile, naming the nearest. Sets this process's CPU threads to those of
+    the profile's runs, so that what a notebook computes does not depend on the machine's processors either.
     """
 
     def __init__(self, profile: str) -> None:
         choose("profile", profile, PROFILES)
         self.name = profile
         self.profile = PROFILES[profile]
+        torch.set_num_threads(self.config().threads)
 
     @property
     def seeds(self) -> range:

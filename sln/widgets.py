@@ -19,6 +19,7 @@ from sln.errors import InputError, choose, require
 # these.
 Control = tuple[float, float, float] | Sequence[Any] | Mapping[str, Any]
 HEIGHT = "420px"
+SYMBOLS = {"sigma": "σ", "alpha": "α", "probability": "probability p", "num_classes": "classes C"}
 
 
 def explore(
@@ -46,7 +47,7 @@ def slider(name: str, start: Any, control: Control) -> ipywidgets.Widget:
     """One labelled slider that reports once, when it is let go. Raises InputError for a start value it
     cannot show."""
     look = {
-        "description": name.replace("_", " "),
+        "description": SYMBOLS.get(name, name.replace("_", " ")),
         "continuous_update": False,
         "style": {"description_width": "130px"},
         "layout": ipywidgets.Layout(width="min(560px, 95%)"),

@@ -85,18 +85,22 @@ def test_asking_again_trains_nothing(tmp_path, monkeypatch):
 def test_a_killed_worker_is_one_clear_error_and_the_next_call_goes_on(tmp_path, monkeypatch):
     monkeypatch.setenv("SLN_RUNS", str(tmp_path))
     finished = [tmp_path / config.run_id / "done.json" for config in SHORT]
-    killed = []
+    killed, over = [], threading.Event()
 
     def kill_one():
-        if wait_for(lambda: all(path.exists() for path in finished), 100):
+        wait_for(lambda: over.is_set() or all(path.exists() for path in finished), 100)
+        if not over.is_set():
             killed.append(multiprocessing.active_children()[0].pid)
             os.kill(killed[0], signal.SIGKILL)
 
     killer = threading.Thread(target=kill_one)
     killer.start()
-    with pytest.raises(RuntimeError, match=r"killed.*same") as broken:
-        in_workers(2, tmp_path, [*SHORT, *ENDLESS])
-    killer.join()
+    try:
+        with pytest.raises(RuntimeError, match=r"killed.*same") as broken:
+            in_workers(2, tmp_path, [*SHORT, *ENDLESS])
+    finally:
+        over.set()
+        killer.join()
     assert killed
     assert "\n" not in str(broken.value)
     assert wait_for(lambda: not multiprocessing.active_children(), 10)  # those that were not killed went too

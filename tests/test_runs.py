@@ -224,8 +224,11 @@ def ask(process, folder, config):
 
 
 def answer(process):
-    """What the process says up to `finished`."""
-    return list(iter(process.stdout.readline, "finished\n"))
+    """The lines that the process says up to `finished`, or up to its end."""
+    said = [process.stdout.readline()]
+    while said[-1] not in ("finished\n", ""):
+        said.append(process.stdout.readline())
+    return said
 
 
 def kill_at(process, checkpoint, epoch):
@@ -243,7 +246,7 @@ def kill_at(process, checkpoint, epoch):
 def test_two_processes_that_ask_for_the_same_run_train_it_once(children, tmp_path):
     for process in children:
         ask(process, tmp_path, PLAIN)
-    assert sorted(answer(process) for process in children) == [[], ["trains\n"]]
+    assert sorted(answer(process) for process in children) == [["finished\n"], ["trains\n", "finished\n"]]
 
 
 def test_runs_killed_in_the_middle_end_as_if_they_had_never_stopped(children, tmp_path):
