@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -26,10 +27,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command. Returns 0, 1 when a reproduction failed, 2 for bad input, 130 for Ctrl-C."""
     options = build_parser().parse_args(arguments)
     try:
-        return options.command(options) or 0
+        code = options.command(options) or 0
+        sys.stdout.flush()
+        return code
     except InputError as error:
         print(f"sln: {error}", file=sys.stderr)
         return 2
+    except BrokenPipeError:
+        # who reads our output has seen enough (`| head`); leave nothing for Python to complain about at exit
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
     except KeyboardInterrupt:
         print("sln: interrupted; the same command goes on where it stopped", file=sys.stderr)
         return 130
@@ -198,9 +205,9 @@ def draw_labels(
 def read_matrix(path: Path, num_classes: int) -> np.ndarray:
     """A transition matrix from a CSV of numbers without header."""
     try:
-        T = np.loadtxt(path, delimiter=",", ndmin=2)
+        T = pd.read_csv(path, header=None).to_numpy(dtype=float)
     except (OSError, ValueError) as error:
-        raise InputError(f"{path} is not a readable CSV of numbers: {error}") from None
+        raise InputError(f"{path} is not a readable CSV of numbers: {' '.join(str(error).split())}") from None
     require(
         T.shape == (num_classes, num_classes),
         f"{path} holds a matrix of shape {T.shape}, the data set has {num_classes} classes",

@@ -99,7 +99,12 @@ class Corruption:
         """Write the labels to the CSV `path` and the manifest beside it, as .json.
 
         Columns: label, label_noisy as in the released files; replaced_by for open-set noise.
+        Raises InputError for another ending than .csv and for a place that cannot be written to.
         """
+        require(
+            path.suffix == ".csv",
+            f"labels are written to a .csv file, its manifest beside it; got {path}",
+        )
         columns = {"label": self.true, "label_noisy": self.given}
         if self.replaced_by is not None:
             columns["replaced_by"] = self.replaced_by

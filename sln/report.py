@@ -101,7 +101,7 @@ def _verdicts(outcomes: Sequence[Outcome], leftovers: Sequence[str]) -> str:
 
 def _figure(profile: str, name: str) -> str:
     png, csv = (figures_folder(profile) / f"{name}{kind}" for kind in (".png", ".csv"))
-    if not png.exists() or not csv.exists():
+    if any(not path.exists() or path.stat().st_size == 0 for path in (png, csv)):
         return f'<p class="bad">{html.escape(name)} is missing.</p>'
     data = base64.b64encode(png.read_bytes()).decode()
     table = pd.read_csv(csv)

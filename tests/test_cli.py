@@ -216,7 +216,7 @@ BAD_MATRICES = {
     "nine classes": (np.eye(9), ["(9, 9)", "10 classes"]),
     "not square": (np.eye(10)[:, :9], ["(10, 9)"]),
     "words": ("one,two\n", ["one"]),
-    "rows of two lengths": ("1,0\n1\n", ["columns"]),
+    "rows of two lengths": ("1,0\n1\n", ["(2, 2)"]),
     "empty": ("", ["bad.csv"]),
 }
 

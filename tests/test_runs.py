@@ -29,7 +29,10 @@ PLAIN = Config(epochs=4, fork_epoch=2)
 CORRECTED = PLAIN.replace(correction=2)
 # long enough to be killed in the middle
 LONG = Config(epochs=10, fork_epoch=4)
-LONG_CORRECTED = LONG.replace(correction=4, extra_alphas=[0.5], soft_correction=True)
+# as released: only then do the targets of one epoch depend on those of the epoch before
+LONG_CORRECTED = LONG.replace(
+    correction=4, extra_alphas=[0.5], soft_correction=True, correction_losses="as-released"
+)
 
 
 def in_folder(folder, config, **options):
