@@ -1,5 +1,4 @@
-"""Noise against noise: stochastic label noise helps combat inherent label noise (Chen et al., ICLR 2021), as
-a study.
+"""A study of "Noise against noise: stochastic label noise helps combat inherent label noise" (ICLR 2021).
 
     from sln import Config, Study, runs
     run = runs.get(Config(sigma=1.0, seed=0))      # trained once, found ever after

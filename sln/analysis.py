@@ -1,5 +1,4 @@
-"""Tables over seeds: what every figure of training starts from. Functions of readings that return
-DataFrames."""
+"""Tables over seeds, from readings: what every figure of training starts from."""
 
 from __future__ import annotations
 
@@ -45,8 +44,10 @@ def over_sigma(grid: Mapping[float, list[Run]], columns: Sequence[str]) -> pd.Da
 
 
 def by_alpha(runs: list[Run]) -> pd.DataFrame:
-    """Test accuracy of every momentum model of the same runs: columns epoch, alpha (0: the network), mean,
-    std."""
+    """Test accuracy of every momentum model of the same runs.
+
+    Columns epoch, alpha (0: the network), mean, std.
+    """
     config = runs[0].config
     readers = {0.0: "network", config.alpha: "momentum"}
     readers |= {alpha: f"momentum {alpha:g}" for alpha in config.extra_alphas}

@@ -25,8 +25,7 @@ def pooled_examples(runs: list[Run]) -> pd.DataFrame:
 
 
 def histograms(grid: Mapping[float, list[Run]]) -> pd.DataFrame:
-    """The numbers behind the confidence histograms: share of right and of wrong labels in each bin of
-    p(given label)."""
+    """Share of right and of wrong labels in each bin of the predicted probability of the given label."""
     parts = []
     for sigma, runs in grid.items():
         examples = pooled_examples(runs)
@@ -53,8 +52,7 @@ def reliability_tables(readings: Mapping[str, Reading]) -> dict[str, pd.DataFram
 
 
 def dissection(run: Run, reader: str = "network", intervals: int = 50) -> pd.DataFrame:
-    """Training examples sorted by loss, in `intervals` equal parts: right or wrong label x right or wrong
-    prediction.
+    """Training examples sorted by loss, in `intervals` equal parts, counted by label and prediction.
 
     The paper's figure has 50 intervals of 1,000. The loss is against the given label; a prediction is right
     if it is the *true* label.
@@ -72,8 +70,7 @@ def dissection(run: Run, reader: str = "network", intervals: int = 50) -> pd.Dat
 
 
 def detection(readings: Mapping[str, Reading]) -> pd.DataFrame:
-    """How well each method's loss on the given labels finds the wrong ones: AUROC and average precision,
-    mean over seeds."""
+    """How well each method's loss finds wrong labels: AUROC and average precision, mean over seeds."""
     rows = {}
     for name, reading in readings.items():
         scores = []

@@ -32,8 +32,7 @@ def label_table(corruption: Corruption) -> pd.DataFrame:
 
 
 def exact_and_bernoulli(true: np.ndarray, num_classes: int, *, rate: float, draws: int) -> pd.DataFrame:
-    """Realised rates of `draws` symmetric corruptions of labels (N,), by exact count and by a coin an
-    example."""
+    """Realised rates of `draws` symmetric corruptions of labels (N,), by exact count and by coins."""
     realised = {"exact": [], "bernoulli": []}
     for seed in range(draws):
         for name, rates in realised.items():
@@ -44,8 +43,7 @@ def exact_and_bernoulli(true: np.ndarray, num_classes: int, *, rate: float, draw
 
 
 def rate_meanings(true: np.ndarray, num_classes: int, *, rates: Sequence[float]) -> pd.DataFrame:
-    """Realised share of wrong labels for both meanings of a rate: flips to other classes, redraws over all
-    classes."""
+    """Realised share of wrong labels for both meanings of a rate: other classes, or all classes."""
     rows = []
     for rate in rates:
         row = {"rate": rate}

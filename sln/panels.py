@@ -41,8 +41,7 @@ def labelled_images(corruption: Corruption, examples: np.ndarray) -> Figure:
 
 
 def label_noise(noise_mode: str, noise_rate: float, noise_seed: int = 0) -> Figure:
-    """The embedded digits' training labels under one kind and rate of inherent noise: T[true, given] and
-    eight images."""
+    """The digits' training labels under one kind and rate of inherent noise: T[true, given], eight images."""
     corruption = draw_corruption(Config(noise_mode=noise_mode, noise_rate=noise_rate, noise_seed=noise_seed))
     figure = Figure(figsize=(9.6, 4.2))
     left, right = figure.subfigures(1, 2, width_ratios=(1, 1.2))
@@ -79,8 +78,7 @@ def caption(given: int, true: int) -> str:
 
 
 def stochastic_noise(sigma: float, probability: float, num_classes: int = 10) -> Figure:
-    """The instant mathematics of SLN: what the label becomes, and what that does to the gradient at the
-    logits.
+    """The instant mathematics of SLN: what the label becomes, and the gradient at the logits with it.
 
     Left: density of the entries of y + sigma z. Right: standard deviation of the noise on the gradient at
     the logit of a class that is predicted with `probability`, for SLN and for noise on the logits' gradient
@@ -126,8 +124,10 @@ CURVE_TITLES = ("right labels learnt", "wrong labels memorised", "test accuracy"
 
 
 def curves(table: pd.DataFrame, heading: str = "") -> Figure:
-    """Three panels over epochs, from `analysis.curves` with CURVES: accuracy on right, on wrong given
-    labels, on test images."""
+    """Three panels over epochs: accuracy on right and on wrong given labels and on test images.
+
+    The table is that of `analysis.curves` with the columns CURVES.
+    """
     figure, axes = plots.panels(1, 3, size=(10.2, 3.5), sharex=True, sharey=True)
     for column, title, ax in zip(CURVES, CURVE_TITLES, axes.flat, strict=True):
         plots.curve(table, column, ax, "share of examples")
@@ -139,8 +139,7 @@ def curves(table: pd.DataFrame, heading: str = "") -> Figure:
 
 
 def moved_images(run: Run, epoch: int, count: int = 16) -> Figure:
-    """The training images whose targets label correction moved furthest by `epoch`: given label, new target,
-    truth."""
+    """The images whose targets correction moved furthest by `epoch`: given label, new target, truth."""
     table = recovery.most_moved(run, epoch, count)
     truth = ["no digit" if true < 0 else true for true in table["true"]]
     titles = [
@@ -153,8 +152,7 @@ def moved_images(run: Run, epoch: int, count: int = 16) -> Figure:
 
 
 def confidence(grid: Mapping[float, list[Run]], sigma: float) -> Figure:
-    """Probability of the given label on right and wrong training labels, CE beside one trained sigma, all
-    seeds together."""
+    """Probability of right and of wrong given labels, CE beside one trained sigma, all seeds together."""
     figure, axes = plots.panels(1, 3, size=(10.2, 3.4), sharey=True)
     shown = (
         ("CE", grid[0.0], "network"),
@@ -172,8 +170,7 @@ def confidence(grid: Mapping[float, list[Run]], sigma: float) -> Figure:
 
 
 def accuracy_over_sigma(table: pd.DataFrame, chosen: float) -> Figure:
-    """Three panels over sigma (`analysis.over_sigma`): test accuracy, wrong labels memorised, noisy
-    validation accuracy."""
+    """Over sigma: test accuracy, memorised labels, noisy validation accuracy (`analysis.over_sigma`)."""
     figure, axes = plots.panels(1, 3, size=(10.2, 3.5), sharex=True)
     plots.over_sigma(table, "test_accuracy", axes[0, 0], "share of test images", chosen)
     plots.over_sigma(table, "wrong_memorised", axes[0, 1], "share of wrong labels", chosen)
@@ -200,8 +197,7 @@ def label_recovery(table: pd.DataFrame) -> Figure:
 
 
 def correction_weights(table: pd.DataFrame) -> Figure:
-    """Histograms for right and wrong labels of w, and of the target left on the given label
-    (`recovery.weights`)."""
+    """Histograms of w, and of the target left on the given label, by label (`recovery.weights`)."""
     figure, axes = plots.panels(1, 2, size=(9.6, 3.4), sharey=True)
     names = {
         "w": "w: loss of the momentum model, scaled to [0, 1]",

@@ -55,8 +55,7 @@ class Figure(matplotlib.figure.Figure):
 def panels(
     rows: int = 1, columns: int = 1, *, size: tuple[float, float] = (6.4, 4.0), **options: object
 ) -> tuple[Figure, np.ndarray]:
-    """A new Figure of `size` inches and its Axes, an array (rows, columns). `options` go to
-    `Figure.subplots`."""
+    """A new Figure of `size` inches, and its Axes (rows, columns); `options` go to `Figure.subplots`."""
     figure = Figure(figsize=size)
     return figure, figure.subplots(rows, columns, squeeze=False, **options)
 
@@ -67,8 +66,10 @@ def new_axes(size: tuple[float, float] = (6.4, 4.0)) -> Axes:
 
 
 def save(figure: Figure, table: pd.DataFrame, name: str, profile: str) -> Figure:
-    """Write figures/<profile>/<name>.png and the numbers behind it, <name>.csv. Returns the figure, for the
-    notebook to show."""
+    """Write <name>.png, and <name>.csv with the numbers behind it, to figures/<profile>/.
+
+    Returns the figure, for the notebook to show.
+    """
     folder = figures_folder(profile)
     index = not isinstance(table.index, pd.RangeIndex)
     write_text(folder / f"{name}.csv", table.to_csv(index=index, lineterminator="\n", float_format="%.6g"))
@@ -128,8 +129,7 @@ def image(pixels: Tensor, ax: Axes, title: str = "", colour: str = "black", scal
 def gallery(
     images: Tensor, titles: Sequence[str], wrong: Sequence[bool], *, columns: int = 8, heading: str = ""
 ) -> Figure:
-    """Images with titles; frame and title in WRONG's colour where the given label is wrong, RIGHT's where it
-    is right."""
+    """Images with titles, in WRONG's colour where the given label is wrong and in RIGHT's elsewhere."""
     rows = -(-len(images) // columns)
     figure, axes = panels(rows, columns, size=(1.05 * columns, 1.38 * rows + 0.35))
     figure.suptitle(heading, fontsize=10)
@@ -162,8 +162,7 @@ def rate_meanings(table: pd.DataFrame, ax: Axes) -> Axes:
 
 
 def realised_rates(table: pd.DataFrame, ax: Axes, rate: float) -> Axes:
-    """Histogram of realised rates of Bernoulli flips, with the exact count's one value; columns exact,
-    bernoulli (one row a draw)."""
+    """Histogram of the rates of Bernoulli flips, and the exact count's (`labels.exact_and_bernoulli`)."""
     ax.hist(
         table["bernoulli"],
         bins=24,
@@ -188,8 +187,7 @@ def realised_rates(table: pd.DataFrame, ax: Axes, rate: float) -> Axes:
 def curve(
     table: pd.DataFrame, column: str, ax: Axes, ylabel: str, methods: Sequence[str] | None = None
 ) -> Axes:
-    """A history column over epochs, mean ± one standard deviation over seeds, a line a method
-    (`analysis.curves`)."""
+    """A history column over epochs, mean ± standard deviation, a line a method (`analysis.curves`)."""
     for method, part in table.groupby("method", sort=False):
         if methods is not None and method not in methods:
             continue
@@ -201,8 +199,7 @@ def curve(
 
 
 def over_sigma(table: pd.DataFrame, column: str, ax: Axes, ylabel: str, chosen: float | None = None) -> Axes:
-    """Last-epoch values against sigma with error bars of one standard deviation, SLN and SLN-MO
-    (`analysis.over_sigma`)."""
+    """Last-epoch values of SLN and SLN-MO against sigma, ± standard deviation (`analysis.over_sigma`)."""
     for reader, method in (("network", "SLN"), ("momentum", "SLN-MO")):
         part = table[table["reader"] == reader]
         ax.errorbar(
@@ -225,8 +222,7 @@ def over_sigma(table: pd.DataFrame, column: str, ax: Axes, ylabel: str, chosen: 
 
 
 def alphas(table: pd.DataFrame, ax: Axes) -> Axes:
-    """Test accuracy over epochs of several momentum models of the same runs; columns epoch, alpha (0: the
-    network), mean, std."""
+    """Test accuracy over epochs of several momentum models of the same runs (`analysis.by_alpha`)."""
     shades = sns.color_palette("viridis", table["alpha"].nunique())
     for colour, (alpha, part) in zip(shades, table.groupby("alpha"), strict=True):
         name = "the network itself" if alpha == 0 else f"α = {alpha:g}: about {1 / (1 - alpha):.0f} steps"
@@ -251,8 +247,7 @@ def alphas(table: pd.DataFrame, ax: Axes) -> Axes:
 
 
 def recovery(table: pd.DataFrame, ax: Axes, title: str) -> Axes:
-    """Precision and recall of the moved labels, and the labels' accuracy, by corrected epoch
-    (`recovery.over_seeds`)."""
+    """Precision and recall of the moved labels, and the labels' accuracy (`recovery.over_seeds`)."""
     for column, name, colour, style in (
         ("precision", "precision: moved labels that were wrong", "#0072B2", "-"),
         ("recall", "recall: wrong labels that moved", "#CC79A7", "--"),
@@ -317,8 +312,7 @@ def contours(tables: Mapping[str, pd.DataFrame], column: str = "given") -> Figur
 
 
 def confidence_histogram(p_given: np.ndarray, wrong: np.ndarray, ax: Axes, title: str) -> Axes:
-    """Histogram of the predicted probability of the *given* label, (N,), for right and wrong given labels,
-    as shares of each."""
+    """Histograms of the predicted probability of the *given* label (N,), for right and for wrong ones."""
     for values, name, colour in (
         (p_given[~wrong], "right label", RIGHT),
         (p_given[wrong], "wrong label", WRONG),
@@ -372,8 +366,7 @@ DISSECTION_COLOURS = {
 
 
 def dissection(table: pd.DataFrame, ax: Axes, title: str) -> Axes:
-    """Examples sorted by loss: stacked bars of right or wrong label and prediction
-    (`confidence.dissection`)."""
+    """Stacked bars of right or wrong labels and predictions, by loss (`confidence.dissection`)."""
     bottom = np.zeros(len(table))
     for column, colour in DISSECTION_COLOURS.items():
         ax.bar(table.index, table[column], bottom=bottom, width=1.0, color=colour, label=column)
@@ -392,8 +385,7 @@ def dissection(table: pd.DataFrame, ax: Axes, title: str) -> Axes:
 
 
 def results(table: pd.DataFrame, ax: Axes) -> Axes:
-    """Test accuracy of each method for each kind of noise, bars with one standard deviation over seeds
-    (`results.table`)."""
+    """Test accuracy by kind of noise and method, ± standard deviation over seeds (`results.table`)."""
     noises, methods = list(dict.fromkeys(table["noise"])), list(dict.fromkeys(table["method"]))
     width = 0.8 / len(methods)
     for number, method in enumerate(methods):
@@ -416,8 +408,7 @@ def results(table: pd.DataFrame, ax: Axes) -> Axes:
 
 
 def steps(table: pd.DataFrame) -> Figure:
-    """Each step of the paper's order by kind of noise: our gain with two standard errors, the paper's as a
-    diamond.
+    """Each step of the paper's order: our gain with two standard errors, the paper's as a diamond.
 
     One panel a kind of noise (`results.steps_of_the_order`).
     """

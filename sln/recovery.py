@@ -86,8 +86,7 @@ def weights(runs: Sequence[Run]) -> pd.DataFrame:
 
 
 def weights_summary(table: pd.DataFrame) -> pd.DataFrame:
-    """Mean w and mean target on the given label, and the share moved, for right and for wrong labels
-    (`weights`)."""
+    """Means of `weights`, and the share that has moved, for right and for wrong labels."""
     named = table.assign(
         label=table["wrong"].map({True: "wrong", False: "right"}), moved=table["on_given"] < 0.5
     )

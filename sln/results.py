@@ -54,8 +54,7 @@ def beside_published(ours: pd.DataFrame, dataset: str = "cifar10") -> pd.DataFra
 
 
 def steps_of_the_order(study: Study, dataset: str = "cifar10") -> pd.DataFrame:
-    """Each step of the paper's order, for each kind of noise, ours beside the paper's, in points of test
-    accuracy.
+    """Each step of the paper's order, ours beside the paper's, in points of test accuracy.
 
     ours, error : mean over seeds of the paired difference, and its standard error; paper : difference of its
     means; verdict : "agrees" or "disagrees" in sign, or "unclear" where ours is within two standard errors

@@ -29,22 +29,10 @@ class Profile:
     base: Mapping[str, Any] = field(default_factory=dict)  # knobs of Config that differ
     seeds: int = 5  # seed s draws the corruption and the training of run s
     noise_modes: tuple[str, ...] = ("sym", "asym", "dependent", "openset")
-    sigma_choices: tuple[float, ...] = (
-        0.1,
-        0.2,
-        0.5,
-        1.0,
-    )  # the paper's; the best on noisy validation labels is used
+    # the paper's candidates, of which the best on noisy validation labels is used
+    sigma_choices: tuple[float, ...] = (0.1, 0.2, 0.5, 1.0)
     choice_seeds: int = 2  # the first runs that sigma is chosen on (the paper does not say how many it used)
-    sigma_curve: tuple[float, ...] = (
-        0.0,
-        0.1,
-        0.2,
-        0.5,
-        1.0,
-        1.5,
-        2.0,
-    )  # accuracy over sigma, symmetric noise
+    sigma_curve: tuple[float, ...] = (0.0, 0.1, 0.2, 0.5, 1.0, 1.5, 2.0)  # accuracy over sigma
     correction: int = 90  # last epoch before label correction
     alphas: tuple[float, ...] = (0.9, 0.97, 0.997)  # momentum models beside that of Config.alpha
     surface_points: int = 21  # a side, for loss surfaces
@@ -93,8 +81,9 @@ class Reading:
 
 
 class Study:
-    """What a notebook asks: `study.readings("sym")["SLN-MO"].final("test_accuracy")`. Missing runs are
-    trained.
+    """What a notebook asks; runs that are missing are trained.
+
+    For example `study.readings("sym")["SLN-MO"].final("test_accuracy")`.
 
     Raises InputError for an unknown profile, naming the nearest. Sets this process's CPU threads to those of
     the profile's runs, so that what a notebook computes does not depend on the machine's processors either.
@@ -112,8 +101,10 @@ class Study:
         return range(self.profile.seeds)
 
     def config(self, noise_mode: str = "sym", sigma: float = 1.0, seed: int = 0, **knobs: Any) -> Config:
-        """One run's configuration. Seed s draws both the corruption and the training, so methods are
-        compared on the same labels."""
+        """One run's configuration.
+
+        Seed s draws both the corruption and the training, so methods are compared on the same labels.
+        """
         knobs = {"noise_mode": noise_mode, "sigma": float(sigma), "seed": seed, "noise_seed": seed} | knobs
         return Config.from_dict({**self.profile.base, **knobs})
 
@@ -135,8 +126,10 @@ class Study:
 
     @functools.cache  # noqa: B019 - a study lives as long as its notebook
     def validation_scores(self, noise_mode: str = "sym") -> dict[float, float]:
-        """For each candidate sigma: the momentum model's last-epoch accuracy on *noisy* validation labels,
-        mean over the choice seeds."""
+        """Accuracy on *noisy* validation labels by candidate sigma.
+
+        That of the momentum model after the last epoch, mean over the choice seeds.
+        """
         grid = self.grid(noise_mode, self.profile.sigma_choices, self.profile.choice_seeds)
         return {
             sigma: float(np.mean([run.final("momentum")["validation_accuracy"] for run in runs]))
@@ -144,8 +137,10 @@ class Study:
         }
 
     def choose_sigma(self, noise_mode: str = "sym") -> float:
-        """The sigma that the study uses: the best of `validation_scores`. No true label is looked at; a tie
-        goes to the smaller."""
+        """The sigma that the study uses: the best of `validation_scores`, and of two equals the smaller.
+
+        No true label is looked at.
+        """
         scores = self.validation_scores(noise_mode)
         return max(scores, key=lambda sigma: (scores[sigma], -sigma))
 
@@ -178,9 +173,6 @@ class Study:
 
     def describe(self) -> pd.DataFrame:
         """The profile's knobs, as a table for the reader."""
-        knobs = {
-            field_.name: getattr(self.profile, field_.name) for field_ in dataclasses.fields(self.profile)
-        }
-        return pd.DataFrame(
-            {"value": [str(value) for value in knobs.values()]}, index=pd.Index(knobs, name="knob")
-        )
+        names = [field_.name for field_ in dataclasses.fields(self.profile) if field_.name != "about"]
+        values = [str(getattr(self.profile, name)) for name in names]
+        return pd.DataFrame({"value": values}, index=pd.Index(names, name="knob"))

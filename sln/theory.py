@@ -18,8 +18,7 @@ def peaked(probability: float, num_classes: int) -> torch.Tensor:
 
 
 def noise_at_logit(probability: np.ndarray, sigma: float, num_classes: int) -> np.ndarray:
-    """Standard deviation of SLN's noise on the gradient at the logit of a class that is predicted with
-    `probability`.
+    """Standard deviation of SLN's noise on the gradient at the logit of a class of this probability.
 
     Probabilities (n,) -> (n,): the square root of sigma^2 (1 - 2 p + C p^2).
     """
@@ -28,8 +27,7 @@ def noise_at_logit(probability: np.ndarray, sigma: float, num_classes: int) -> n
 
 
 def covariance_check(sigma: float, num_classes: int, draws: int, seed: int = 0) -> pd.DataFrame:
-    """The noise that SLN adds to the gradient at the logits, by automatic differentiation, against the
-    formula.
+    """The noise that SLN adds to the gradient at the logits: automatic differentiation and formula.
 
     One row a prediction, from even to nearly certain. p : probability of the labelled class; std_formula,
     std_drawn : at that class's logit; frobenius_error : |C_drawn - C|_F / |C|_F; expected_error : what

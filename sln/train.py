@@ -107,8 +107,9 @@ class Epoch:
 
 
 def train(state: State, data: Data, config: Config) -> Iterator[Epoch]:
-    """Train from `state.epoch` to `config.epochs`. After every epoch `state` is whole, to be saved or not,
-    and what was measured is yielded.
+    """Train from `state.epoch` to `config.epochs`, yielding what was measured after every epoch.
+
+    `state` is whole then: save it, or go on.
 
     The recipe: constant step size, shuffled batches with the last, smaller one kept, each batch's loss its
     own mean, the momentum model updated after every step. From the first epoch after `config.correction` on

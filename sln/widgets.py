@@ -15,8 +15,7 @@ from IPython.display import display
 
 from sln.errors import InputError, choose, require
 
-# What a control may be: (low, high, step) a slider, or a list of values (or name -> value) a slider over
-# these.
+# What a control may be: a range (low, high, step), or the values themselves, or name -> value.
 Control = tuple[float, float, float] | Sequence[Any] | Mapping[str, Any]
 HEIGHT = "420px"
 SYMBOLS = {"sigma": "σ", "alpha": "α", "probability": "probability p", "num_classes": "classes C"}
@@ -44,8 +43,10 @@ def explore(
 
 
 def slider(name: str, start: Any, control: Control) -> ipywidgets.Widget:
-    """One labelled slider that reports once, when it is let go. Raises InputError for a start value it
-    cannot show."""
+    """One labelled slider that reports once, when it is let go.
+
+    Raises InputError for a start value that it cannot show.
+    """
     look = {
         "description": SYMBOLS.get(name, name.replace("_", " ")),
         "continuous_update": False,

@@ -293,15 +293,27 @@ def test_reproduce_without_notebooks_says_where_it_looked(tmp_path, fails, monke
 # --- as a process
 
 
-def test_ctrl_c_is_one_line_and_130_and_the_same_command_goes_on(tmp_path, capsys, monkeypatch):
-    command = [sys.executable, "-m", "sln", "train", "--epochs", "3000"]
+# a shell starts background jobs with Ctrl-C ignored, and their children inherit that
+LISTENING = """
+import signal, sys
+signal.signal(signal.SIGINT, signal.default_int_handler)
+from sln.__main__ import main
+sys.exit(main())
+"""
+
+
+def test_ctrl_c_is_one_line_and_130(tmp_path):
+    command = [sys.executable, "-c", LISTENING, "train", "--epochs", "3000"]
     environment = os.environ | {"SLN_RUNS": str(tmp_path / "runs")}
     with subprocess.Popen(command, env=environment, text=True, stderr=subprocess.PIPE) as process:
-        deadline = time.monotonic() + 60
-        while not list(tmp_path.glob("runs/*/versions.json")) and time.monotonic() < deadline:
-            time.sleep(0.02)
-        process.send_signal(signal.SIGINT)
-        err = process.communicate(timeout=60)[1]
+        try:
+            deadline = time.monotonic() + 60
+            while not list(tmp_path.glob("runs/*/versions.json")) and time.monotonic() < deadline:
+                time.sleep(0.02)
+            process.send_signal(signal.SIGINT)
+            err = process.communicate(timeout=60)[1]
+        finally:
+            process.kill()
     assert process.returncode == 130
     assert err == "sln: interrupted; the same command goes on where it stopped\n"
     assert not list(tmp_path.rglob("done.json"))

@@ -6,12 +6,15 @@ import subprocess
 import tomllib
 from pathlib import Path
 
+import pandas as pd
 import pytest
 import yaml
 from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 from packaging.utils import canonicalize_name
 
+from sln.plots import NOISE_NAMES
+from sln.results import of_the_paper
 from sln.study import PROFILES
 
 ROOT = Path(__file__).parent.parent
@@ -156,3 +159,21 @@ def test_links_lead_to_files_that_are_committed(name):
     links = re.findall(r"\]\(([^)#]+)\)", (ROOT / name).read_text())
     committed = set(tracked())
     assert [link for link in links if "://" not in link and (ROOT / link) not in committed] == []
+
+
+# --- the README
+
+
+def test_the_readmes_results_are_those_that_make_reproduce_wrote():
+    table = pd.read_csv(ROOT / "figures" / "quick" / "05_results.csv").set_index(["noise", "method"])
+    paper = of_the_paper("cifar10")
+    names = {kind: name for kind, name in NOISE_NAMES.items() if kind != "none"}
+    readme = (ROOT / "README.md").read_text().replace("**", "")
+    for noise, name in names.items():
+        cells = [
+            f"{table['mean'][noise, m]:.1f} ± {table['std'][noise, m]:.1f} ({paper['mean'][noise, m]:.2f})"
+            for m in ("CE", "SLN", "SLN-MO", "SLN-MO-LC")
+        ]
+        assert f"| {name} | {' | '.join(cells)} |" in readme
+    average = f"{table['mean']['openset', 'CE-MO']:.1f} ± {table['std']['openset', 'CE-MO']:.1f}"
+    assert f"(CE-MO, {average})" in readme.replace("\n", " ")
