@@ -191,6 +191,7 @@ def draw_labels(
     """The corruption that the options of `noise` ask for, the same as a run's with the same knobs."""
     seed, exact = config.noise_seed, not options.bernoulli
     if options.matrix:
+        require(not options.own_class, "--own-class does not go with --matrix, which says itself what stays")
         T = read_matrix(options.matrix, num_classes)
         rng = numpy_generator(seed, "inherent noise", 0)
         return noise.from_matrix(true, T, seed=seed, rng=rng, exact=exact)

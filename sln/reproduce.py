@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import nbformat
+import nbformat.reader
 import papermill
 import traitlets.config
 from nbclient.exceptions import CellTimeoutError, DeadKernelError
@@ -107,10 +108,15 @@ def reproduce(
 
 def check_parameters(path: Path, values: Mapping[str, Any]) -> None:
     """Raise InputError for a parameter unknown to the notebook or of another type; papermill only warns."""
-    known = papermill.inspect_notebook(str(path))
+    try:
+        known = papermill.inspect_notebook(str(path))
+        defaults = {name: ast.literal_eval(parameter["default"]) for name, parameter in known.items()}
+    except (ValueError, SyntaxError, nbformat.reader.NotJSONError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise InputError(f"{path} is no notebook with literal parameters: {reason}") from None
     for name, value in values.items():
-        choose(f"parameter of {path.stem}", name, known)
-        default = ast.literal_eval(known[name]["default"])
+        choose(f"parameter of {path.stem}", name, defaults)
+        default = defaults[name]
         require(
             type(value) is type(default) or (isinstance(default, float) and type(value) is int),
             f"parameter {name} of {path.stem} is {value!r} ({type(value).__name__}), "
@@ -182,6 +188,8 @@ def run_notebook(
         outcome.problems.append(f"a cell took longer than {timeout} s")
     except DeadKernelError:
         outcome.problems.append("the kernel died (killed, or out of memory)")
+    except RuntimeError as error:  # nbclient's word for a kernel that never answered
+        outcome.problems.append(f"the kernel did not start: {error}")
     outcome.seconds = time.monotonic() - start
     if not output.exists():
         outcome.problems.append("no executed notebook was written")
@@ -251,6 +259,9 @@ def headless() -> Iterator[None]:
     Otherwise a kernel that a user has registered as python3 would be taken.
     """
     changes = {"SLN_HEADLESS": "1", "JUPYTER_PREFER_ENV_PATH": "1"}
+    # the kernel works in the notebooks' folder: a relative path would mean another place there
+    folders = {name: os.environ.get(name) for name in ("SLN_RUNS", "SLN_DATA", "SLN_FIGURES")}
+    changes |= {name: str(Path(value).resolve()) for name, value in folders.items() if value}
     before = {name: os.environ.get(name) for name in changes}
     os.environ.update(changes)
     try:

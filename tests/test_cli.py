@@ -347,3 +347,16 @@ def test_without_a_command_the_usage_is_shown_and_the_code_is_2(capsys):
         main([])
     assert done.value.code == 2
     assert "usage: python -m sln" in capsys.readouterr().err
+
+
+def test_own_class_does_not_go_with_a_matrix(tmp_path, fails):
+    np.savetxt(tmp_path / "T.csv", np.eye(10), delimiter=",")
+    fails(
+        "noise",
+        "--out",
+        tmp_path / "l.csv",
+        "--matrix",
+        tmp_path / "T.csv",
+        "--own-class",
+        words=["--own-class"],
+    )

@@ -16,7 +16,14 @@ import zmq
 from sln import reproduce as runner
 from sln.errors import InputError
 from sln.files import figures_folder
-from sln.reproduce import broken_promises, parse_parameters, reproduce, run_notebook, unpromised
+from sln.reproduce import (
+    broken_promises,
+    check_parameters,
+    parse_parameters,
+    reproduce,
+    run_notebook,
+    unpromised,
+)
 
 # notebooks of one second: they import nothing of the study
 PARAMETERS = 'PROFILE: str = "quick"\nRADIUS: float = 0.5\nCOUNT: int = 3\nHARD: bool = False'
@@ -303,3 +310,29 @@ def test_an_old_executed_notebook_does_not_pass_for_a_new_one(tmp_path, monkeypa
     monkeypatch.setattr(runner.papermill, "execute_notebook", lambda *args, **options: None)
     outcome = run_notebook(path, output, {"PROFILE": "smoke"}, "smoke")
     assert outcome.problems == ["no executed notebook was written"]
+
+
+def test_a_file_that_is_no_notebook_is_refused_in_one_line(tmp_path):
+    path = tmp_path / "01_broken.ipynb"
+    path.write_text("{ half a notebook")
+    with pytest.raises(InputError, match="is no notebook") as caught:
+        check_parameters(path, {})
+    assert "\n" not in str(caught.value)
+
+
+def test_a_parameter_that_is_computed_is_refused_in_one_line(tmp_path):
+    path = write(tmp_path, "01_computed")
+    notebook = nbformat.read(path, as_version=4)
+    for cell in notebook.cells:
+        if "parameters" in cell.metadata.get("tags", []):
+            cell.source = 'PROFILE: str = "quick"\nTWICE: int = 2 * len(PROFILE)'
+    nbformat.write(notebook, path)
+    with pytest.raises(InputError, match="literal parameters"):
+        check_parameters(path, {"PROFILE": "smoke"})
+
+
+def test_the_kernel_gets_absolute_folders(monkeypatch):
+    monkeypatch.setenv("SLN_RUNS", "somewhere")
+    with runner.headless():
+        assert os.environ["SLN_RUNS"] == str(Path("somewhere").resolve())
+    assert os.environ["SLN_RUNS"] == "somewhere"
