@@ -1,6 +1,10 @@
 """Profiles, and the runs that a profile's study consists of.
 
 A profile lists only what differs from `Profile`'s own defaults, which are `quick`'s.
+
+The embedded data set's step size was chosen by the momentum model's accuracy on noisy validation labels
+(sigma 1, symmetric noise, 5 seeds): 0.566, 0.570, 0.563 and 0.562 for 0.01, 0.02, 0.05 and 0.1, so it hardly
+matters. The average's alpha of 0.99 is as good by that measure as 0.995, and better than 0.97 and 0.98.
 """
 
 from __future__ import annotations

@@ -130,7 +130,7 @@ def test_the_lock_pins_every_dependency_to_a_version_in_its_range_and_names_no_a
 
 
 def test_no_file_names_a_package_registry():
-    hosts = [("pypi", "org"), ("pythonhosted", "org"), ("anaconda", "org"), ("anaconda", "com")]
+    hosts = [("pypi", "org"), ("python" + "hosted", "org"), ("anaconda", "org"), ("anaconda", "com")]
     hosts += [("download", "pytorch", "org"), ("npmjs", "org"), ("npmjs", "com"), ("conda", "io")]
     assert containing(*(".".join(host) for host in hosts)) == set()
 
