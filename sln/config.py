@@ -129,9 +129,9 @@ class Config:
             f"{self.dataset}-{inherent}-{self.stochastic_noise}{correction}-seed{self.seed}-{self.digest()}"
         )
 
-    def digest(self, *, without: tuple[str, ...] = ("fork_epoch",)) -> str:
-        """First 8 hex digits of the SHA-256 of the knobs, `without` some of them."""
-        knobs = {name: value for name, value in self.to_dict().items() if name not in without}
+    def digest(self) -> str:
+        """First 8 hex digits of the SHA-256 of every knob that decides a number."""
+        knobs = {name: value for name, value in self.to_dict().items() if name != "fork_epoch"}
         return hashlib.sha256(json.dumps(knobs, sort_keys=True).encode()).hexdigest()[:8]
 
     def replace(self, **changes: Any) -> Config:
