@@ -20,13 +20,20 @@ DEV := .venv/.dev
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help setup reproduce figures report lab test lint format bench clean clean-runs
+.PHONY: help setup data plan reproduce figures report lab test lint format bench clean clean-runs
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-11s %s\n", $$1, $$2}'
-	@echo "  PROFILE=smoke|quick|full applies to reproduce, figures and report (default quick)"
+	@echo "  PROFILE=smoke|quick|full|mini|cifar10|paper applies to plan, reproduce, figures and report (default quick)"
 
 setup: $(DEV) ## set up .venv for everything below (each word does so by itself)
+
+data: $(RUNTIME) ## get CIFAR-10 and the released label files (profiles mini, cifar10, paper); goes on after a break
+	$(PY) -m sln data get cifar10
+	$(PY) -m sln data get sln-labels
+
+plan: $(RUNTIME) ## only say what reproduce would train, and about how long that takes here
+	$(PY) -m sln reproduce --profile $(PROFILE) --dry-run
 
 reproduce: $(RUNTIME) ## execute every notebook headlessly, fill figures/ and build/, check what they claim
 	$(PY) -m sln reproduce --profile $(PROFILE)

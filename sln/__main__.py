@@ -8,14 +8,18 @@ import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
+import torch
 
-from sln import data, noise, runs
-from sln.config import Config
+from sln import clothing1m_train, distributed, noise, results, runs, sources
+from sln.config import DEFAULTS, Config
+from sln.devices import device
 from sln.errors import InputError, require
-from sln.loading import draw_corruption
+from sln.loading import draw_corruption, load_clean
+from sln.recipes import RECIPES, recipe
 from sln.streams import numpy_generator
 from sln.study import PROFILES
 from sln.train import measure
@@ -31,7 +35,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         sys.stdout.flush()
         return code
     except InputError as error:
-        print(f"sln: {error}", file=sys.stderr)
+        if distributed.is_main():  # of several processes, one says it
+            print(f"sln: {error}", file=sys.stderr)
         return 2
     except BrokenPipeError:
         # who reads our output has seen enough (`| head`); leave nothing for Python to complain about at exit
@@ -49,9 +54,34 @@ def build_parser() -> argparse.ArgumentParser:
     )
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
-    train = commands.add_parser("train", help="train a run, or find it, and say what came out")
+    train = commands.add_parser(
+        "train",
+        help="train a run, or find it, and say what came out",
+        description="Train a run, or find it where it is trained already. An option that is not given is the "
+        "recipe's, else the data set's: those of cifar10, cifar100 and clothing1m are the released scripts'.",
+    )
+    train.add_argument(
+        "--recipe", metavar="NAME", help="one of the paper's experiments; `recipes` lists them"
+    )
     add_config_options(train)
+    add_released_options(train)
     train.set_defaults(command=train_command)
+
+    listed = commands.add_parser(
+        "recipes", help="the paper's experiments by name: released command, published accuracy, ours"
+    )
+    listed.set_defaults(command=recipes_command)
+
+    of_data = commands.add_parser("data", help="list or get data sets, label files, weights").add_subparsers(
+        required=True, metavar="ACTION"
+    )
+    of_data.add_parser("list", help="what there is, and what is here").set_defaults(command=data_list_command)
+    get = of_data.add_parser("get", help="download with checksum; goes on after a break")
+    get.add_argument("name", metavar="NAME", help="as `data list` shows it")
+    get.add_argument(
+        "--mirror", metavar="URL", help="where to get it from; the checksum decides, not the host"
+    )
+    get.set_defaults(command=data_get_command)
 
     evaluate = commands.add_parser("evaluate", help="measure a finished run afresh, from its weights")
     evaluate.add_argument("run", metavar="RUN", help="its name, as `runs list` shows it")
@@ -104,6 +134,9 @@ def build_parser() -> argparse.ArgumentParser:
         metavar="NAME=VALUE",
         help="one more notebook parameter",
     )
+    reproduce.add_argument(
+        "--dry-run", action="store_true", help="only say what would be trained, and how long it would take"
+    )
     reproduce.set_defaults(command=reproduce_command)
 
     of_runs = commands.add_parser("runs", help="list, show or remove trained runs").add_subparsers(
@@ -121,55 +154,134 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def add_config_options(parser: argparse.ArgumentParser, names: Sequence[str] | None = None) -> None:
-    """An option for every knob, or those named: --noise-mode, and --noise_mode as the released scripts do."""
+    """An option for every knob, or those named: --noise-mode, and --noise_mode as the released scripts do.
+
+    An option that is not given leaves no trace, so that the recipe's or the data set's own default holds.
+    """
     for knob in dataclasses.fields(Config):
         if names is not None and knob.name not in names:
             continue
         flags = list(dict.fromkeys([f"--{knob.name.replace('_', '-')}", f"--{knob.name}"]))
-        shown = f"{knob.metadata['about']} (default {knob.default})".replace("%", "%%")
+        shown = f"{knob.metadata['about']} ({default_in_words(knob)})".replace("%", "%%")
+        shared = {"dest": knob.name, "default": argparse.SUPPRESS, "help": shown}
         if knob.type == "bool":
-            parser.add_argument(*flags, dest=knob.name, action="store_true", help=shown)
+            parser.add_argument(*flags, action=argparse.BooleanOptionalAction, **shared)
         elif knob.name == "extra_alphas":
-            parser.add_argument(
-                *flags, dest=knob.name, type=float, nargs="+", default=(), metavar="A", help=shown
-            )
+            parser.add_argument(*flags, type=float, nargs="+", metavar="A", **shared)
         else:
             parser.add_argument(
-                *flags,
-                dest=knob.name,
-                type=PARSERS[str(knob.type)],
-                default=knob.default,
-                metavar=str(knob.type).upper(),
-                help=shown,
+                *flags, type=PARSERS[str(knob.type)], metavar=str(knob.type).upper(), **shared
             )
 
 
-def config_of(options: argparse.Namespace) -> Config:
-    """The Config that the options name."""
+def default_in_words(knob: dataclasses.Field) -> str:
+    """`default 0.4`, or `default 0.02, CIFAR 0.001, Clothing1M 0.001`."""
+    if knob.default is not None:
+        return f"default {knob.default}"
+    digits, cifar, clothing = (DEFAULTS[of][knob.name] for of in ("digits", "cifar10", "clothing1m"))
+    return f"default {digits}, CIFAR {cifar}, Clothing1M {clothing}"
+
+
+def add_released_options(parser: argparse.ArgumentParser) -> None:
+    """Options of the released scripts that are no knob: where the data is, which GPU, how many classes."""
+    parser.add_argument(
+        "--datapath", metavar="FOLDER", help="folder of the data, as SLN_DATA (default data/)"
+    )
+    parser.add_argument(
+        "--num-class",
+        "--num_class",
+        type=int,
+        metavar="INT",
+        help="as the released scripts want it; the data set knows its classes, so this is only compared",
+    )
+    where = parser.add_mutually_exclusive_group()
+    where.add_argument(
+        "--device", metavar="NAME", help="auto, cpu, cuda or cuda:N, as SLN_DEVICE (default auto)"
+    )
+    where.add_argument(
+        "--gpu-id", "--gpu_id", type=int, metavar="INT", help="cuda:N where there is a GPU, else the CPU"
+    )
+
+
+def apply_released_options(options: argparse.Namespace, config: Config) -> None:
+    """Set the folder and the device; refuse a number of classes that is not the data set's."""
+    classes = {"digits": 10, "cifar10": 10, "cifar100": 100, "clothing1m": 14}[config.dataset]
+    require(
+        options.num_class in (None, classes),
+        f"num_class is {options.num_class}, {config.dataset} has {classes} classes; leave the option out",
+    )
+    if options.datapath:
+        os.environ["SLN_DATA"] = options.datapath
+    if options.device:
+        os.environ["SLN_DEVICE"] = options.device
+    elif options.gpu_id is not None:
+        # the released scripts, too, fall back to the CPU
+        os.environ["SLN_DEVICE"] = f"cuda:{options.gpu_id}" if torch.cuda.is_available() else "cpu"
+    device()
+
+
+def knobs_of(options: argparse.Namespace) -> dict[str, Any]:
+    """The knobs that were given."""
     names = {knob.name for knob in dataclasses.fields(Config)}
-    return Config.from_dict({name: value for name, value in vars(options).items() if name in names})
+    return {name: value for name, value in vars(options).items() if name in names}
 
 
 def train_command(options: argparse.Namespace) -> None:
     """`train`: the run's folder and its last epoch."""
-    run = runs.get(config_of(options))
+    knobs = knobs_of(options)
+    if options.recipe:
+        chosen = recipe(options.recipe)
+        same = knobs.get("dataset", chosen.dataset) == chosen.dataset
+        require(same, f"recipe {options.recipe} is for {chosen.dataset}, not for {knobs.get('dataset')}")
+        config = chosen.config(**knobs)
+    else:
+        config = Config.from_dict(knobs)
+    apply_released_options(options, config)
+    run = runs.get(config)
+    if not distributed.is_main():
+        return
     print(last_epoch(run).to_string(float_format="%.4f"))
     print(f"run: {run.folder}")
+
+
+def recipes_command(options: argparse.Namespace) -> None:
+    """`recipes`: the paper's experiments, published accuracies and ours, and their released commands."""
+    print(results.recipe_table().drop(columns="command").to_string(index=False, justify="left"))
+    print("\nThe released command of each (plain cross-entropy, ce, has none):")
+    for known in RECIPES.values():
+        if known.command:
+            print(f"  {known.name:27} {known.command}")
+    print("\nTrain one with: python -m sln train --recipe NAME --seed N")
+
+
+def data_list_command(options: argparse.Namespace) -> None:
+    """`data list`."""
+    print(sources.listing().to_string(index=False))
+
+
+def data_get_command(options: argparse.Namespace) -> None:
+    """`data get`."""
+    sources.get(options.name, mirror=options.mirror)
 
 
 def evaluate_command(options: argparse.Namespace) -> None:
     """`evaluate`: every number of the last epoch again, from the saved weights."""
     run = runs.by_name(options.run)
-    table = pd.DataFrame(
-        {reader: measure(run.network(reader), run.data) for reader in ("network", "momentum")}
-    )
+    readers = {reader: run.network(reader) for reader in ("network", "momentum")}
+    if run.config.dataset == "clothing1m":
+        measured = clothing1m_train.evaluate(run.config, readers)
+    else:
+        where = device()
+        data = run.data.to(where)
+        measured = {name: measure(network.to(where), data) for name, network in readers.items()}
+    table = pd.DataFrame(measured)
     print(table.to_string(float_format="%.4f"))
 
 
 def noise_command(options: argparse.Namespace) -> None:
     """`noise`: write or check a label file; prints the realised rate and transition matrix."""
-    config = config_of(options)
-    clean = data.digits()
+    config = Config.from_dict({"labels": "generated"} | knobs_of(options))
+    clean = load_clean(config)
     true, C = clean.train.true.numpy(), clean.num_classes
     if options.check:
         corruption = noise.Corruption.load(options.check, true=true, num_classes=C)
@@ -220,7 +332,8 @@ def reproduce_command(options: argparse.Namespace) -> int:
     """`reproduce`: see `sln.reproduce`."""
     from sln.reproduce import parse_parameters, reproduce  # papermill and Jupyter only where they are needed
 
-    return reproduce(options.profile, only=options.notebook, parameters=parse_parameters(options.parameters))
+    parameters = parse_parameters(options.parameters)
+    return reproduce(options.profile, only=options.notebook, parameters=parameters, dry_run=options.dry_run)
 
 
 def list_command(options: argparse.Namespace) -> None:
@@ -247,8 +360,9 @@ def remove_command(options: argparse.Namespace) -> None:
 
 
 def last_epoch(run: runs.Run) -> pd.DataFrame:
-    """The last epoch's history, a column a reader."""
-    return run.history.groupby("reader", sort=False).last().drop(columns=["seconds"]).T
+    """The reported epoch's history, a column a reader."""
+    table = pd.DataFrame({reader: run.final(reader) for reader in run.history["reader"].unique()})
+    return table.drop(index=["reader", "seconds"]).astype(float)
 
 
 if __name__ == "__main__":

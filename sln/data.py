@@ -6,18 +6,23 @@ tensors, so every batch carries the identity of its examples, which label correc
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from sklearn.datasets import load_digits, load_sample_images
 from sklearn.model_selection import train_test_split
 from torch import Tensor
 
 from sln import noise
+from sln.cifar import read_cifar
 from sln.config import Config
-from sln.errors import InputError
+from sln.errors import InputError, require
+from sln.files import data_folder
 from sln.streams import numpy_generator
 
 # The published split of the embedded digits: 1,150 train / 287 validation / 360 test, stratified by class.
@@ -44,16 +49,28 @@ class Split:
         """(N,) bool: examples whose given label is not the true one."""
         return self.given != self.true
 
+    @property
+    def tensors(self) -> tuple[Tensor, Tensor, Tensor]:
+        """images, given, true."""
+        return self.images, self.given, self.true
+
     def __len__(self) -> int:
         return len(self.given)
+
+    def __getitem__(self, rows: slice | Tensor) -> Split:
+        """Some of the examples."""
+        return Split(*(values[rows] for values in self.tensors))
 
 
 @dataclass(frozen=True)
 class Data:
     """A data set for one run. Training and validation labels carry the inherent noise, test labels are true.
 
+    Images may be on a GPU; labels stay on the CPU.
+
     scale : largest pixel value
     mean, std : of the training pixels on the scale [0, 1], one number a channel
+    padding : zeros around an image before a random crop
     """
 
     train: Split
@@ -63,6 +80,18 @@ class Data:
     scale: float
     mean: tuple[float, ...]
     std: tuple[float, ...]
+    padding: int = 0
+
+    @property
+    def device(self) -> torch.device:
+        """Where the images are."""
+        return self.train.images.device
+
+    def to(self, device: torch.device) -> Data:
+        """The same with the images on `device`."""
+        parts = {name: getattr(self, name) for name in SPLITS}
+        moved = {name: Split(s.images.to(device), s.given, s.true) for name, s in parts.items()}
+        return dataclasses.replace(self, **moved)
 
     @property
     def num_classes(self) -> int:
@@ -71,8 +100,8 @@ class Data:
 
     def normalise(self, images: Tensor) -> Tensor:
         """uint8 (N, channels, H, W) -> float32, of mean 0 and deviation 1 over the training pixels."""
-        mean = torch.tensor(self.mean).view(1, -1, 1, 1) * self.scale
-        std = torch.tensor(self.std).view(1, -1, 1, 1) * self.scale
+        mean = torch.tensor(self.mean, device=images.device).view(1, -1, 1, 1) * self.scale
+        std = torch.tensor(self.std, device=images.device).view(1, -1, 1, 1) * self.scale
         return (images.float() - mean) / std
 
 
@@ -124,30 +153,109 @@ def outside_digits() -> Tensor:
     return (torch.cat(tiles) / 255 * 16).round().to(torch.uint8)
 
 
-def corrupt(clean: Data, config: Config, scores: np.ndarray | None = None) -> Data:
+# The released recipe's, of the training pixels.
+CIFAR_MEAN = {"cifar10": (0.4914, 0.4822, 0.4465), "cifar100": (0.5071, 0.4867, 0.4408)}
+CIFAR_STD = {"cifar10": (0.2023, 0.1994, 0.2010), "cifar100": (0.2675, 0.2565, 0.2761)}
+
+
+def cifar(config: Config) -> Data:
+    """CIFAR-10 or -100 with true labels, cut as `config` says, in the files' own order.
+
+    The released recipe has no validation images (`held_out` 0). Raises InputError for files that are missing
+    or damaged, and for a subset larger than the data set.
+    """
+    images, labels, classes = _read_cifar(config.dataset, True, data_folder())
+    everything = _photographs(images, labels, config.subset, config)
+    kept = len(everything) - round(config.held_out * len(everything))
+    require(kept > 0, f"held_out {config.held_out} of {len(everything)} images leaves none to train on")
+    images, labels, _ = _read_cifar(config.dataset, False, data_folder())
+    return Data(
+        train=everything[:kept],
+        validation=everything[kept:],
+        test=_photographs(images, labels, config.test_subset, config),
+        classes=classes,
+        scale=255.0,
+        mean=CIFAR_MEAN[config.dataset],
+        std=CIFAR_STD[config.dataset],
+        padding=4 // config.downsample,  # the released recipe's 4 of 32 pixels
+    )
+
+
+@functools.lru_cache(maxsize=3)
+def _read_cifar(dataset: str, train: bool, folder: Path) -> tuple[np.ndarray, np.ndarray, tuple[str, ...]]:
+    return read_cifar(dataset, train)  # in `folder`, which is only part of the cache's key
+
+
+def published_labels(dataset: str) -> np.ndarray:
+    """(N,) int64: the true labels of all training images of CIFAR, in the files' order."""
+    return _read_cifar(dataset, True, data_folder())[1]
+
+
+def _photographs(images: np.ndarray, labels: np.ndarray, subset: int, config: Config) -> Split:
+    require(subset <= len(labels), f"a subset of {subset} images was asked for, there are {len(labels)}")
+    true = torch.from_numpy(labels[: subset or None])
+    return Split(downsampled(torch.from_numpy(images[: subset or None]), config.downsample), true, true)
+
+
+def downsampled(images: Tensor, side: int) -> Tensor:
+    """uint8 (N, channels, H, W) averaged over squares of `side` pixels, rounded to uint8."""
+    if side == 1:
+        return images
+    parts = [F.avg_pool2d(part.float(), side).round().to(torch.uint8) for part in images.split(10_000)]
+    return torch.cat(parts)
+
+
+def clean(config: Config) -> Data:
+    """The data set of `config` with true labels."""
+    return digits() if config.dataset == "digits" else cifar(config)
+
+
+def outside_images(config: Config) -> Tensor:
+    """uint8 images of no class, to stand in the place of others in open-set noise.
+
+    CIFAR-100's training images for CIFAR-10, as released; for the digits, see `outside_digits`.
+    """
+    if config.dataset == "digits":
+        return outside_digits()
+    images, _, _ = _read_cifar("cifar100", True, data_folder())
+    return downsampled(torch.from_numpy(images), config.downsample)
+
+
+def corrupt(
+    clean: Data,
+    config: Config,
+    scores: np.ndarray | None = None,
+    filed: noise.Corruption | None = None,
+) -> Data:
     """`clean` with the inherent noise that `config` asks for.
 
     Training and validation are corrupted at the same rate, each by its own stream of random numbers; test
     labels stay true.
 
     scores : (N_train + N_validation, C), averaged softmax outputs, for `noise_mode="dependent"` only
+    filed : the labels of a file, of the training and then the validation images; validation labels that the
+        file does not reach are drawn
     """
-    bounds = {"train": slice(0, len(clean.train)), "validation": slice(len(clean.train), None)}
-    corrupted = {}
-    for part, rows in bounds.items():
+    start, corrupted = 0, {}
+    for part in ("train", "validation"):
         split: Split = getattr(clean, part)
-        corruption = draw(
-            config, split.true.numpy(), clean.num_classes, part, None if scores is None else scores[rows]
-        )
+        rows = slice(start, start + len(split))
+        start += len(split)
+        if len(split) == 0:  # nothing held out
+            corrupted[part] = split
+            continue
+        if filed is not None and rows.stop <= len(filed.given):
+            corruption = filed.rows(rows)
+        else:
+            part_scores = None if scores is None else scores[rows]
+            corruption = draw(config, split.true.numpy(), clean.num_classes, part, part_scores)
         images = split.images
         if corruption.replaced_by is not None:
             replaced = torch.from_numpy(corruption.replaced_by >= 0)
             images = images.clone()
-            images[replaced] = outside_digits()[torch.from_numpy(corruption.replaced_by)[replaced]]
+            images[replaced] = outside_images(config)[torch.from_numpy(corruption.replaced_by)[replaced]]
         corrupted[part] = Split(images, torch.from_numpy(corruption.given), torch.from_numpy(corruption.true))
-    return Data(
-        **corrupted, test=clean.test, classes=clean.classes, scale=clean.scale, mean=clean.mean, std=clean.std
-    )
+    return dataclasses.replace(clean, **corrupted)
 
 
 def draw(
@@ -173,7 +281,7 @@ def draw(
             )
         case "asym":
             return noise.asymmetric(
-                true, num_classes, rate, noise.DIGITS_MAP, seed=seed, rng=rng, exact=exact
+                true, num_classes, rate, class_map(config.dataset), seed=seed, rng=rng, exact=exact
             )
         case "dependent":
             if scores is None:
@@ -183,8 +291,16 @@ def draw(
                 )
             return noise.instance_dependent(true, scores, rate, seed=seed)
         case "openset":
-            return noise.open_set(
-                true, num_classes, len(outside_digits()), rate, seed=seed, rng=rng, exact=exact
-            )
+            outside = len(outside_images(config))
+            return noise.open_set(true, num_classes, outside, rate, seed=seed, rng=rng, exact=exact)
         case _:
             return noise.none(true, num_classes)
+
+
+def class_map(dataset: str) -> dict[int, int]:
+    """Which class becomes which in the data set's asymmetric noise."""
+    return {
+        "digits": noise.DIGITS_MAP,
+        "cifar10": noise.CIFAR10_MAP,
+        "cifar100": noise.next_class_map(100),
+    }[dataset]

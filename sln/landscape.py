@@ -7,6 +7,7 @@ architecture.
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 from collections.abc import Iterator, Mapping
 
@@ -18,6 +19,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from sln.data import Data
+from sln.devices import device
 from sln.files import read_table, write_text
 from sln.progress import Progress
 from sln.runs import Run
@@ -41,7 +43,7 @@ def filter_normalised(network: nn.Module, generator: torch.Generator) -> Directi
         d = torch.randn(weight.shape, generator=generator)
         other_axes = tuple(range(1, weight.ndim))
         norm = functools.partial(torch.linalg.vector_norm, dim=other_axes, keepdim=True)
-        direction[name] = d * norm(weight.detach()) / norm(d)
+        direction[name] = d.to(weight.device) * norm(weight.detach()) / norm(d).to(weight.device)
     return direction
 
 
@@ -67,7 +69,7 @@ def losses_at(network: nn.Module, data: Data, moves: list[tuple[float, Direction
         batches = split.images.split(256)
         logits[part] = torch.cat(
             [functional_call(network, weights, (data.normalise(images),)) for images in batches]
-        )
+        ).cpu()
     inside = data.train.true >= 0
     return {
         "given": F.cross_entropy(logits["train"], data.train.given).item(),
@@ -76,8 +78,16 @@ def losses_at(network: nn.Module, data: Data, moves: list[tuple[float, Direction
     }
 
 
+def first_images(data: Data, count: int) -> Data:
+    """`data` with only the first `count` training and test images, to look at a landscape in less time."""
+    if count == 0:
+        return data
+    return dataclasses.replace(data, train=data.train[:count], test=data.test[:count])
+
+
 def line(network: nn.Module, data: Data, *, radius: float, points: int, seed: int = 0) -> pd.DataFrame:
     """The loss along the first direction: one row a step in [-radius, radius]; x, given, true, test."""
+    network, data = network.to(device()), data.to(device())
     x, _ = directions(network, seed)
     steps = np.linspace(-radius, radius, points)
     return pd.DataFrame([{"x": step} | losses_at(network, data, [(float(step), x)]) for step in steps])
@@ -91,6 +101,7 @@ def surface(
     radius : the steps span [-radius, radius], in units of the filters' own norms; with an odd number of
         points the centre is the network itself.
     """
+    network, data = network.to(device()), data.to(device())
     x, y = directions(network, seed)
     grid = list(_grid(radius, points))
     rows = []
@@ -101,11 +112,15 @@ def surface(
     return pd.DataFrame(rows)
 
 
-def surface_of(run: Run, reader: str, *, radius: float, points: int, seed: int = 0) -> pd.DataFrame:
-    """`surface` of a run, kept beside it: computed once."""
-    path = run.folder / "surfaces" / f"{reader}-radius{radius:g}-points{points}-seed{seed}.csv"
+def surface_of(
+    run: Run, reader: str, *, radius: float, points: int, seed: int = 0, images: int = 0
+) -> pd.DataFrame:
+    """`surface` of a run over its first `images` images (0: all), kept beside it: computed once."""
+    name = f"{reader}-radius{radius:g}-points{points}-seed{seed}" + (f"-images{images}" if images else "")
+    path = run.folder / "surfaces" / f"{name}.csv"
     if not path.exists():
-        table = surface(run.network(reader), run.data, radius=radius, points=points, seed=seed)
+        seen = first_images(run.data, images)
+        table = surface(run.network(reader), seen, radius=radius, points=points, seed=seed)
         write_text(path, table.to_csv(index=False, lineterminator="\n"))
     return read_table(path)
 
@@ -115,17 +130,21 @@ def _grid(radius: float, points: int) -> Iterator[tuple[float, float]]:
     return ((a, b) for b in steps for a in steps)
 
 
-def rises(readings: Mapping[str, Reading], *, radius: float, directions: int) -> pd.DataFrame:
+def rises(
+    readings: Mapping[str, Reading], *, radius: float, directions: int, images: int = 0
+) -> pd.DataFrame:
     """How steeply the loss on the given labels rises from each minimum: one row a method and seed.
 
     centre : loss at the minimum; rise : mean loss at distance `radius` along `directions` random
         filter-normalised directions, both ways, less the centre's. The k-th direction is drawn from the same
         numbers for every network.
+    images : over the first so many images; 0 is all
     """
     rows = []
     for name, reading in readings.items():
         for run in reading.runs:
-            network, data = run.network(reading.reader), run.data
+            data = first_images(run.data, images).to(device())
+            network = run.network(reading.reader).to(device())
             centre = losses_at(network, data, [])["given"]
             around = []
             for number in range(directions):

@@ -11,20 +11,36 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from sln import data
-from sln.config import Config
+from sln import data, label_files
+from sln.config import HUMAN_NOISE, Config
 from sln.data import Data
-from sln.files import lock, runs_folder, write_atomically
+from sln.devices import device
+from sln.files import data_folder, lock, runs_folder, write_atomically
 from sln.noise import Corruption
 from sln.train import averaged_softmax
 
-# Epochs over which the scores of instance-dependent noise are averaged, on the embedded digits.
+# Epochs over which the scores of instance-dependent noise are averaged.
 AVERAGED_EPOCHS = 20
 
 
 def load_data(config: Config) -> Data:
-    """The data of `config`, inherent noise included; kept in memory for the next run on the same labels."""
-    return _load(config.dataset, config.noise_mode, config.noise_rate, config.noise_seed, runs_folder())
+    """The data of `config`, inherent noise included, images on the CPU; kept in memory for the next run."""
+    return _load(data_knobs(config), str(runs_folder()), str(data_folder()))
+
+
+def load_clean(config: Config) -> Data:
+    """The data of `config` with true labels, images on the CPU; kept in memory."""
+    return load_data(config.replace(noise_mode="none"))
+
+
+def data_knobs(config: Config) -> Config:
+    """`config` with only those knobs kept that decide its data: runs that differ elsewhere share the data."""
+    kept = ("dataset", "noise_mode", "noise_rate", "noise_seed", "labels")
+    kept += ("subset", "test_subset", "held_out", "downsample")
+    knobs = {name: getattr(config, name) for name in kept}
+    if config.noise_mode == "dependent" and config.labels == "generated":
+        knobs |= {name: getattr(config, name) for name in ("model", "threads")}  # of the network that scores
+    return Config(**knobs)
 
 
 def draw_corruption(config: Config, *, exact: bool = True, own_class: bool = False) -> Corruption:
@@ -32,30 +48,57 @@ def draw_corruption(config: Config, *, exact: bool = True, own_class: bool = Fal
 
     With the defaults of `exact` and `own_class` they are the labels that its runs train on.
     """
-    clean = data.digits()
+    clean = load_clean(config)
     true, scores = clean.train.true.numpy(), None
+    filed = labels_on_file(config)
+    if filed is not None:
+        return filed.rows(slice(0, len(true)))
     if config.noise_mode == "dependent":
-        scores = _scores(clean, config, runs_folder())[: len(true)]
+        scores = _scores(clean, config)[: len(true)]
     return data.draw(config, true, clean.num_classes, "train", scores, exact=exact, own_class=own_class)
 
 
+def labels_on_file(config: Config) -> Corruption | None:
+    """The labels of all training images from the file that `config` names; None where they are drawn here.
+
+    The released label files are for symmetric, asymmetric and instance-dependent noise, human labels are
+    CIFAR-N's, and any label CSV may be named. Open-set noise was never released as a file.
+    """
+    mode, own_file = config.noise_mode, config.labels.endswith(".csv")
+    human = mode in HUMAN_NOISE.get(config.dataset, ())
+    if mode in ("none", "openset") or (config.labels == "generated" and not human):
+        return None
+    if config.dataset == "digits":
+        true, C = data.digits().train.true.numpy(), 10
+    else:
+        true, C = data.published_labels(config.dataset), label_files.NUM_CLASSES[config.dataset]
+    if human:
+        return label_files.human(config.dataset, mode, true)
+    if own_file:
+        return label_files.from_file(Path(config.labels), true, C)
+    return label_files.released(config.dataset, mode, config.noise_rate, true)
+
+
 @functools.lru_cache(maxsize=32)
-def _load(dataset: str, noise_mode: str, noise_rate: float, noise_seed: int, runs: Path) -> Data:
-    # only these knobs decide the data: a run's others must not change the scores of instance-dependent noise
-    config = Config(dataset=dataset, noise_mode=noise_mode, noise_rate=noise_rate, noise_seed=noise_seed)
-    clean = data.digits()
-    return data.corrupt(clean, config, _scores(clean, config, runs) if noise_mode == "dependent" else None)
+def _load(config: Config, runs: str, folder: str) -> Data:  # the folders are only part of the cache's key
+    if config.noise_mode == "none":
+        return data.clean(config)
+    clean, filed = load_clean(config), labels_on_file(config)
+    scores = None
+    if filed is None and config.noise_mode == "dependent":
+        scores = _scores(clean, config)
+    return data.corrupt(clean, config, scores, filed)
 
 
-def _scores(clean: Data, config: Config, runs: Path) -> np.ndarray:
+def _scores(clean: Data, config: Config) -> np.ndarray:
     """Averaged softmax outputs for instance-dependent noise, computed once and kept beside the runs."""
-    name = f"averaged-softmax-{config.dataset}-seed{config.noise_seed}"
-    path = runs / f"{name}.npy"
+    base = data_knobs(config)
+    name = f"averaged-softmax-{base.dataset}-seed{base.noise_seed}-{base.replace(noise_rate=0.4).digest()}"
+    path = runs_folder() / f"{name}.npy"
     with lock(name):
         if not path.exists():
-            base = Config(dataset=config.dataset, noise_seed=config.noise_seed)
             with threads(base.threads):
-                scores = averaged_softmax(clean, base, AVERAGED_EPOCHS)
+                scores = averaged_softmax(clean.to(device()), base, AVERAGED_EPOCHS)
             buffer = io.BytesIO()
             np.save(buffer, scores)
             write_atomically(path, lambda temporary: temporary.write_bytes(buffer.getvalue()))

@@ -81,7 +81,7 @@ def measure_train(logits: Tensor, split: Split) -> dict[str, float]:
     wrong = split.wrong
     with_class = wrong & (split.true >= 0)
     return {
-        "train_loss": F.cross_entropy(logits, split.given).item(),
+        "train_loss": F.cross_entropy(logits, split.given).item() if len(split) else math.nan,
         "right_accuracy": _mean(prediction[~wrong] == split.given[~wrong]),
         "wrong_memorised": _mean(prediction[wrong] == split.given[wrong]),
         "wrong_recovered": _mean(prediction[with_class] == split.true[with_class]),

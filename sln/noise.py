@@ -7,6 +7,7 @@ meaning in use, a redraw over *all* classes that leaves a true rate of r (1 - 1/
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -79,6 +80,13 @@ class Corruption:
         empty = counts.sum(axis=1) == 0
         counts[empty, empty] = 1
         return counts / counts.sum(axis=1, keepdims=True)
+
+    def rows(self, rows: slice) -> Corruption:
+        """The corruption of some of the examples."""
+        replaced_by = None if self.replaced_by is None else self.replaced_by[rows]
+        return dataclasses.replace(
+            self, true=self.true[rows], given=self.given[rows], replaced_by=replaced_by
+        )
 
     def manifest(self) -> dict:
         """What a reader of the labels must know, with SHA-256 of both columns as little-endian int64."""

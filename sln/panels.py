@@ -5,17 +5,18 @@ Each takes plain values, computes in well under half a second, and returns a new
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pandas as pd
 import torch
 from torch import Tensor
 
-from sln import analysis, data, plots, recovery
+from sln import analysis, plots, recovery
 from sln.confidence import pooled_examples
 from sln.config import Config
-from sln.loading import draw_corruption
+from sln.data import Data
+from sln.loading import draw_corruption, load_data
 from sln.noise import Corruption
 from sln.plots import COLOURS, NOISE_NAMES, RIGHT, WRONG, Figure
 from sln.runs import Run
@@ -24,57 +25,62 @@ from sln.study import Reading
 from sln.theory import noise_at_logit
 
 
-def matrices(corruptions: Mapping[str, Corruption]) -> Figure:
+def matrices(corruptions: Mapping[str, Corruption], classes: Sequence[str]) -> Figure:
     """The realised transition matrix of each kind of inherent noise, side by side."""
     figure, axes = plots.panels(1, len(corruptions), size=(3.0 * len(corruptions), 3.4), sharey=True)
     for (kind, corruption), ax in zip(corruptions.items(), axes.flat, strict=True):
         title = f"{NOISE_NAMES[kind]}\n{100 * corruption.realised_rate:.1f}% wrong"
-        plots.transition_matrix(corruption.transition_matrix, data.digits().classes, ax, title)
+        plots.transition_matrix(corruption.transition_matrix, classes, ax, title)
         ax.label_outer()
     return figure
 
 
-def labelled_images(corruption: Corruption, examples: np.ndarray) -> Figure:
+def labelled_images(config: Config, examples: np.ndarray) -> Figure:
     """Training images with their given labels, by example number (n,); wrong ones also say what they are."""
-    titles = [caption(corruption.given[index], corruption.true[index]) for index in examples]
-    return plots.gallery(shown_images(corruption)[examples], titles, corruption.changed[examples].tolist())
+    return gallery(load_data(config), torch.as_tensor(examples))
 
 
-def label_noise(noise_mode: str, noise_rate: float, noise_seed: int = 0) -> Figure:
-    """The digits' training labels under one kind and rate of inherent noise: T[true, given], eight images."""
-    corruption = draw_corruption(Config(noise_mode=noise_mode, noise_rate=noise_rate, noise_seed=noise_seed))
+def label_noise(config: Config, noise_mode: str, noise_rate: float, noise_seed: int = 0) -> Figure:
+    """The training labels of `config`'s data set under one kind and rate of inherent noise, drawn here.
+
+    Left T[true, given], right eight images.
+    """
+    config = config.replace(
+        noise_mode=noise_mode, noise_rate=noise_rate, noise_seed=noise_seed, labels="generated"
+    )
+    corruption, noisy = draw_corruption(config), load_data(config)
     figure = Figure(figsize=(9.6, 4.2))
     left, right = figure.subfigures(1, 2, width_ratios=(1, 1.2))
     title = f"{NOISE_NAMES[noise_mode]}, rate {noise_rate:.2f}: {100 * corruption.realised_rate:.1f}% wrong"
-    plots.transition_matrix(corruption.transition_matrix, data.digits().classes, left.subplots(), title)
+    plots.transition_matrix(corruption.transition_matrix, noisy.classes, left.subplots(), title)
     order = numpy_generator(noise_seed, "bootstrap").permutation(len(corruption.given))[:8]
-    images = shown_images(corruption)
     for index, ax in zip(order, right.subplots(2, 4).flat, strict=True):
-        wrong = bool(corruption.changed[index])
-        plots.image(
-            images[index],
-            ax,
-            caption(corruption.given[index], corruption.true[index]),
-            WRONG if wrong else RIGHT,
-        )
+        split, wrong = noisy.train, bool(corruption.changed[index])
+        title = caption(noisy, int(split.given[index]), int(split.true[index]))
+        plots.image(split.images[index], ax, title, WRONG if wrong else RIGHT, noisy.scale)
     right.suptitle("eight training images", fontsize=10)
     return figure
 
 
-def shown_images(corruption: Corruption) -> Tensor:
-    """(N, 1, 8, 8): the training images as training sees them, replaced ones included."""
-    images = data.digits().train.images.clone()
-    if corruption.replaced_by is not None:
-        replaced = torch.from_numpy(corruption.replaced_by >= 0)
-        images[replaced] = data.outside_digits()[torch.from_numpy(corruption.replaced_by)[replaced]]
-    return images
+def gallery(noisy: Data, examples: Tensor, titles: Sequence[str] | None = None, heading: str = "") -> Figure:
+    """Training images by example number (n,), framed by whether their given label is right."""
+    split = noisy.train[examples]
+    if titles is None:
+        pairs = zip(split.given.tolist(), split.true.tolist(), strict=True)
+        titles = [caption(noisy, given, true) for given, true in pairs]
+    return plots.gallery(split.images, titles, split.wrong.tolist(), heading=heading, scale=noisy.scale)
 
 
-def caption(given: int, true: int) -> str:
+def name(noisy: Data, label: int) -> str:
+    """A class's name; "none" for an image of no class."""
+    return "none" if label < 0 else noisy.classes[label]
+
+
+def caption(noisy: Data, given: int, true: int) -> str:
     """What stands above an image: "3", or "given 3, is 8", or "given 3, is none"."""
     if given == true:
-        return f"{given}"
-    return f"given {given}\nis {'no digit' if true < 0 else true}"
+        return name(noisy, given)
+    return f"given {name(noisy, given)}\nis {name(noisy, true)}"
 
 
 def stochastic_noise(sigma: float, probability: float, num_classes: int = 10) -> Figure:
@@ -140,15 +146,14 @@ def curves(table: pd.DataFrame, heading: str = "") -> Figure:
 
 def moved_images(run: Run, epoch: int, count: int = 16) -> Figure:
     """The images whose targets correction moved furthest by `epoch`: given label, new target, truth."""
-    table = recovery.most_moved(run, epoch, count)
-    truth = ["no digit" if true < 0 else true for true in table["true"]]
+    table, noisy = recovery.most_moved(run, epoch, count), run.data
     titles = [
-        f"{row.given} → {row.target}\nis {is_}" for row, is_ in zip(table.itertuples(), truth, strict=True)
+        f"{name(noisy, row.given)} → {name(noisy, row.target)}\nis {name(noisy, row.true)}"
+        for row in table.itertuples()
     ]
-    images = run.data.train.images[torch.tensor(table.index.to_numpy())]
-    wrong = (table["given"] != table["true"]).tolist()
-    heading = f"epoch {epoch}: given → target; {sum(wrong)} of {len(wrong)} given labels are wrong"
-    return plots.gallery(images, titles, wrong, heading=heading)
+    wrong = int((table["given"] != table["true"]).sum())
+    heading = f"epoch {epoch}: given → target; {wrong} of {len(table)} given labels are wrong"
+    return gallery(noisy, torch.tensor(table.index.to_numpy()), titles, heading)
 
 
 def confidence(grid: Mapping[float, list[Run]], sigma: float) -> Figure:

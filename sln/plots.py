@@ -19,6 +19,7 @@ import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import LogNorm
+from matplotlib.lines import Line2D
 from torch import Tensor
 
 from sln.confidence import BINS
@@ -86,9 +87,11 @@ def transition_matrix(T: np.ndarray, classes: Sequence[str], ax: Axes, title: st
     """T (C, C) as a heat map with its numbers in per cent; rows are true labels, columns given ones."""
     percent = 100 * T
     text = np.where(percent >= 0.5, np.char.mod("%.0f", percent), "")
+    few = len(T) <= 20  # more numbers than that cannot be read
+    classes = classes if few else "auto"
     sns.heatmap(
         percent,
-        annot=text,
+        annot=text if few else None,
         fmt="",
         vmin=0,
         vmax=100,
@@ -127,7 +130,13 @@ def image(pixels: Tensor, ax: Axes, title: str = "", colour: str = "black", scal
 
 
 def gallery(
-    images: Tensor, titles: Sequence[str], wrong: Sequence[bool], *, columns: int = 8, heading: str = ""
+    images: Tensor,
+    titles: Sequence[str],
+    wrong: Sequence[bool],
+    *,
+    columns: int = 8,
+    heading: str = "",
+    scale: float = 16,
 ) -> Figure:
     """Images with titles, in WRONG's colour where the given label is wrong and in RIGHT's elsewhere."""
     rows = -(-len(images) // columns)
@@ -136,7 +145,7 @@ def gallery(
     for ax in axes.flat[len(images) :]:
         ax.set_visible(False)
     for pixels, title, is_wrong, ax in zip(images, titles, wrong, axes.flat, strict=False):
-        image(pixels, ax, title, WRONG if is_wrong else RIGHT)
+        image(pixels, ax, title, WRONG if is_wrong else RIGHT, scale)
     return figure
 
 
@@ -191,6 +200,7 @@ def curve(
     for method, part in table.groupby("method", sort=False):
         if methods is not None and method not in methods:
             continue
+        part = part.dropna(subset=f"{column}_mean")  # not every epoch measures everything
         mean, std = part[f"{column}_mean"], part[f"{column}_std"]
         ax.plot(part["epoch"], mean, color=COLOURS.get(method), ls=STYLES.get(method, "-"), label=method)
         ax.fill_between(part["epoch"], mean - std, mean + std, color=COLOURS.get(method), alpha=0.15, lw=0)
@@ -407,7 +417,40 @@ def results(table: pd.DataFrame, ax: Axes) -> Axes:
     return ax
 
 
-def steps(table: pd.DataFrame) -> Figure:
+def beside_published(table: pd.DataFrame) -> Figure:
+    """The paper's accuracy (ring) and ours (dot, ± standard deviation) of every recipe, a panel a data set.
+
+    The table is that of `results.of_the_recipes`; rows without the paper's number or ours show what there is.
+    """
+    datasets = list(dict.fromkeys(table["dataset"]))
+    rows = [table.loc[table["dataset"] == name, "noise"].nunique() for name in datasets]
+    figure, axes = panels(1, len(datasets), size=(10.2, 3.6), sharex=True)
+    for dataset, count, ax in zip(datasets, rows, axes.flat, strict=True):
+        part = table[table["dataset"] == dataset]
+        noises = list(dict.fromkeys(part["noise"]))
+        for row in part.itertuples():
+            y, colour = count - noises.index(row.noise), COLOURS[row.method]
+            ax.plot(row.paper, y + 0.12, "o", mfc="none", color=colour, ms=7)
+            if row.seeds:
+                ax.errorbar(row.ours, y - 0.12, xerr=row.ours_std, fmt="o", color=colour, ms=6, capsize=3)
+        if part["paper"].isna().all():
+            ax.text(0.5, 0.85, "the paper’s numbers\nare not at hand", ha="center", transform=ax.transAxes)
+        if not part["seeds"].any():
+            ax.text(0.5, 0.03, "no runs of ours yet", ha="center", transform=ax.transAxes, color="#555555")
+        ax.set_yticks(range(count, 0, -1), [NOISE_NAMES.get(noise, noise) for noise in noises])
+        ax.set(title=dataset, xlabel="test accuracy (%)", ylim=(0.2, count + 0.7), xlim=(25, 100))
+    handles = [
+        Line2D([], [], color=COLOURS[name], label=name, lw=3) for name in ("CE", "SLN", "SLN-MO", "SLN-MO-LC")
+    ]
+    handles += [
+        Line2D([], [], color="black", marker="o", mfc="none", ls="", label="paper"),
+        Line2D([], [], color="black", marker="o", ls="", label="ours"),
+    ]
+    figure.legend(handles=handles, loc="outside upper center", ncols=len(handles))
+    return figure
+
+
+def steps(table: pd.DataFrame, dataset: str) -> Figure:
     """Each step of the paper's order: our gain with two standard errors, the paper's as a diamond.
 
     One panel a kind of noise (`results.steps_of_the_order`).
@@ -424,7 +467,7 @@ def steps(table: pd.DataFrame) -> Figure:
             fmt="o",
             color="#0072B2",
             capsize=3,
-            label="ours (digits)",
+            label=f"ours ({dataset})",
         )
         ax.plot(part["paper"], part["step"], "D", color="#D55E00", mfc="none", ms=7, label="paper (CIFAR-10)")
         ax.set(xlabel="gain in test accuracy (points)", title=NOISE_NAMES[noise])

@@ -13,6 +13,7 @@ from concurrent.futures.process import BrokenProcessPool
 
 from sln import runs
 from sln.config import Config
+from sln.devices import device
 from sln.errors import InputError
 from sln.progress import Progress
 from sln.runs import Run
@@ -22,9 +23,11 @@ _pool: ProcessPoolExecutor | None = None
 
 
 def workers() -> int:
-    """Processes to use: `SLN_WORKERS`, default one for each processor that this process may use."""
+    """Processes to use: `SLN_WORKERS`, default one on a GPU, else one for each processor that we may use."""
     asked = os.environ.get("SLN_WORKERS")
     if asked is None:
+        if device().type != "cpu":
+            return 1
         return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     if not asked.isdecimal() or int(asked) < 1:
         raise InputError(f"SLN_WORKERS is {asked!r}, expected a whole number from 1 up")

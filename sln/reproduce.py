@@ -28,10 +28,12 @@ from nbformat import NotebookNode
 from papermill.clientwrap import PapermillNotebookClient
 from papermill.engines import NBClientEngine, papermill_engines
 
+from sln import pool
 from sln.errors import InputError, choose, require
 from sln.files import figures_folder, project_root, write_json
+from sln.plan import in_words, plan
 from sln.report import write_report
-from sln.runs import versions
+from sln.store import versions
 from sln.study import Study
 
 ARTEFACT_KINDS = (".png", ".csv")
@@ -65,6 +67,7 @@ def reproduce(
     folder: Path | None = None,
     build: Path | None = None,
     timeout: float | None = None,
+    dry_run: bool = False,
 ) -> int:
     """Execute the notebooks of the study headlessly at `profile`, check them, and write the report.
 
@@ -74,6 +77,7 @@ def reproduce(
     parameters : more notebook parameters than the profile; each must be one of every notebook that is run
     folder, build : where the notebooks are and where executed ones go (`build/<profile>/`)
     timeout : seconds that one cell may take; default no limit
+    dry_run : only print what would be trained, with an estimate of the time
 
     Returns 0 if everything holds, 1 if a notebook failed, a promise was not kept or a claim is untrue.
     Raises InputError for an unknown profile, notebook or parameter, before anything runs.
@@ -86,6 +90,12 @@ def reproduce(
     values = {"PROFILE": profile, **(parameters or {})}
     for path in chosen.values():
         check_parameters(path, values)
+    if dry_run:
+        print(in_words(plan(study)))
+        return 0
+    if study.profile.recipes:  # days of training: first say so, then train, then tell the story
+        print(in_words(plan(study)), file=sys.stderr, flush=True)
+        pool.get_all(study.planned(), profile)
     build = (build or project_root() / "build") / profile
     outcomes = []
     for name, path in chosen.items():

@@ -7,7 +7,9 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from sln import runs
 from sln.analysis import mean_and_std
+from sln.recipes import RECIPES, recipe_of
 from sln.study import Study
 
 PUBLISHED = Path(__file__).parent / "published.csv"
@@ -42,15 +44,60 @@ def of_the_paper(dataset: str = "cifar10") -> pd.DataFrame:
     return published().query("source == 'paper' and dataset == @dataset").set_index(["noise", "method"])
 
 
-def beside_published(ours: pd.DataFrame, dataset: str = "cifar10") -> pd.DataFrame:
+def beside_published(ours: pd.DataFrame, label: str, dataset: str = "cifar10") -> pd.DataFrame:
     """`table` beside the paper's numbers for `dataset`: "mean ± std", or "not in the paper"."""
     paper, rows = of_the_paper(dataset), {}
     for row in ours.itertuples():
         key, theirs = (row.noise, row.method), "not in the paper"
         if key in paper.index:
             theirs = f"{paper.loc[key, 'mean']:.2f} ± {paper.loc[key, 'std']:.2f}"
-        rows[key] = {"ours (digits)": f"{row.mean:.1f} ± {row.std:.1f}", f"paper ({dataset})": theirs}
+        rows[key] = {f"ours ({label})": f"{row.mean:.1f} ± {row.std:.1f}", f"paper ({dataset})": theirs}
     return pd.DataFrame.from_dict(rows, orient="index").rename_axis(["noise", "method"])
+
+
+def of_the_recipes() -> pd.DataFrame:
+    """Every recipe's finished runs beside the paper: one row a method, in per cent of test accuracy.
+
+    Columns: recipe, command, dataset, noise, method, paper, paper_std (NaN where the paper's number is not in
+    `published`), ours, ours_std, seeds (0 where there are no runs yet), difference = ours - paper.
+    """
+    trained: dict[str, list[runs.Run]] = {name: [] for name in RECIPES}
+    for run in runs.finished():
+        recipe = recipe_of(run.config)
+        if recipe is not None:
+            trained[recipe.name].append(run)
+    rows = []
+    for recipe in RECIPES.values():
+        paper = of_the_paper(recipe.dataset)
+        for reader, method in recipe.reads.items():
+            finals = [100 * run.final(reader)["test_accuracy"] for run in trained[recipe.name]]
+            row = {"recipe": recipe.name, "command": recipe.command, "dataset": recipe.dataset}
+            row |= {"noise": recipe.noise, "method": method, "paper": np.nan, "paper_std": np.nan}
+            if (recipe.noise, method) in paper.index:
+                row["paper"], row["paper_std"] = paper.loc[(recipe.noise, method), ["mean", "std"]]
+            row["ours"] = np.mean(finals) if finals else np.nan
+            row["ours_std"] = np.std(finals, ddof=1) if len(finals) > 1 else np.nan
+            rows.append(row | {"seeds": len(finals), "difference": row["ours"] - row["paper"]})
+    return pd.DataFrame(rows)
+
+
+def recipe_table() -> pd.DataFrame:
+    """`of_the_recipes` in words: recipe, command, method, paper, ours ("no runs" where so), difference."""
+    table = of_the_recipes()
+
+    def words(mean: float, std: float, missing: str) -> str:
+        if np.isnan(mean):
+            return missing
+        return f"{mean:.2f}" + ("" if np.isnan(std) else f" ± {std:.2f}")
+
+    shown = table[["recipe", "command", "method"]].copy()
+    shown["paper"] = [words(*pair, "not at hand") for pair in table[["paper", "paper_std"]].to_numpy()]
+    shown["ours"] = [words(*pair, "no runs") for pair in table[["ours", "ours_std"]].to_numpy()]
+    shown["seeds"] = table["seeds"]
+    shown["difference"] = [
+        "-" if np.isnan(value) else f"{value:+.2f}" for value in table["difference"].to_numpy()
+    ]
+    return shown
 
 
 def steps_of_the_order(study: Study, dataset: str = "cifar10") -> pd.DataFrame:

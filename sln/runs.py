@@ -12,37 +12,31 @@ A run is the directory `runs/<run_id>/`:
     checkpoint.safetensors   whole training state, while the run is unfinished
     done.json                written last: SHA-256 of the other files
 
-Every file is written under a temporary name and renamed. Weights are safetensors, which hold numbers and
-cannot run code.
+`store` reads and writes these files.
 """
 
 from __future__ import annotations
 
+import contextlib
 import functools
-import hashlib
-import io
-import json
-import os
-import platform
 import shutil
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
-from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
-import safetensors
-import safetensors.torch
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import nn
 
-from sln import models
+from sln import clothing1m_train, distributed, models, store
 from sln.config import Config
 from sln.data import Data
+from sln.devices import device
 from sln.errors import InputError, require
-from sln.files import lock, read_json, read_table, runs_folder, write_atomically, write_json, write_text
+from sln.files import lock, read_json, runs_folder, write_json, write_text
 from sln.loading import load_data, threads
 from sln.progress import Progress
 from sln.train import Correction, State, predict, train
@@ -60,7 +54,7 @@ class Run:
     @functools.cached_property
     def history(self) -> pd.DataFrame:
         """One row an epoch and reader; the columns are those of `train.train` and `metrics`."""
-        return read_history(self.folder)
+        return store.read_history(self.folder)
 
     @functools.cached_property
     def examples(self) -> pd.DataFrame:
@@ -69,12 +63,16 @@ class Run:
 
     @functools.cached_property
     def data(self) -> Data:
-        """The data that it was trained on, given and true labels."""
+        """The data that it was trained on, given and true labels. Not for Clothing1M, which stays on disk."""
         return load_data(self.config)
 
     def final(self, reader: str = "network") -> pd.Series:
-        """The last epoch's history row of one reader: what is reported. Never the best epoch's."""
-        return self.of(reader).iloc[-1]
+        """The history row of one reader that is reported: the last epoch's, never the best one's.
+
+        The exception is Clothing1M, whose recipe reports the epoch that its clean validation images choose.
+        """
+        rows = self.of(reader)
+        return rows[rows["chosen"] == 1].iloc[0] if "chosen" in rows else rows.iloc[-1]
 
     def of(self, reader: str) -> pd.DataFrame:
         """The history of one reader, indexed by epoch."""
@@ -82,8 +80,10 @@ class Run:
 
     def network(self, reader: str = "network") -> nn.Module:
         """The trained network ("network") or a momentum model ("momentum"), in evaluation mode."""
+        if self.config.dataset == "clothing1m":
+            return clothing1m_train.network(self.config, self.folder, reader)
         prefix = f"{reader}/"
-        tensors = read_tensors(self.folder / "weights.safetensors")
+        tensors = store.read_tensors(self.folder / "weights.safetensors")
         network = models.build(
             self.config.model,
             in_channels=self.data.train.images.shape[1],
@@ -110,26 +110,21 @@ class Run:
 # --- finding and training -----------------------------------------------------------------------------------
 
 
-def folder(config: Config) -> Path:
-    """Where the run of `config` is or will be."""
-    return runs_folder() / config.run_id
-
-
 def find(config: Config) -> Run | None:
     """The finished run of `config`, or None. Raises InputError if its folder is damaged or another run's."""
-    path = folder(config)
+    path = store.folder(config)
     if not (path / "done.json").exists():
         return None
-    _check_config(path, config)
+    store.check_config(path, config)
     sums = read_json(path / "done.json").get("sha256")
     if not isinstance(sums, dict) or not sums:
-        raise damaged(path, "done.json", "it has no checksums")
+        raise store.damaged(path, "done.json", "it has no checksums")
     for name, known in sums.items():
         file = path / name
         if not file.exists():
-            raise damaged(path, name, "it is missing")
-        if _sha256(file) != known:
-            raise damaged(path, name, "its checksum differs")
+            raise store.damaged(path, name, "it is missing")
+        if store.sha256(file) != known:
+            raise store.damaged(path, name, "its checksum differs")
     return Run(config, path)
 
 
@@ -137,23 +132,33 @@ def get(config: Config, *, quiet: bool = False, checkpoint_seconds: float = CHEC
     """The run of `config`: found, or resumed, or forked from its uncorrected run, or trained from the start.
 
     All four give the same numbers, bit for bit on a CPU. If another process is training the same run, this
-    one waits for it.
+    one waits for it. Under torchrun every process calls this, and they train one run together (Clothing1M
+    only).
     """
-    run = find(config)
-    if run is None:
-        with lock(config.run_id):
-            run = find(config)
-            if run is None:
-                _train(config, quiet, checkpoint_seconds)
-                run = find(config)
+    clothing = config.dataset == "clothing1m"
+    require(
+        clothing or not distributed.launched(),
+        f"torchrun is for clothing1m; several runs of {config.dataset} at once are what SLN_WORKERS is for",
+    )
+    with distributed.group():
+        run = distributed.on_main(lambda: find(config))
+        if run is None:
+            with distributed.lock(config.run_id):
+                run = distributed.on_main(lambda: find(config))
+                if run is None:
+                    if clothing:
+                        clothing1m_train.train_run(config, quiet)
+                    else:
+                        _train(config, quiet, checkpoint_seconds)
+                    run = distributed.on_main(lambda: find(config))
     assert run is not None
     return run
 
 
 def _train(config: Config, quiet: bool, checkpoint_seconds: float) -> None:
-    path = folder(config)
+    path = store.folder(config)
     with threads(config.threads):
-        data = load_data(config)
+        data = load_data(config).to(device())
         state = State(config, data)
         rows = _resume(path, config, state)
         saved = time.monotonic()
@@ -163,11 +168,11 @@ def _train(config: Config, quiet: bool, checkpoint_seconds: float) -> None:
                 if epoch.correction is not None:
                     _write_correction(path, epoch.number, epoch.correction, soft=config.soft_correction)
                 if epoch.number == config.fork_epoch and not config.corrects:
-                    write_history(path, rows)
-                    write_tensors(_state_file(path, epoch.number), state.tensors())
+                    store.write_history(path, rows)
+                    store.write_tensors(store.state_file(path, epoch.number), state.tensors())
                 if time.monotonic() - saved > checkpoint_seconds and epoch.number < config.epochs:
-                    write_history(path, rows)
-                    write_tensors(path / "checkpoint.safetensors", state.tensors())
+                    store.write_history(path, rows)
+                    store.write_tensors(path / "checkpoint.safetensors", state.tensors())
                     saved = time.monotonic()
                 progress.advance(loss=epoch.rows[0]["objective"], accuracy=epoch.rows[-1]["test_accuracy"])
         _finish(path, state, data, rows)
@@ -176,47 +181,45 @@ def _train(config: Config, quiet: bool, checkpoint_seconds: float) -> None:
 def _resume(path: Path, config: Config, state: State) -> list[dict]:
     """Restore `state` from the run's checkpoint or from the fork; returns the history rows up to there."""
     if (path / "config.json").exists():
-        _check_config(path, config)
+        store.check_config(path, config)
     else:
         write_json(path / "config.json", config.to_dict())
-        write_json(path / "versions.json", versions())
+        write_json(path / "versions.json", store.versions())
     source = path
     checkpoint = path / "checkpoint.safetensors"
     if not checkpoint.exists() and config.corrects:
-        source = folder(config.uncorrected)
-        checkpoint = _state_file(source, config.correction)
+        source = store.folder(config.uncorrected)
+        checkpoint = store.state_file(source, config.correction)
         if checkpoint.exists():
-            _check_config(source, config.uncorrected)
+            store.check_config(source, config.uncorrected)
     if not checkpoint.exists():
         return []
     try:
-        state.restore(read_tensors(checkpoint))
+        state.restore(store.read_tensors(checkpoint))
     except (KeyError, RuntimeError) as error:  # a tensor that is missing, or of another shape
-        raise damaged(
+        raise store.damaged(
             source, checkpoint.name, "it is of another network: " + " ".join(str(error).split())
         ) from None
-    history = read_history(source)
+    history = store.read_history(source)
     rows = history[history["epoch"] <= state.epoch].to_dict("records")
     if len(rows) != state.epoch * len(state.readers):
-        raise damaged(
+        raise store.damaged(
             source, "history.csv", f"it does not reach epoch {state.epoch}, where the state was saved"
         )
     return rows
 
 
 def _finish(path: Path, state: State, data: Data, rows: list[dict]) -> None:
-    write_history(path, rows)
+    store.write_history(path, rows)
     write_text(path / "examples.csv", example_records(state, data).to_csv(index=False, lineterminator="\n"))
     weights = {
         f"{reader}/{name}": value
         for reader, network in state.readers.items()
         for name, value in network.state_dict().items()
     }
-    write_tensors(path / "weights.safetensors", weights)
+    store.write_tensors(path / "weights.safetensors", weights)
     (path / "checkpoint.safetensors").unlink(missing_ok=True)
-    files = sorted(file for file in path.rglob("*") if file.is_file() and not file.name.startswith("."))
-    sums = {file.relative_to(path).as_posix(): _sha256(file) for file in files}
-    write_json(path / "done.json", {"sha256": sums})
+    store.seal(path)
 
 
 def example_records(state: State, data: Data) -> pd.DataFrame:
@@ -242,6 +245,13 @@ def example_records(state: State, data: Data) -> pd.DataFrame:
     return pd.DataFrame({name: np.asarray(values) for name, values in columns.items()})
 
 
+def _write_correction(path: Path, epoch: int, correction: Correction, *, soft: bool) -> None:
+    # a class takes one number where probabilities take C
+    predictions = correction.predictions if soft else correction.predictions.argmax(dim=1).to(torch.int16)
+    arrays = {"w": correction.w.cpu().numpy(), "predictions": predictions.cpu().numpy()}
+    store.write_arrays(path / "corrections" / f"{epoch:03d}.npz", arrays)
+
+
 # --- listing and removing -----------------------------------------------------------------------------------
 
 
@@ -262,13 +272,20 @@ def listing() -> pd.DataFrame:
         }
         history = path.parent / "history.csv"
         if history.exists():
-            last = read_history(path.parent).drop_duplicates("reader", keep="last").set_index("reader")
+            last = store.read_history(path.parent).drop_duplicates("reader", keep="last").set_index("reader")
             row["state"] = row["state"] if done else f"epoch {last['epoch'].max()}"
             for reader in ("network", "momentum"):
                 row[reader] = last["test_accuracy"].get(reader)
         row["MB"] = sum(file.stat().st_size for file in path.parent.rglob("*") if file.is_file()) / 1e6
         rows.append(row)
     return pd.DataFrame(rows, columns=["run", "state", "epochs", "network", "momentum", "MB"])
+
+
+def finished() -> Iterator[Run]:
+    """All finished runs, without a look at their checksums; those of another version's knobs are left out."""
+    for path in sorted(runs_folder().glob("[!.]*/done.json")):
+        with contextlib.suppress(InputError):
+            yield Run(Config.from_dict(read_json(path.parent / "config.json")), path.parent)
 
 
 def by_name(run_id: str) -> Run:
@@ -304,91 +321,3 @@ def _existing(run_id: str) -> Path:
         f"no run {run_id!r} in {runs_folder()}; `python -m sln runs list` shows them",
     )
     return path
-
-
-# --- files --------------------------------------------------------------------------------------------------
-
-
-def read_tensors(path: Path) -> dict[str, Tensor]:
-    """Tensors of a safetensors file; InputError for any other, since other formats may hold code."""
-    try:
-        return safetensors.torch.load_file(path)
-    except FileNotFoundError:
-        raise InputError(f"weights file {path} is missing") from None
-    except (OSError, safetensors.SafetensorError) as error:
-        raise InputError(
-            f"{path} is not a whole safetensors file ({error}); remove the run and train again"
-        ) from None
-
-
-def write_tensors(path: Path, tensors: dict[str, Tensor]) -> None:
-    """Write tensors as safetensors, atomically; the bytes depend on names and values only."""
-    content = safetensors.torch.save(
-        {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-    )
-    write_atomically(path, lambda temporary: temporary.write_bytes(content))
-
-
-def write_history(path: Path, rows: list[dict]) -> None:
-    """Write history.csv atomically; floats are written so that they read back exactly."""
-    write_text(path / "history.csv", pd.DataFrame(rows).to_csv(index=False, lineterminator="\n"))
-
-
-def read_history(path: Path) -> pd.DataFrame:
-    """Read a run folder's history.csv exactly as it was written. Raises InputError where it is missing."""
-    try:
-        return read_table(path / "history.csv")
-    except (OSError, ValueError) as error:
-        raise damaged(path, "history.csv", " ".join(str(error).split())) from None
-
-
-def damaged(path: Path, name: str, why: str) -> InputError:
-    """The error for a file of a run's folder that cannot be used, with the way out."""
-    return InputError(
-        f"{path / name} is damaged: {why}; `python -m sln runs remove {path.name}`, then train again"
-    )
-
-
-def _sha256(file: Path) -> str:
-    return hashlib.sha256(file.read_bytes()).hexdigest()
-
-
-def _write_correction(path: Path, epoch: int, correction: Correction, *, soft: bool) -> None:
-    predictions = correction.predictions if soft else correction.predictions.argmax(dim=1).to(torch.int16)
-    buffer = io.BytesIO()
-    np.savez_compressed(buffer, w=correction.w.numpy(), predictions=predictions.numpy())
-    write_atomically(
-        path / "corrections" / f"{epoch:03d}.npz", lambda temporary: temporary.write_bytes(buffer.getvalue())
-    )
-
-
-def _state_file(path: Path, epoch: int) -> Path:
-    return path / f"state-{epoch:03d}.safetensors"
-
-
-def _check_config(path: Path, config: Config) -> None:
-    known = read_json(path / "config.json")
-    differing = [
-        name for name, value in config.to_dict().items() if name != "fork_epoch" and known.get(name) != value
-    ]
-    if differing:
-        name = differing[0]
-        raise InputError(
-            f"{path} is a run of another configuration "
-            f"({name} is {json.dumps(known.get(name))} there, {config.to_dict()[name]} was asked for); "
-            f"`python -m sln runs remove {path.name}` removes it"
-        )
-
-
-def versions() -> dict[str, str]:
-    """What the numbers may depend on besides the knobs."""
-    libraries = {name: version(name) for name in ("torch", "numpy", "scikit-learn", "pandas")}
-    return {
-        "sln": version("sln"),
-        "python": platform.python_version(),
-        **libraries,
-        "system": platform.platform(),
-        "processor": platform.processor() or platform.machine(),
-        "cpus": str(os.cpu_count()),
-        "started": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
-    }

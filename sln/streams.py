@@ -20,6 +20,7 @@ STREAMS = (
     "stochastic noise",  # z of the paper: what training adds afresh at every step
     "landscape",  # random directions
     "bootstrap",  # resampling in the analysis
+    "class-balanced draw",  # which of Clothing1M's images an epoch sees
 )
 
 

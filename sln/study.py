@@ -21,7 +21,10 @@ import torch
 
 from sln import pool
 from sln.config import Config
+from sln.data import Data
 from sln.errors import choose
+from sln.loading import load_clean
+from sln.recipes import RECIPES, SIGMAS
 from sln.runs import Run
 
 
@@ -39,9 +42,34 @@ class Profile:
     sigma_curve: tuple[float, ...] = (0.0, 0.1, 0.2, 0.5, 1.0, 1.5, 2.0)  # accuracy over sigma
     correction: int = 90  # last epoch before label correction
     alphas: tuple[float, ...] = (0.9, 0.97, 0.997)  # momentum models beside that of Config.alpha
+    # sigma by kind of noise where it is not chosen here but the paper's, which chose it in the same way
+    sigmas: Mapping[str, float] = field(default_factory=dict)
+    # how the table's SLN-MO-LC computes its losses; the paper's own runs did it as released
+    correction_losses: str = "given"
+    recipes: tuple[str, ...] = ()  # the paper's experiments that are trained before the notebooks run
     surface_points: int = 21  # a side, for loss surfaces
+    landscape_images: int = 0  # images that the loss around the minima is over; 0 is all
     asserts: bool = True  # whether the notebooks' claims must hold
 
+
+# Chosen by the momentum model's accuracy on noisy validation labels; see `mini` in PROFILES.
+MINI = {
+    "dataset": "cifar10",
+    "model": "wrn-10-1",
+    "subset": 5000,
+    "held_out": 0.2,
+    "test_subset": 2000,
+    "downsample": 2,
+    "augment": False,
+    "epochs": 30,
+    "fork_epoch": 24,
+    "batch_size": 64,
+    "lr": 0.05,
+    "alpha": 0.99,
+    "correction": -1,
+    "measure_train_every": 5,
+    "threads": 1,
+}
 
 PROFILES: dict[str, Profile] = {
     "smoke": Profile(
@@ -61,6 +89,44 @@ PROFILES: dict[str, Profile] = {
         choice_seeds=5,
         sigma_curve=(0.0, 0.1, 0.2, 0.4, 0.5, 0.6, 0.8, 1.0, 1.2, 1.4, 1.6, 1.8, 2.0),
         surface_points=51,
+    ),
+}
+
+_CIFAR10 = tuple(name for name, recipe in RECIPES.items() if recipe.dataset == "cifar10")
+_PAPER = {
+    "base": {"dataset": "cifar10", "correction": -1},
+    "sigma_choices": (1.0,),
+    "sigma_curve": (0.0, 1.0),
+    "sigmas": SIGMAS["cifar10"],
+    "correction": 250,
+    "correction_losses": "as-released",
+    "alphas": (),
+    "surface_points": 25,
+    "landscape_images": 10_000,
+    "asserts": False,
+}
+PROFILES |= {
+    "mini": Profile(
+        about="5,000 photographs of CIFAR-10 at 16x16 pixels, a small WRN, the released label files, 3 seeds",
+        base=MINI,
+        seeds=3,
+        noise_modes=("sym", "asym", "dependent"),
+        sigma_choices=(0.2, 0.5, 1.0),
+        choice_seeds=2,
+        sigma_curve=(0.0, 0.2, 0.5, 1.0),
+        correction=24,
+        alphas=(),
+        surface_points=11,
+        landscape_images=1000,
+        asserts=False,
+    ),
+    "cifar10": Profile(
+        about="the paper's CIFAR-10 table: 12 recipes, 5 seeds; for a GPU", recipes=_CIFAR10, **_PAPER
+    ),
+    "paper": Profile(
+        about="all tables of the paper: CIFAR-10, CIFAR-100 and Clothing1M, 5 seeds; for a GPU",
+        recipes=tuple(RECIPES),
+        **_PAPER,
     ),
 }
 
@@ -100,6 +166,16 @@ class Study:
         torch.set_num_threads(self.config().threads)
 
     @property
+    def dataset(self) -> str:
+        """The data set that the notebooks look at."""
+        return self.config().dataset
+
+    @property
+    def clean(self) -> Data:
+        """That data set with true labels."""
+        return load_clean(self.config())
+
+    @property
     def seeds(self) -> range:
         """The seeds of every configuration's runs."""
         return range(self.profile.seeds)
@@ -107,10 +183,13 @@ class Study:
     def config(self, noise_mode: str = "sym", sigma: float = 1.0, seed: int = 0, **knobs: Any) -> Config:
         """One run's configuration.
 
-        Seed s draws both the corruption and the training, so methods are compared on the same labels.
+        Seed s draws the training, and the corruption too unless a label file fixes it; methods are compared
+        on the same labels.
         """
-        knobs = {"noise_mode": noise_mode, "sigma": float(sigma), "seed": seed, "noise_seed": seed} | knobs
-        return Config.from_dict({**self.profile.base, **knobs})
+        knobs = {"noise_mode": noise_mode, "sigma": float(sigma), "seed": seed} | knobs
+        config = Config.from_dict({**self.profile.base, **knobs})
+        drawn = config.labels == "generated" or noise_mode == "openset"
+        return config.replace(noise_seed=knobs.get("noise_seed", seed if drawn else 0))
 
     def runs(self, noise_mode: str = "sym", sigma: float = 1.0, **knobs: Any) -> list[Run]:
         """The runs over all seeds of one configuration, trained where missing."""
@@ -143,16 +222,51 @@ class Study:
     def choose_sigma(self, noise_mode: str = "sym") -> float:
         """The sigma that the study uses: the best of `validation_scores`, and of two equals the smaller.
 
-        No true label is looked at.
+        No true label is looked at. Where the profile names the paper's sigma, it is that.
         """
+        if noise_mode in self.profile.sigmas:
+            return self.profile.sigmas[noise_mode]
         scores = self.validation_scores(noise_mode)
         return max(scores, key=lambda sigma: (scores[sigma], -sigma))
 
     def corrected(self, noise_mode: str = "sym", **knobs: Any) -> list[Run]:
         """SLN-MO-LC: the chosen sigma's runs, forked at the correction epoch."""
+        knobs = {"correction_losses": self.profile.correction_losses} | knobs
         return self.runs(
             noise_mode, self.choose_sigma(noise_mode), correction=self.profile.correction, **knobs
         )
+
+    def planned(self) -> list[Config]:
+        """The runs that `make reproduce` will ask for, as far as they are known before it starts.
+
+        A sigma that is still to be chosen stands as the first candidate; that changes no count.
+        """
+        profile, found = self.profile, []
+        for name in profile.recipes:
+            found += [RECIPES[name].config(seed) for seed in self.seeds]
+        if profile.recipes:  # notebook 3 compares both readings of label correction
+            sigma, last = profile.sigmas["sym"], profile.correction
+            found += [
+                self.config("sym", sigma, seed, correction=last, correction_losses="given")
+                for seed in self.seeds
+            ]
+        else:
+            found += [self.config("sym", sigma, seed) for sigma in profile.sigma_curve for seed in self.seeds]
+            for mode in profile.noise_modes:
+                chosen, tried = profile.sigma_choices[0], profile.sigma_choices
+                found += [self.config(mode, 0.0, seed) for seed in self.seeds]
+                found += [self.config(mode, sigma, s) for sigma in tried for s in range(profile.choice_seeds)]
+                found += [self.config(mode, chosen, seed) for seed in self.seeds]
+                found += [
+                    self.config(mode, chosen, seed, correction=profile.correction, correction_losses=losses)
+                    for losses in (("given", "as-released") if mode == "sym" else ("given",))
+                    for seed in self.seeds
+                ]
+            if profile.alphas:
+                found += [
+                    self.config("sym", chosen, seed, extra_alphas=list(profile.alphas)) for seed in self.seeds
+                ]
+        return list(dict.fromkeys(found))
 
     def readings(self, noise_mode: str = "sym") -> dict[str, Reading]:
         """The methods of the paper's tables, and CE read through the momentum model, by name (METHODS)."""

@@ -5,6 +5,7 @@ It knows nothing of disks, bars or notebooks: it yields what it measured, epoch 
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import time
 from collections.abc import Iterator
@@ -15,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from sln import method, models
+from sln import augmentation, method, models
 from sln.config import Config
 from sln.data import Data, Split
 from sln.errors import require
@@ -39,7 +40,7 @@ class State:
             in_channels=data.train.images.shape[1],
             num_classes=data.num_classes,
             seed=config.seed,
-        )
+        ).to(data.device)
         self.averages = {"momentum": method.momentum_model(self.network, config.alpha)}
         for alpha in config.extra_alphas:
             self.averages[f"momentum {alpha:g}"] = method.momentum_model(self.network, alpha)
@@ -50,7 +51,7 @@ class State:
             weight_decay=config.weight_decay,
             fused=True,  # one kernel a step instead of several a parameter
         )
-        self.targets = F.one_hot(data.train.given, data.num_classes).float()
+        self.targets = one_hot(data).to(data.device)
         self.epoch = 0
 
     @property
@@ -80,8 +81,10 @@ class State:
             average.load_state_dict(groups[reader])
         for name, parameter in self.network.named_parameters():
             if name in groups["optimizer"]:
-                self.optimizer.state[parameter]["momentum_buffer"] = groups["optimizer"][name].clone()
-        self.targets = named["targets"].clone()
+                # of the parameter's device and memory layout, as SGD makes it
+                buffer = torch.empty_like(parameter, requires_grad=False).copy_(groups["optimizer"][name])
+                self.optimizer.state[parameter]["momentum_buffer"] = buffer
+        self.targets = named["targets"].to(self.targets.device, copy=True)
         self.epoch = int(named["epoch"])
 
 
@@ -106,38 +109,56 @@ class Epoch:
     correction: Correction | None
 
 
+def one_hot(data: Data) -> Tensor:
+    """(N, C) float32: the given labels of the training images, y in the equations."""
+    return F.one_hot(data.train.given, data.num_classes).float()
+
+
 def train(state: State, data: Data, config: Config) -> Iterator[Epoch]:
     """Train from `state.epoch` to `config.epochs`, yielding what was measured after every epoch.
 
     `state` is whole then: save it, or go on.
 
-    The recipe: constant step size, shuffled batches with the last, smaller one kept, each batch's loss its
-    own mean, the momentum model updated after every step. From the first epoch after `config.correction` on
-    there is no stochastic noise, and each epoch starts by correcting the targets.
+    The recipe, for CIFAR as released: constant step size, shuffled batches with the last, smaller one kept,
+    each batch's loss its own mean, the momentum model updated after every step, two passes over the test
+    images an epoch (network and momentum model). From the first epoch after `config.correction` on there is
+    no stochastic noise, and each epoch starts by correcting the targets. Deviation: the released log's
+    training accuracy compares with argmax(y + sigma z), which at sigma = 1 is the label for only a third of
+    the examples; `measure` compares with given and with true labels.
     """
     while state.epoch < config.epochs:
         epoch, start = state.epoch + 1, time.perf_counter()
         corrects = config.corrects and epoch > config.correction
-        correction = correct(state, data, config) if corrects else None
+        correction = correct(state, data, config, epoch) if corrects else None
         objective = train_epoch(state, data, config, epoch, sigma=0.0 if corrects else config.sigma)
         require(math.isfinite(objective), f"the loss became {objective} in epoch {epoch}; lower lr or sigma")
         state.epoch = epoch
         shared = {"epoch": epoch, "objective": objective, "seconds": time.perf_counter() - start}
-        rows = [shared | {"reader": name} | measure(reader, data) for name, reader in state.readers.items()]
+        on_train = epoch % config.measure_train_every == 0 or epoch == config.epochs
+        rows = [
+            shared | {"reader": name} | measure(reader, data, on_train=on_train)
+            for name, reader in state.readers.items()
+        ]
         yield Epoch(epoch, rows, correction)
 
 
 def train_epoch(state: State, data: Data, config: Config, epoch: int, sigma: float) -> float:
-    """One pass over the training set. Returns the mean of the objective, noise included."""
-    network, optimizer = state.network, state.optimizer
+    """One pass over the training set. Returns the mean of the objective, noise included.
+
+    Everything random is drawn before the first step, from (seed, stream, epoch), an entry an example: a
+    resumed run needs no generator's state, and no example's draws depend on the order of the batches.
+    """
+    network, optimizer, device = state.network, state.optimizer, data.device
     network.train()
+    for group in optimizer.param_groups:
+        group["lr"] = learning_rate(config, epoch)
     order = torch.randperm(len(data.train), generator=torch_generator(config.seed, "shuffling", epoch))
     noise = torch_generator(config.seed, "stochastic noise", epoch)
-    # (N, C), in data-set order: one draw an example and epoch
-    z = torch.randn(state.targets.shape, generator=noise)
-    total = 0.0
-    for index in order.split(config.batch_size):
-        logits = network(data.normalise(data.train.images[index]))
+    z = torch.randn(state.targets.shape, generator=noise).to(device)  # (N, C), in data-set order
+    draws = crops_and_flips(data, config, epoch)
+    total = torch.zeros((), dtype=torch.float64, device=device)
+    for index in order.to(device).split(config.batch_size):
+        logits = forward(network, batch(data, index, draws), config)
         targets = state.targets[index]
         if sigma > 0 and config.noise_on == "labels":
             targets = method.noisy_labels(targets, sigma, z[index])
@@ -152,42 +173,94 @@ def train_epoch(state: State, data: Data, config: Config, epoch: int, sigma: flo
         optimizer.step()
         for average in state.averages.values():
             average.update_parameters(network)
-        total += loss.item() * len(index)
-    return total / len(data.train)
+        total += loss.detach() * len(index)  # read once an epoch: a GPU need not wait for us at every step
+    return total.item() / len(data.train)
 
 
-def correct(state: State, data: Data, config: Config) -> Correction:
+def learning_rate(config: Config, epoch: int) -> float:
+    """The step size of `epoch`: constant, or a tenth after `config.lr_drop` (Clothing1M)."""
+    return config.lr / 10 if 0 < config.lr_drop < epoch else config.lr
+
+
+def crops_and_flips(data: Data, config: Config, *counters: int) -> augmentation.CropsAndFlips | None:
+    """One pass's draws for all training images, on their device; None without augmentation."""
+    if not config.augment:
+        return None
+    generator = torch_generator(config.seed, "augmentation", *counters)
+    return augmentation.draw(len(data.train), data.padding, generator).to(data.device)
+
+
+def batch(data: Data, index: Tensor, draws: augmentation.CropsAndFlips | None) -> Tensor:
+    """(B, channels, H, W) float32: training images by index (B,), augmented by `draws`, normalised."""
+    images = data.train.images[index]
+    if draws is not None:
+        images = augmentation.crop_and_flip(images, draws.of(index), data.padding)
+    return data.normalise(images)
+
+
+def forward(network: nn.Module, images: Tensor, config: Config) -> Tensor:
+    """(B, C) logits; with `precision` bfloat16 the network, but not the loss, is in mixed precision."""
+    if config.precision == "float32":
+        return network(images)
+    with torch.autocast(images.device.type, torch.bfloat16):
+        logits = network(images)
+    return logits.float()
+
+
+@torch.no_grad()
+def correct(state: State, data: Data, config: Config, epoch: int) -> Correction:
     """Set `state.targets` to w y + (1 - w) y_hat, by the momentum model's predictions and losses.
 
-    The losses are against the given labels. With `correction_losses="as-released"` they are, as in the
-    released code, against the targets as they stand, which from the second corrected epoch on are already
-    corrected; y is the given label in both. (The released code also computes them on augmented images. The
-    embedded digits are not augmented.)
+    y is the given label in both readings of the method; the losses that make w differ:
+
+    given (the clean default) : against the given labels, on plain images
+    as-released : the released loader shares the data set that training reads, so its images are *augmented*
+        (if `config.augment`), and from the second corrected epoch on its losses are against targets that are
+        *already corrected*; the predictions y_hat are of the augmented images too
     """
-    given = F.one_hot(data.train.given, data.num_classes).float()
-    logits = predict(state.averages["momentum"].module, data.train, data)
-    against = state.targets if config.correction_losses == "as-released" else given
+    given, average = one_hot(data), state.averages["momentum"].module
+    if config.correction_losses == "as-released":
+        draws = crops_and_flips(data, config, epoch, 1)
+        logits, against = predict_augmented(average, data, draws), state.targets.cpu()
+    else:
+        logits, against = predict(average, data.train, data), given
     w = method.correction_weight(method.soft_cross_entropy(logits, against))
     probabilities = F.softmax(logits, dim=1)
     hard = F.one_hot(probabilities.argmax(dim=1), data.num_classes).float()
     correction = Correction(w, probabilities if config.soft_correction else hard)
-    state.targets = method.corrected_targets(given, correction.predictions, w)
+    state.targets = method.corrected_targets(given, correction.predictions, w).to(data.device)
     return correction
 
 
 @torch.no_grad()
 def predict(network: nn.Module, split: Split, data: Data, batch_size: int = 128) -> Tensor:
-    """(N, C) logits in data-set order, in evaluation mode (BatchNorm's running statistics)."""
+    """(N, C) logits on the CPU, in data-set order, in evaluation mode (BatchNorm's running statistics)."""
     network.eval()
-    return torch.cat([network(data.normalise(images)) for images in split.images.split(batch_size)])
+    parts = [network(data.normalise(images)) for images in split.images.split(batch_size)]
+    return torch.cat(parts).cpu() if parts else torch.zeros(0, data.num_classes)
 
 
-def measure(network: nn.Module, data: Data) -> dict[str, float]:
-    """One history row's numbers: on test, on training, and on validation against its given, noisy labels."""
+@torch.no_grad()
+def predict_augmented(
+    network: nn.Module, data: Data, draws: augmentation.CropsAndFlips | None, batch_size: int = 128
+) -> Tensor:
+    """`predict` on augmented training images."""
+    network.eval()
+    everything = torch.arange(len(data.train), device=data.device)
+    return torch.cat([network(batch(data, index, draws)) for index in everything.split(batch_size)]).cpu()
+
+
+def measure(network: nn.Module, data: Data, *, on_train: bool = True) -> dict[str, float]:
+    """One history row's numbers: on test, on validation against its given, noisy labels, and on training.
+
+    Those on training are NaN without `on_train`, since that pass costs more than the two others together.
+    """
+    train = predict(network, data.train, data) if on_train else torch.zeros(0, data.num_classes)
+    split = data.train if on_train else Split(*(x[:0] for x in data.train.tensors))
     return {
         **measure_test(predict(network, data.test, data), data.test.true),
         "validation_accuracy": accuracy(predict(network, data.validation, data), data.validation.given),
-        **measure_train(predict(network, data.train, data), data.train),
+        **measure_train(train, split),
     }
 
 
@@ -203,7 +276,7 @@ def averaged_softmax(clean: Data, config: Config, epochs: int) -> np.ndarray:
             for name in ("images", "given", "true")
         )
     )
-    everything = Data(both, clean.validation, clean.test, clean.classes, clean.scale, clean.mean, clean.std)
+    everything = dataclasses.replace(clean, train=both)
     config = config.replace(
         noise_mode="none", sigma=0.0, correction=-1, extra_alphas=(), epochs=epochs, seed=config.noise_seed
     )

@@ -6,7 +6,7 @@ import pytest
 import torch
 from sklearn.metrics import roc_auc_score
 
-from sln import analysis, confidence, labels, noise, panels, plots, recovery, results, runs, theory, widgets
+from sln import analysis, confidence, labels, panels, plots, recovery, results, runs, theory, widgets
 from sln.config import Config
 from sln.errors import InputError
 from sln.files import figures_folder
@@ -232,7 +232,7 @@ def test_results_are_beside_the_papers_and_every_step_has_a_verdict(study, monke
     monkeypatch.setattr(Study, "choose_sigma", lambda self, mode: 0.5)
     table = results.table(study)
     assert table.groupby("noise")["mean"].apply(list)["sym"] == pytest.approx([50, 50, 60, 70, 65])
-    beside = results.beside_published(table)
+    beside = results.beside_published(table, "digits")
     assert beside.loc[("sym", "SLN"), "paper (cifar10)"] == "80.00 ± 0.61"
     assert beside.loc[("sym", "CE-MO"), "paper (cifar10)"] == "not in the paper"
     steps = results.steps_of_the_order(study).set_index(["noise", "step"])
@@ -273,7 +273,7 @@ def test_a_method_has_one_colour_and_no_two_share_it():
 
 @pytest.mark.parametrize("mode", ["none", "sym", "asym", "dependent", "openset"])
 def test_label_noise_shows_the_realised_rate(mode, study):
-    figure = panels.label_noise(mode, 0.4)
+    figure = panels.label_noise(Config(), mode, 0.4)
     realised = panels.draw_corruption(Config(noise_mode=mode, noise_rate=0.4)).realised_rate
     assert f"{100 * realised:.1f}% wrong" in figure.subfigs[0].axes[0].get_title()
 
@@ -302,9 +302,18 @@ def test_a_slider_for_no_argument_is_refused_naming_the_nearest():
         widgets.explore(panels.label_noise, noise_rat=(0.1, [0.1]))
 
 
-def test_open_set_images_are_shown_as_training_sees_them(study):
-    corruption = panels.draw_corruption(Config(noise_mode="openset"))
-    seen = runs.load_data(Config(noise_mode="openset")).train.images
-    assert torch.equal(panels.shown_images(corruption), seen)
-    assert panels.caption(3, -1) == "given 3\nis no digit"
-    assert noise.none(np.arange(3), 3).realised_rate == 0
+def test_images_are_shown_as_training_sees_them_and_framed_by_their_labels(study, monkeypatch):
+    config, shown = Config(noise_mode="openset"), {}
+    monkeypatch.setattr(
+        plots, "gallery", lambda images, titles, wrong, **rest: shown.update(rest, images=images, wrong=wrong)
+    )
+    panels.labelled_images(config, np.arange(30))
+    split = runs.load_data(config).train
+    assert torch.equal(shown["images"], split.images[:30])
+    assert shown["wrong"] == split.wrong[:30].tolist()
+    assert any(shown["wrong"])
+    assert shown["scale"] == 16
+    digits = runs.load_data(config)
+    assert panels.caption(digits, 3, -1) == "given 3\nis none"
+    assert panels.caption(digits, 3, 3) == "3"
+    assert panels.caption(digits, 3, 4) == "given 3\nis 4"

@@ -90,24 +90,41 @@ def test_knobs_are_accepted_as_the_released_scripts_write_them(tell):
     assert runs.find(asked).config == asked
 
 
+# a value other than the default, and the data set that takes it
+OTHER = {
+    "dataset": ("cifar10", "cifar10"),
+    "noise_mode": ("asym", "digits"),
+    "labels": ("generated", "cifar10"),
+    "model": ("wrn-10-1", "cifar10"),
+    "noise_on": ("logits", "digits"),
+    "correction_losses": ("as-released", "digits"),
+    "precision": ("bfloat16", "digits"),
+    "extra_alphas": ((0.25,), "digits"),
+    "subset": (7, "cifar10"),
+    "test_subset": (7, "cifar10"),
+    "held_out": (0.25, "cifar10"),
+    "downsample": (2, "cifar10"),
+}
+
+
 @pytest.mark.parametrize("knob", dataclasses.fields(Config), ids=lambda knob: knob.name)
 def test_every_knob_is_an_option_in_both_spellings_and_reaches_the_config(knob, monkeypatch):
-    other = {"noise_mode": "asym", "noise_on": "logits", "correction_losses": "as-released"}
-    default = knob.default
-    value = other.get(knob.name, default)
-    if isinstance(default, (int, float)) and not isinstance(default, bool):
-        value = default + 1 if isinstance(default, int) else default / 2
-    if knob.name == "extra_alphas":
-        value = (0.25,)
+    clothing = ("num_per_class", "skip_bad_images", "pretrained", "sync_batchnorm")
+    usual = "clothing1m" if knob.name in clothing else "cifar10" if knob.name == "augment" else "digits"
+    default = Config(dataset=usual).default(knob.name)
+    value, dataset = OTHER.get(knob.name, (None, usual))
+    if value is None:
+        value = not default if isinstance(default, bool) else default + 1
+        value = default / 2 if isinstance(default, float) else value
     asked = []
     monkeypatch.setattr(runs, "get", lambda config: asked.append(config) or sys.exit(0))
-    for flag in {f"--{knob.name}", f"--{knob.name.replace('_', '-')}"}:
-        words = (
-            [] if default is False else [str(v) for v in (value if isinstance(value, tuple) else (value,))]
-        )
+    for name in {knob.name, knob.name.replace("_", "-")}:
+        words = [f"--{name}", *map(str, value if isinstance(value, tuple) else (value,))]
+        if isinstance(value, bool):
+            words = [f"--{name}" if value else f"--no-{name}"]
         with pytest.raises(SystemExit):
-            main(["train", flag, *words])
-    assert {getattr(config, knob.name) for config in asked} == {True if default is False else value}
+            main(["train", "--dataset", dataset, *words])
+    assert {getattr(config, knob.name) for config in asked} == {value}
 
 
 def test_evaluate_measures_the_last_row_of_the_history_again(trained, tell, monkeypatch):
@@ -327,19 +344,24 @@ def test_the_module_is_a_program_with_help_and_exit_codes(tmp_path):
     assert done.stderr.count("\n") == 1
 
 
-@pytest.mark.parametrize("command", [[], ["train"], ["evaluate"], ["noise"], ["reproduce"], ["runs"]])
+@pytest.mark.parametrize(
+    "command", [[], ["train"], ["evaluate"], ["noise"], ["reproduce"], ["runs"], ["recipes"], ["data"]]
+)
 def test_every_command_explains_itself(command, capsys):
     with pytest.raises(SystemExit) as done:
         main([*command, "--help"])
     assert done.value.code == 0
-    words = " ".join(capsys.readouterr().out.split())
+    words = capsys.readouterr().out
     expected = {
         "": ["train train a run", "evaluate measure", "noise write", "reproduce execute", "runs list"],
-        "train": [" ".join(knob.metadata["about"].split()) for knob in dataclasses.fields(Config)],
+        "train": [knob.metadata["about"] for knob in dataclasses.fields(Config)],
         "noise": ["--bernoulli", "--own-class", "--matrix", "--noise-mode", "--noise_mode"],
         "runs": ["list", "show", "remove"],
+        "data": ["list", "get"],
     }
-    assert all(word in words for word in expected.get("".join(command), ["usage"]))
+    # help breaks lines at spaces and hyphens
+    for word in expected.get("".join(command), ["usage"]):
+        assert "".join(word.split()) in "".join(words.split())
 
 
 def test_without_a_command_the_usage_is_shown_and_the_code_is_2(capsys):

@@ -6,7 +6,7 @@ import json
 import numpy as np
 import pytest
 
-from sln.config import Config
+from sln.config import DATASETS, DEFAULTS, NOISE_MODES, Config
 
 NAN, INF = float("nan"), float("inf")
 
@@ -30,7 +30,24 @@ CHANGED = {
     "seed": 1,
     "threads": 2,
 }
-FIXED = {"dataset", "model"}  # knobs with one value so far
+CHANGED_CIFAR = {
+    "labels": "generated",
+    "subset": 100,
+    "test_subset": 100,
+    "downsample": 2,
+    "held_out": 0.1,
+    "model": "wrn-10-1",
+    "augment": False,
+    "lr_drop": 5,
+    "measure_train_every": 2,
+    "precision": "bfloat16",
+}
+CHANGED_CLOTHING = {
+    "num_per_class": 10,
+    "skip_bad_images": True,
+    "pretrained": False,
+    "sync_batchnorm": True,
+}
 
 
 @pytest.mark.parametrize(
@@ -82,7 +99,6 @@ def test_the_ends_of_a_range_are_allowed(name, low, high):
     [
         ("sigma", "1", "float"),
         ("sigma", True, "float"),
-        ("sigma", None, "float"),
         ("seed", True, "int"),
         ("seed", 1.0, "int"),
         ("seed", "1", "int"),
@@ -90,7 +106,6 @@ def test_the_ends_of_a_range_are_allowed(name, low, high):
         ("soft_correction", 1, "bool"),
         ("soft_correction", "no", "bool"),
         ("noise_mode", 5, "str"),
-        ("noise_mode", None, "str"),
         ("extra_alphas", "0.9", "tuple or list"),
         ("extra_alphas", ("0.9",), "float"),
         ("extra_alphas", (True,), "float"),
@@ -112,7 +127,7 @@ def test_a_whole_number_is_taken_where_a_float_is_asked_for():
 @pytest.mark.parametrize(
     ("name", "value", "near"),
     [
-        ("noise_mode", "asymm", "asym"),
+        ("precision", "bfloat", "bfloat16"),
         ("noise_on", "label", "labels"),
         ("model", "cn", "cnn"),
         ("dataset", "digit", "digits"),
@@ -136,12 +151,81 @@ def test_an_unknown_knob_is_refused_and_the_nearest_named(make, refused):
 
 
 def test_every_knob_is_covered_by_these_tests():
-    assert {knob.name for knob in dataclasses.fields(Config)} == set(CHANGED) | FIXED
+    tested = set(CHANGED) | set(CHANGED_CIFAR) | set(CHANGED_CLOTHING)
+    assert {knob.name for knob in dataclasses.fields(Config)} == tested | {"dataset"}
 
 
-@pytest.mark.parametrize("name", sorted(set(CHANGED) - {"fork_epoch"}))
-def test_the_run_id_changes_with_every_knob_that_can_change_a_number(name):
-    assert Config(**{name: CHANGED[name]}).run_id.rsplit("-", 1)[1] != Config().run_id.rsplit("-", 1)[1]
+@pytest.mark.parametrize(
+    ("dataset", "name", "value"),
+    [
+        (dataset, name, value)
+        for dataset, changed in (
+            ("digits", CHANGED),
+            ("cifar10", CHANGED_CIFAR),
+            ("clothing1m", CHANGED_CLOTHING),
+        )
+        for name, value in changed.items()
+        if name != "fork_epoch"
+    ],
+)
+def test_the_run_id_changes_with_every_knob_that_can_change_a_number(dataset, name, value):
+    usual, changed = Config(dataset=dataset), Config(**{"dataset": dataset, name: value})
+    assert usual.run_id.rsplit("-", 1)[1] != changed.run_id.rsplit("-", 1)[1]
+
+
+def test_a_knob_that_the_first_version_lacked_renames_no_run_that_leaves_it_alone():
+    plain = Config()
+    assert (
+        plain.digest()
+        == Config(precision=plain.precision, measure_train_every=1, labels="generated").digest()
+    )
+    assert plain.digest() != Config(precision="bfloat16").digest()
+
+
+@pytest.mark.parametrize("dataset", DATASETS)
+def test_what_is_not_said_is_the_data_sets_own(dataset):
+    config = Config(dataset=dataset)
+    assert {name: getattr(config, name) for name in DEFAULTS[dataset]} == DEFAULTS[dataset]
+    assert config.noise_mode in NOISE_MODES[dataset]
+    assert Config(dataset=dataset, lr=0.5).lr == 0.5
+    assert Config.from_dict({"dataset": dataset, "sigma": None}) == config
+
+
+def test_the_defaults_are_those_of_the_released_scripts():
+    cifar, clothing = Config(dataset="cifar10"), Config(dataset="clothing1m")
+    released = {"epochs": 300, "batch_size": 128, "lr": 0.001, "noise_mode": "dependent", "noise_rate": 0.4}
+    released |= {"sigma": 0.5, "correction": 250, "seed": 0}
+    assert {name: getattr(cifar, name) for name in released} == released
+    released = {"num_per_class": 18976, "epochs": 10, "batch_size": 32, "lr": 0.001, "sigma": 0.2}
+    released |= {"correction": 1, "seed": 0}
+    assert {name: getattr(clothing, name) for name in released} == released
+
+
+@pytest.mark.parametrize(
+    ("knobs", "words"),
+    [
+        ({"dataset": "cifar100", "noise_mode": "openset"}, ("noise_mode of cifar100", "'openset'", "sym")),
+        ({"noise_mode": "human-worst"}, ("noise_mode of digits", "human-worst")),
+        ({"dataset": "cifar10", "noise_mode": "own"}, ("noise_mode of cifar10", "own")),
+        ({"subset": 100}, ("subset", "belongs to CIFAR", "digits")),
+        ({"held_out": 0.1}, ("held_out", "belongs to CIFAR")),
+        ({"downsample": 2}, ("downsample", "belongs to CIFAR")),
+        ({"dataset": "cifar10", "downsample": 3}, ("downsample is 3", "1, 2 and 4")),
+        ({"dataset": "cifar10", "model": "resnet50"}, ("resnet50", "cifar10")),
+        ({"dataset": "clothing1m", "model": "cnn"}, ("cnn", "clothing1m")),
+        ({"augment": True}, ("digits", "augmentation")),
+        ({"labels": "released"}, ("no released labels of the digits",)),
+        ({"labels": "relesed"}, ("unknown labels", "did you mean 'released'?")),
+        ({"sync_batchnorm": True}, ("sync_batchnorm", "clothing1m")),
+        ({"skip_bad_images": True}, ("skip_bad_images", "clothing1m")),
+        ({"dataset": "clothing1m", "num_per_class": 0}, ("num_per_class is 0", "-1 (all)")),
+        ({"dataset": "clothing1m", "noise_on": "logits"}, ("noise_on",)),
+        ({"dataset": "clothing1m", "extra_alphas": [0.9]}, ("extra_alphas",)),
+    ],
+)
+def test_what_would_be_ignored_or_cannot_work_is_refused(knobs, words, refused):
+    with refused(*words):
+        Config(**knobs)
 
 
 def test_the_run_id_does_not_change_with_the_epoch_whose_state_is_kept():

@@ -14,6 +14,7 @@ from packaging.specifiers import SpecifierSet
 from packaging.utils import canonicalize_name
 
 from sln.plots import NOISE_NAMES
+from sln.recipes import RECIPES
 from sln.results import of_the_paper
 from sln.study import PROFILES
 
@@ -177,3 +178,10 @@ def test_the_readmes_results_are_those_that_make_reproduce_wrote():
         assert f"| {name} | {' | '.join(cells)} |" in readme
     average = f"{table['mean']['openset', 'CE-MO']:.1f} ± {table['std']['openset', 'CE-MO']:.1f}"
     assert f"(CE-MO, {average})" in readme.replace("\n", " ")
+
+
+def test_the_readme_maps_every_released_command_to_its_recipe():
+    rows = re.findall(
+        r"^\| `(noise_\w+_train\.py [^`]+)` \| `([^`]+)` \|$", (ROOT / "README.md").read_text(), re.M
+    )
+    assert rows == [(known.command, known.name) for known in RECIPES.values() if known.command]

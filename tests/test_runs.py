@@ -19,7 +19,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sln import files, runs
+from sln import files, runs, store
 from sln.config import Config
 from sln.errors import InputError
 from sln.method import corrected_targets
@@ -79,7 +79,7 @@ def trained(tmp_path_factory):
 def finished(trained, tmp_path, monkeypatch):
     """The folder of a finished PLAIN, to be damaged; CORRECTED is not there."""
     monkeypatch.setenv("SLN_RUNS", str(tmp_path / "copy"))
-    return Path(shutil.copytree(trained / PLAIN.run_id, runs.folder(PLAIN)))
+    return Path(shutil.copytree(trained / PLAIN.run_id, store.folder(PLAIN)))
 
 
 def stop_after(monkeypatch, epoch):
@@ -103,7 +103,7 @@ def unfinished(trained, tmp_path, monkeypatch):
     stop_after(monkeypatch, 3)
     with pytest.raises(KeyboardInterrupt):
         runs.get(PLAIN, quiet=True, checkpoint_seconds=0)
-    return runs.folder(PLAIN)
+    return store.folder(PLAIN)
 
 
 # --- found again
@@ -238,12 +238,12 @@ def kill_at(process, checkpoint, epoch):
     """SIGKILL as soon as the checkpoint holds `epoch` finished epochs or more; returns how many it holds."""
     deadline = time.monotonic() + 60
     while process.poll() is None and time.monotonic() < deadline:
-        if checkpoint.exists() and int(runs.read_tensors(checkpoint)["epoch"]) >= epoch:
+        if checkpoint.exists() and int(store.read_tensors(checkpoint)["epoch"]) >= epoch:
             break
         time.sleep(0.002)
     process.kill()
     process.wait()
-    return int(runs.read_tensors(checkpoint)["epoch"])
+    return int(store.read_tensors(checkpoint)["epoch"])
 
 
 def test_two_processes_that_ask_for_the_same_run_train_it_once(children, tmp_path):
@@ -316,7 +316,7 @@ def test_a_damaged_finished_run_is_refused_by_name_and_left_as_it_is(damage, fin
 
 def test_a_directory_of_another_configuration_is_refused_naming_the_knob_and_both_values(finished, refused):
     other = PLAIN.replace(epochs=3)
-    finished.rename(runs.folder(other))
+    finished.rename(store.folder(other))
     before = contents(runs.runs_folder())
     with refused("epochs is 4 there, 3 was asked for", other.run_id):
         runs.get(other)
@@ -353,14 +353,14 @@ UNFINISHED_DAMAGES = {
     ),
     "checkpoint of another network": (
         "checkpoint.safetensors",
-        lambda path: runs.write_tensors(
+        lambda path: store.write_tensors(
             path, {"network/conv1.weight": torch.zeros(3), "epoch": torch.tensor(3)}
         ),
     ),
     "checkpoint of other shapes": (
         "checkpoint.safetensors",
-        lambda path: runs.write_tensors(
-            path, {n: t[..., :1] if t.ndim > 1 else t for n, t in runs.read_tensors(path).items()}
+        lambda path: store.write_tensors(
+            path, {n: t[..., :1] if t.ndim > 1 else t for n, t in store.read_tensors(path).items()}
         ),
     ),
     "config.json of another configuration": (
@@ -491,23 +491,23 @@ def test_a_file_is_readable_by_others_as_an_ordinary_file_is(tmp_path):
 
 def test_the_bytes_of_a_weights_file_depend_on_names_and_values_only(tmp_path):
     a, b = torch.arange(6.0).view(2, 3), torch.zeros(2)
-    runs.write_tensors(tmp_path / "1", {"a": a, "b": b})
-    runs.write_tensors(tmp_path / "2", {"b": b, "a": a.t().clone().t()})
+    store.write_tensors(tmp_path / "1", {"a": a, "b": b})
+    store.write_tensors(tmp_path / "2", {"b": b, "a": a.t().clone().t()})
     assert (tmp_path / "1").read_bytes() == (tmp_path / "2").read_bytes()
-    assert torch.equal(runs.read_tensors(tmp_path / "1")["a"], a)
+    assert torch.equal(store.read_tensors(tmp_path / "1")["a"], a)
 
 
 def test_a_missing_weights_file_is_named(tmp_path, refused):
     with refused(str(tmp_path / "nowhere.safetensors")):
-        runs.read_tensors(tmp_path / "nowhere.safetensors")
+        store.read_tensors(tmp_path / "nowhere.safetensors")
 
 
 @settings(deadline=None, max_examples=30)
 @given(st.lists(st.floats(allow_nan=False), min_size=1))
 def test_a_history_reads_back_to_the_last_bit(values):
     with tempfile.TemporaryDirectory() as folder:
-        runs.write_history(Path(folder), [{"epoch": i, "loss": value} for i, value in enumerate(values)])
-        assert list(runs.read_history(Path(folder))["loss"]) == values
+        store.write_history(Path(folder), [{"epoch": i, "loss": value} for i, value in enumerate(values)])
+        assert list(store.read_history(Path(folder))["loss"]) == values
 
 
 # --- listing, showing, removing
@@ -515,7 +515,7 @@ def test_a_history_reads_back_to_the_last_bit(values):
 
 def test_the_listing_shows_finished_and_unfinished_runs_and_nothing_else(unfinished, trained):
     assert list(runs.listing()["state"]) == ["epoch 3"]
-    shutil.copytree(trained / CORRECTED.run_id, runs.folder(CORRECTED))
+    shutil.copytree(trained / CORRECTED.run_id, store.folder(CORRECTED))
     (runs.runs_folder() / "no run").mkdir()
     (runs.runs_folder() / ".removed-something").mkdir()
     (runs.runs_folder() / ".removed-something" / "config.json").write_text("{}")
@@ -534,7 +534,7 @@ def test_a_run_that_has_just_begun_is_listed_as_unfinished(unfinished):
 
 
 def test_a_run_is_found_by_its_name_and_an_unfinished_one_refused(unfinished, trained, refused):
-    shutil.copytree(trained / CORRECTED.run_id, runs.folder(CORRECTED))
+    shutil.copytree(trained / CORRECTED.run_id, store.folder(CORRECTED))
     assert runs.by_name(CORRECTED.run_id).config == CORRECTED
     with refused("unfinished", PLAIN.run_id):
         runs.by_name(PLAIN.run_id)
@@ -556,7 +556,7 @@ def test_only_names_of_runs_are_accepted_and_nothing_outside_the_folder_is_touch
 
 
 def test_removing_takes_the_named_run_and_only_that(finished, trained):
-    shutil.copytree(trained / CORRECTED.run_id, runs.folder(CORRECTED))
+    shutil.copytree(trained / CORRECTED.run_id, store.folder(CORRECTED))
     before = contents(finished)
     runs.remove(CORRECTED.run_id)
     assert contents(finished) == before
@@ -583,7 +583,7 @@ def test_a_removal_that_was_interrupted_does_not_prevent_the_next(finished, trai
         with pytest.raises(KeyboardInterrupt):
             runs.remove(PLAIN.run_id)
     assert runs.find(PLAIN) is None
-    shutil.copytree(trained / PLAIN.run_id, runs.folder(PLAIN))
+    shutil.copytree(trained / PLAIN.run_id, store.folder(PLAIN))
     runs.remove(PLAIN.run_id)
     assert runs.find(PLAIN) is None
 
