@@ -75,7 +75,8 @@ def seconds_an_epoch(config: Config) -> float:
         validation = round(config.held_out * train)
         train -= validation
     same_speed = {"seed": 0, "noise_seed": 0, "noise_mode": "none", "noise_rate": 0.0, "sigma": 1.0}
-    same_speed |= {"correction": -1, "correction_losses": "given", "held_out": 0.0}
+    same_speed |= {"correction": -1, "correction_losses": "given"}
+    same_speed |= {"subset": 0, "test_subset": 0, "held_out": 0.0, "epochs": 1, "measure_train_every": 1}
     forward_backward, forward = _seconds_an_image(config.replace(**same_speed))
     readers = 2 + len(config.extra_alphas)
     measured = readers * (test + validation + train / config.measure_train_every)
