@@ -12,6 +12,7 @@ import contextlib
 import datetime
 import os
 import sys
+import time
 from collections.abc import Callable, Iterator
 from typing import Any, TypeVar
 
@@ -27,6 +28,7 @@ T = TypeVar("T")
 # How long processes wait for each other, say for process 0 while another program trains the same run. That a
 # process died is noticed at once, by its closed connections.
 TIMEOUT = datetime.timedelta(hours=2)
+LEAVING = 0.2  # seconds
 CPU = torch.device("cpu")
 
 
@@ -75,9 +77,16 @@ def group() -> Iterator[None]:
         if isinstance(error, InputError) and not isinstance(error, SharedError) and me != 0:
             print(f"sln: process {me}: {error}", file=sys.stderr, flush=True)
         if backend == "gloo":  # NCCL's end waits for the others, who may wait for this process
-            dist.destroy_process_group()
+            _leave()
         raise
     agree(None)  # nobody leaves before all are done
+    _leave()
+
+
+def _leave() -> None:
+    # Gloo's threads need Python's lock to drop the tensors of the last operation, and the group's end waits
+    # for these threads while it holds the lock: without time to be done, both would wait for ever
+    time.sleep(LEAVING)
     dist.destroy_process_group()
 
 

@@ -17,6 +17,7 @@ from sln.data import Data
 from sln.devices import device
 from sln.files import data_folder, lock, runs_folder, write_atomically
 from sln.noise import Corruption
+from sln.progress import Progress
 from sln.train import averaged_softmax
 
 # Epochs over which the scores of instance-dependent noise are averaged.
@@ -97,8 +98,9 @@ def _scores(clean: Data, config: Config) -> np.ndarray:
     path = runs_folder() / f"{name}.npy"
     with lock(name):
         if not path.exists():
-            with threads(base.threads):
-                scores = averaged_softmax(clean.to(device()), base, AVERAGED_EPOCHS)
+            what, quiet = "scores of instance-dependent noise", base.dataset == "digits"  # a second or two
+            with threads(base.threads), Progress(AVERAGED_EPOCHS, what, "epochs", quiet=quiet) as progress:
+                scores = averaged_softmax(clean.to(device()), base, AVERAGED_EPOCHS, progress.advance)
             buffer = io.BytesIO()
             np.save(buffer, scores)
             write_atomically(path, lambda temporary: temporary.write_bytes(buffer.getvalue()))

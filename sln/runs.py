@@ -3,6 +3,7 @@
 A run is the directory `runs/<run_id>/`:
 
     config.json              every knob
+    labels.json              SHA-256 of the given labels that it is trained on
     versions.json            Python, libraries, processor, when
     history.csv              one row an epoch and reader ("network" is SLN, "momentum" is SLN-MO)
     examples.csv             one row a training example: labels, predictions, confidence, losses, target
@@ -19,6 +20,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import hashlib
 import shutil
 import time
 from collections.abc import Iterator
@@ -125,6 +127,8 @@ def find(config: Config) -> Run | None:
             raise store.damaged(path, name, "it is missing")
         if store.sha256(file) != known:
             raise store.damaged(path, name, "its checksum differs")
+    if config.labels.endswith(".csv"):  # a file of the user's, which may have changed since
+        _check_labels(path, load_data(config), config)
     return Run(config, path)
 
 
@@ -161,6 +165,7 @@ def _train(config: Config, quiet: bool, checkpoint_seconds: float) -> None:
         data = load_data(config).to(device())
         state = State(config, data)
         rows = _resume(path, config, state)
+        _check_labels(path, data, config)
         saved = time.monotonic()
         with Progress(config.epochs, path.name, "epochs", done=state.epoch, quiet=quiet) as progress:
             for epoch in train(state, data, config):
@@ -176,6 +181,18 @@ def _train(config: Config, quiet: bool, checkpoint_seconds: float) -> None:
                     saved = time.monotonic()
                 progress.advance(loss=epoch.rows[0]["objective"], accuracy=epoch.rows[-1]["test_accuracy"])
         _finish(path, state, data, rows)
+
+
+def _check_labels(path: Path, data: Data, config: Config) -> None:
+    """Note the given labels of a new run; refuse to go on with others."""
+    labels = {"sha256_given": hashlib.sha256(data.train.given.numpy().astype("<i8").tobytes()).hexdigest()}
+    if not (path / "labels.json").exists():
+        write_json(path / "labels.json", labels)
+    require(
+        read_json(path / "labels.json") == labels,
+        f"{path} was trained on other labels than {config.labels} gives now; put them back, or "
+        f"`python -m sln runs remove {path.name}`",
+    )
 
 
 def _resume(path: Path, config: Config, state: State) -> list[dict]:

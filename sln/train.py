@@ -8,7 +8,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -264,11 +264,14 @@ def measure(network: nn.Module, data: Data, *, on_train: bool = True) -> dict[st
     }
 
 
-def averaged_softmax(clean: Data, config: Config, epochs: int) -> np.ndarray:
+def averaged_softmax(
+    clean: Data, config: Config, epochs: int, advance: Callable[[], None] = lambda: None
+) -> np.ndarray:
     """(N_train + N_validation, C): softmax outputs averaged over `epochs`, for instance-dependent noise.
 
     The network is `config`'s, trained by plain cross-entropy on the *true* labels of the same training and
-    validation images (Chen et al., AAAI 2021). Its seed is `config.noise_seed`.
+    validation images (Chen et al., AAAI 2021). Its seed is `config.noise_seed`. `advance` is called after
+    every epoch.
     """
     both = Split(
         *(
@@ -285,4 +288,5 @@ def averaged_softmax(clean: Data, config: Config, epochs: int) -> np.ndarray:
     for epoch in range(1, epochs + 1):
         train_epoch(state, everything, config, epoch, sigma=0.0)
         mean += F.softmax(predict(state.network, both, everything), dim=1) / epochs
+        advance()
     return mean.double().numpy()

@@ -203,6 +203,23 @@ def test_runs_that_differ_elsewhere_share_their_data(ten):
     assert loading.load_data(Config(dataset="cifar10", noise_mode="none", seed=3, epochs=7)) is a
 
 
+def test_a_run_on_ones_own_labels_is_not_found_once_they_have_changed(ten, tmp_path, refused):
+    path, true = tmp_path / "mine.csv", ten.labels[True]
+    pd.DataFrame({"label": true, "label_noisy": true}).to_csv(path, index=False)
+    config = Config(
+        dataset="cifar10", noise_mode="sym", labels=str(path), model="wrn-10-1", downsample=4,
+        epochs=1, threads=1, subset=20,
+    )  # fmt: skip
+    run = runs.get(config, quiet=True)
+    loading._load.cache_clear()
+    assert runs.find(config) == run
+    pd.DataFrame({"label": true, "label_noisy": [(y + 1) % 10 for y in true]}).to_csv(path, index=False)
+    loading._load.cache_clear()
+    for ask in (runs.find, runs.get):
+        with refused("was trained on other labels", str(path), "runs remove"):
+            ask(config)
+
+
 # --- a run on them ------------------------------------------------------------------------------------------
 
 

@@ -129,7 +129,9 @@ def shortened(tmp_path_factory):
 def test_every_experiment_runs_for_a_shortened_epoch(known, shortened, monkeypatch, capsys):
     monkeypatch.setenv("SLN_DATA", str(shortened[0]))
     monkeypatch.setenv("SLN_RUNS", str(shortened[1]))
-    size = ["--subset", "140", "--test-subset", "32"]  # one whole batch of 128 and a smaller one
+    size = ["--subset", "132", "--test-subset", "16"]  # one whole batch of 128 and a smaller one
+    if not known.command:
+        size = ["--subset", "16", "--test-subset", "16"]
     if known.dataset == "clothing1m":
         size = ["--num-per-class", "1", "--model", "resnet18", "--no-pretrained"]
     size += ["--correction", "1"] if known.config().corrects else []
@@ -149,7 +151,7 @@ def test_every_experiment_runs_for_a_shortened_epoch(known, shortened, monkeypat
         assert (split.true[split.wrong] == -1).all()
     else:
         on_file = pd.read_csv(
-            shortened[0] / "labels" / "sln" / known.dataset / f"{known.noise}0.4.csv", nrows=140
+            shortened[0] / "labels" / "sln" / known.dataset / f"{known.noise}0.4.csv", nrows=132
         )
         assert split.given.tolist() == on_file["label_noisy"].tolist()
         assert split.true.tolist() == on_file["label"].tolist()
