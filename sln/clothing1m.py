@@ -320,7 +320,8 @@ class Decoder:
         if iterator is not None:
             iterator._shutdown_workers()
             self._loader._iterator = None
-        if isinstance(error, RuntimeError) and str(error).startswith("DataLoader worker"):
+        # noticed by torch, or as a batch that could not be fetched
+        if str(error).startswith("DataLoader worker") or isinstance(error, (ConnectionError, EOFError)):
             raise InputError(
                 "a process that decodes images was killed, for want of memory or of shared memory; set "
                 "SLN_DECODERS to fewer than it was, and give the same command again"

@@ -53,8 +53,8 @@ class Profile:
 
 
 # The step size was chosen between 0.02 and 0.05 by the momentum model's accuracy on noisy validation labels
-# (sigma 0.5, seed 0): 0.248 and 0.262 on 500 of them, 0.278 and 0.273 on 1,000, so it hardly matters. Images are
-# averaged down, and not augmented, to have the time for 3 seeds on a laptop.
+# (sigma 0.5, seed 0): 0.248 and 0.262 on 500 of them, 0.278 and 0.273 on 1,000, so it hardly matters. Images
+# are averaged down, and not augmented, to have the time for 3 seeds on a laptop.
 MINI = {
     "dataset": "cifar10",
     "model": "wrn-10-1",
