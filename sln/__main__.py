@@ -205,10 +205,9 @@ def add_released_options(parser: argparse.ArgumentParser) -> None:
 
 def apply_released_options(options: argparse.Namespace, config: Config) -> None:
     """Set the folder and the device; refuse a number of classes that is not the data set's."""
-    classes = {"digits": 10, "cifar10": 10, "cifar100": 100, "clothing1m": 14}[config.dataset]
     require(
-        options.num_class in (None, classes),
-        f"num_class is {options.num_class}, {config.dataset} has {classes} classes; leave the option out",
+        options.num_class in (None, config.num_classes),
+        f"num_class is {options.num_class}, {config.dataset} has {config.num_classes} classes; leave it out",
     )
     if options.datapath:
         os.environ["SLN_DATA"] = options.datapath

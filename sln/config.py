@@ -13,6 +13,7 @@ from typing import Any
 from sln.errors import InputError, choose, require
 
 DATASETS = ("digits", "cifar10", "cifar100", "clothing1m")
+NUM_CLASSES = {"digits": 10, "cifar10": 10, "cifar100": 100, "clothing1m": 14}
 MODELS = ("cnn", "wrn-28-2", "wrn-10-1", "resnet50", "resnet18")
 NOISE_ON = ("labels", "logits", "gradient")
 CORRECTION_LOSSES = ("given", "as-released")
@@ -264,6 +265,11 @@ class Config:
         require(self.num_per_class != 0, "num_per_class is 0, allowed are -1 (all) and values from 1 up")
         require(not clothing or self.noise_on == "labels", "clothing1m has noise_on labels only")
         require(not clothing or not self.extra_alphas, "clothing1m has one momentum model, no extra_alphas")
+
+    @property
+    def num_classes(self) -> int:
+        """C, the data set's number of classes."""
+        return NUM_CLASSES[self.dataset]
 
     @property
     def corrects(self) -> bool:

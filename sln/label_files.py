@@ -11,13 +11,12 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from sln.config import HUMAN_NOISE
+from sln.config import HUMAN_NOISE, NUM_CLASSES
 from sln.errors import InputError, choose, require
 from sln.files import data_folder
 from sln.noise import Corruption
 from sln.sources import label_places, located, missing, source
 
-NUM_CLASSES = {"cifar10": 10, "cifar100": 100}
 PUBLISHED_HUMAN = {"cifar10": "CIFAR-10_human.pt", "cifar100": "CIFAR-100_human.pt"}
 GET_THEM = "`python -m sln data get cifar-n` gets the published file"
 
@@ -57,7 +56,7 @@ def released(dataset: str, noise_mode: str, noise_rate: float, true: np.ndarray)
     Raises InputError for a file that is missing, one of the six with another SHA-256, kinds and rates that
     were never released, and all that `Corruption.load` refuses.
     """
-    choose("data set with released labels", dataset, NUM_CLASSES)
+    choose("data set with released labels", dataset, PUBLISHED_HUMAN)
     name = f"{noise_mode}{noise_rate}.csv"
     places = label_places(dataset, name)
     published = {file.places: file for file in source("sln-labels").files}

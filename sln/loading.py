@@ -69,14 +69,12 @@ def labels_on_file(config: Config) -> Corruption | None:
     human = mode in HUMAN_NOISE.get(config.dataset, ())
     if mode in ("none", "openset") or (config.labels == "generated" and not human):
         return None
-    if config.dataset == "digits":
-        true, C = data.digits().train.true.numpy(), 10
-    else:
-        true, C = data.published_labels(config.dataset), label_files.NUM_CLASSES[config.dataset]
+    digits = config.dataset == "digits"
+    true = data.digits().train.true.numpy() if digits else data.published_labels(config.dataset)
     if human:
         return label_files.human(config.dataset, mode, true)
     if own_file:
-        return label_files.from_file(Path(config.labels), true, C)
+        return label_files.from_file(Path(config.labels), true, config.num_classes)
     return label_files.released(config.dataset, mode, config.noise_rate, true)
 
 

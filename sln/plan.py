@@ -104,7 +104,7 @@ def _seconds_an_image(config: Config) -> tuple[float, float]:
 def _noise(config: Config) -> Data:
     """STEPS batches of random pixels in the shape of the data set's images."""
     N, side = STEPS * config.batch_size, 32 // config.downsample
-    C = 100 if config.dataset == "cifar100" else 10
+    C = config.num_classes
     shape, mean, std, scale = (3, side, side), CIFAR_MEAN, CIFAR_STD, 255.0
     if config.dataset == "digits":
         shape, scale = tuple(digits().train.images.shape[1:]), 16.0

@@ -104,7 +104,7 @@ class Run:
             with np.load(path, allow_pickle=False) as arrays:
                 predictions = torch.from_numpy(arrays["predictions"])
                 if predictions.ndim == 1:
-                    predictions = F.one_hot(predictions.long(), self.data.num_classes).float()
+                    predictions = F.one_hot(predictions.long(), self.config.num_classes).float()
                 found[int(path.stem)] = Correction(torch.from_numpy(arrays["w"]), predictions)
         return found
 
