@@ -255,12 +255,17 @@ def recipes_command(options: argparse.Namespace) -> None:
 
 def data_list_command(options: argparse.Namespace) -> None:
     """`data list`."""
-    print(sources.listing().to_string(index=False))
+    table = sources.listing()
+    print(table[["name", "what", "MB", "present", "where"]].to_string(index=False))
+    print("\nlicences, and where `data get NAME` gets them:")
+    for row in table.itertuples():
+        print(f"  {row.name:11} {row.licence}; {row.address}")
 
 
 def data_get_command(options: argparse.Namespace) -> None:
     """`data get`."""
-    sources.get(options.name, mirror=options.mirror)
+    found = sources.get(options.name, mirror=options.mirror)
+    print("\n".join(f"got {path}" for path in found) or f"{options.name} was complete already")
 
 
 def evaluate_command(options: argparse.Namespace) -> None:

@@ -102,7 +102,7 @@ class Clothing1M:
         """The training rows of one epoch, ascending: `num_per_class` of each class, without replacement.
 
         A class with fewer images gives all; -1 is all images. The draw depends on (seed, epoch) alone. The
-        released script draws in the same way, from a generator that its options do not seed.
+        released script draws in the same way, with Python's own generator, seeded once for all epochs.
         """
         rows = self.rows("train")
         if num_per_class < 0:

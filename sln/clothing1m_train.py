@@ -84,16 +84,22 @@ def imagenet_weights(model: str) -> dict[str, Tensor]:
     if found is None:
         raise InputError(
             f"ImageNet weights {name} are in neither {places[0].parent} nor {places[1].parent}; "
-            f"`python -m sln data get {model}` gets them, --no-pretrained does without"
+            f"{_way_to(model)}, --no-pretrained does without"
         )
     prefix = found.stem.rpartition("-")[2]
     sha256 = store.sha256(found)
     require(
         sha256.startswith(prefix),
         f"{found} is not the published file: its SHA-256 starts with {sha256[:8]}, expected is {prefix}; "
-        f"remove it, and `python -m sln data get {model}` gets the right one",
+        f"remove it; {_way_to(model)}",
     )
     return torch.load(found, map_location="cpu", weights_only=True)
+
+
+def _way_to(model: str) -> str:
+    if model == "resnet50":
+        return "`python -m sln data get resnet50` gets them"
+    return f"put torchvision's {IMAGENET[model]} there"
 
 
 class State:

@@ -13,8 +13,9 @@ import nbformat
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 
-from sln import data, noise, runs
+from sln import data, noise, runs, sources
 from sln.__main__ import main
 from sln.config import Config
 from sln.loading import load_data
@@ -51,7 +52,8 @@ def fails(capsys, tmp_path):
 
     def command(*arguments, words):
         def files():
-            return {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+            found = [path for path in tmp_path.rglob("*") if path.is_file() and ".locks" not in path.parts]
+            return {path: path.read_bytes() for path in found}
 
         before = files()
         assert main([str(argument) for argument in arguments]) == 2
@@ -382,3 +384,69 @@ def test_own_class_does_not_go_with_a_matrix(tmp_path, fails):
         "--own-class",
         words=["--own-class"],
     )
+
+
+# --- data
+
+
+def test_data_is_listed_and_got_and_what_is_unknown_refused(tell, fails, monkeypatch, tmp_path):
+    monkeypatch.setenv("SLN_DATA", str(tmp_path / "data"))
+    listed = tell("data", "list")
+    for name in sources.NAMES:
+        assert any(line.split()[:1] == [name] and "False" in line.split() for line in listed.splitlines())
+    assert listed.count("CC BY-NC 4.0") == 1
+    fails("data", "get", "cifar1", words=["did you mean 'cifar10'"])
+    asked, new = [], []
+    monkeypatch.setattr(sources, "get", lambda name, mirror: asked.append((name, mirror)) or new)
+    assert tell("data", "get", "cifar10") == "cifar10 was complete already\n"
+    new += [Path("a"), Path("b")]
+    assert tell("data", "get", "cifar-n", "--mirror", "http://x/") == "got a\ngot b\n"
+    assert asked == [("cifar10", None), ("cifar-n", "http://x/")]
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (["--dataset", "cifar100", "--noise_mode", "openset"], "unknown noise_mode of cifar100 'openset'"),
+        (["--dataset", "cifar10", "--num_class", "100"], "num_class is 100, cifar10 has 10 classes"),
+        (["--dataset", "cifar10", "--datapath", "nowhere"], "python -m sln data get cifar10"),
+        (["--dataset", "clothing1m", "--datapath", "nowhere"], "Clothing1M is incomplete"),
+        (["--device", "tpu"], "device is 'tpu'"),
+    ],
+)
+def test_a_released_style_command_that_cannot_work_is_refused_in_one_line(words, told, fails, monkeypatch):
+    for name in ("SLN_DATA", "SLN_DEVICE"):
+        monkeypatch.setenv(name, "")  # put back after the test, whatever the command sets
+    fails("train", *words, words=[told])
+
+
+def test_the_released_scripts_folder_and_gpu_are_taken(monkeypatch, tmp_path):
+    for name in ("SLN_DATA", "SLN_DEVICE"):
+        monkeypatch.setenv(name, "")
+    monkeypatch.setattr(runs, "get", lambda config: sys.exit(0))
+    with pytest.raises(SystemExit):
+        main(
+            [
+                "train",
+                "--dataset",
+                "cifar10",
+                "--num_class",
+                "10",
+                "--datapath",
+                str(tmp_path),
+                "--gpu_id",
+                "0",
+            ]
+        )
+    assert os.environ["SLN_DATA"] == str(tmp_path)
+    assert os.environ["SLN_DEVICE"] == ("cuda:0" if torch.cuda.is_available() else "cpu")
+
+
+def test_correction_beyond_the_epochs_never_corrects_as_released(monkeypatch):
+    asked = []
+    monkeypatch.setattr(runs, "get", lambda config: asked.append(config) or sys.exit(0))
+    for value in ("-1", "0", "300", "400"):
+        with pytest.raises(SystemExit):
+            main(["train", "--dataset", "cifar10", "--correction", value])
+    assert [config.corrects for config in asked] == [False] * 4
+    assert all(config.uncorrected.correction == -1 for config in asked)
