@@ -24,13 +24,15 @@ endif
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-11s %s\n", $$1, $$2}'
-	@echo "  PROFILE=smoke|quick|full|mini|cifar10|paper applies to plan, reproduce, figures and report (default quick)"
+	@echo "  PROFILE=smoke|quick|full|mini|cifar10|paper applies to data, plan, reproduce, figures and report (default quick)"
 
 setup: $(DEV) ## set up .venv for everything below (each word does so by itself)
 
-data: $(RUNTIME) ## get CIFAR-10 and the released label files (profiles mini, cifar10, paper); goes on after a break
+data: $(RUNTIME) ## get what PROFILE=mini, cifar10 or paper needs; goes on after a break
 	$(PY) -m sln data get cifar10
 	$(PY) -m sln data get sln-labels
+	$(if $(filter cifar10 paper,$(PROFILE)),$(PY) -m sln data get cifar100)
+	$(if $(filter paper,$(PROFILE)),$(PY) -m sln data get resnet50)
 
 plan: $(RUNTIME) ## only say what reproduce would train, and about how long that takes here
 	$(PY) -m sln reproduce --profile $(PROFILE) --dry-run

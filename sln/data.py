@@ -164,11 +164,11 @@ def cifar(config: Config) -> Data:
     The released recipe has no validation images (`held_out` 0). Raises InputError for files that are missing
     or damaged, and for a subset larger than the data set.
     """
-    images, labels, classes = _read_cifar(config.dataset, True, data_folder())
+    images, labels, classes = read_cifar(config.dataset, train=True)
     everything = _photographs(images, labels, config.subset, config)
     kept = len(everything) - round(config.held_out * len(everything))
     require(kept > 0, f"held_out {config.held_out} of {len(everything)} images leaves none to train on")
-    images, labels, _ = _read_cifar(config.dataset, False, data_folder())
+    images, labels, _ = read_cifar(config.dataset, train=False)
     return Data(
         train=everything[:kept],
         validation=everything[kept:],
@@ -181,20 +181,22 @@ def cifar(config: Config) -> Data:
     )
 
 
-@functools.lru_cache(maxsize=3)
-def _read_cifar(dataset: str, train: bool, folder: Path) -> tuple[np.ndarray, np.ndarray, tuple[str, ...]]:
-    return read_cifar(dataset, train)  # in `folder`, which is only part of the cache's key
-
-
 def published_labels(dataset: str) -> np.ndarray:
     """(N,) int64: the true labels of all training images of CIFAR, in the files' order."""
-    return _read_cifar(dataset, True, data_folder())[1]
+    return _published_labels(dataset, data_folder())
+
+
+@functools.cache
+def _published_labels(dataset: str, folder: Path) -> np.ndarray:  # the folder is only part of the key
+    return read_cifar(dataset, train=True)[1]
 
 
 def _photographs(images: np.ndarray, labels: np.ndarray, subset: int, config: Config) -> Split:
     require(subset <= len(labels), f"a subset of {subset} images was asked for, there are {len(labels)}")
-    true = torch.from_numpy(labels[: subset or None])
-    return Split(downsampled(torch.from_numpy(images[: subset or None]), config.downsample), true, true)
+    # copies: a view would keep all images in memory
+    images, labels = (values[:subset].copy() if subset else values for values in (images, labels))
+    true = torch.from_numpy(labels)
+    return Split(downsampled(torch.from_numpy(images), config.downsample), true, true)
 
 
 def downsampled(images: Tensor, side: int) -> Tensor:
@@ -217,7 +219,7 @@ def outside_images(config: Config) -> Tensor:
     """
     if config.dataset == "digits":
         return outside_digits()
-    images, _, _ = _read_cifar("cifar100", True, data_folder())
+    images, _, _ = read_cifar("cifar100", train=True)
     return downsampled(torch.from_numpy(images), config.downsample)
 
 

@@ -6,12 +6,13 @@ import dataclasses
 import datetime
 import functools
 import time
+from collections.abc import Iterable
 
 import pandas as pd
 import torch
 import torch.nn.functional as F
 
-from sln import pool, runs
+from sln import clothing1m, clothing1m_train, pool, runs, sources
 from sln.config import Config
 from sln.data import CIFAR_MEAN, CIFAR_STD, Data, Split, digits
 from sln.devices import device
@@ -51,14 +52,37 @@ def plan(study: Study) -> pd.DataFrame:
     return pd.DataFrame(list(rows.values()))
 
 
-def in_words(table: pd.DataFrame) -> str:
+def require_data(configs: Iterable[Config]) -> None:
+    """Raise InputError unless the data of all runs are there: better now than after days of training."""
+    for dataset, noise_mode, labels in dict.fromkeys((c.dataset, c.noise_mode, c.labels) for c in configs):
+        needed = [dataset] if dataset in ("cifar10", "cifar100") else []
+        if dataset == "cifar10" and noise_mode == "openset":
+            needed.append("cifar100")
+        elif labels == "released" and noise_mode in ("sym", "asym", "dependent"):
+            needed.append("sln-labels")
+        for name in needed:
+            if not sources.present(name):
+                raise sources.missing(name)
+    for model in dict.fromkeys(c.model for c in configs if c.dataset == "clothing1m"):
+        clothing1m.read()
+        clothing1m_train.imagenet_weights(model)
+
+
+def at_once(configs: Iterable[Config]) -> float:
+    """How many runs make progress at once: one a worker, as far as processors allow for their threads."""
+    if device().type != "cpu":
+        return pool.workers()
+    threads_each = max((config.threads for config in configs), default=1)
+    return min(pool.workers(), max(1, pool.processors() / threads_each))
+
+
+def in_words(table: pd.DataFrame, at_once: float) -> str:
     """The plan as text: the table, and the sum."""
-    hours = table["hours"].sum() / pool.workers()
-    total = datetime.timedelta(seconds=round(3600 * hours))
+    total = datetime.timedelta(seconds=round(3600 * table["hours"].sum() / at_once))
     return (
         f"{table.to_string(index=False, float_format='%.2f')}\n"
         f"{table['runs'].sum()} runs, {table['found'].sum()} of them trained already; "
-        f"{table['epochs'].sum()} epochs to train, about {total} with {pool.workers()} at once on "
+        f"{table['epochs'].sum()} epochs to train, about {total} with {at_once:.3g} at once on "
         f"{device()} (from a calibration of a few steps; notebooks and the decoding of JPEGs come on top)"
     )
 

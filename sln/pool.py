@@ -28,10 +28,15 @@ def workers() -> int:
     if asked is None:
         if device().type != "cpu":
             return 1
-        return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+        return processors()
     if not asked.isdecimal() or int(asked) < 1:
         raise InputError(f"SLN_WORKERS is {asked!r}, expected a whole number from 1 up")
     return int(asked)
+
+
+def processors() -> int:
+    """Processors that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def get_all(configs: Iterable[Config], what: str = "training") -> list[Run]:

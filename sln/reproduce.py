@@ -31,7 +31,7 @@ from papermill.engines import NBClientEngine, papermill_engines
 from sln import pool
 from sln.errors import InputError, choose, require
 from sln.files import figures_folder, project_root, write_json
-from sln.plan import in_words, plan
+from sln.plan import at_once, in_words, plan, require_data
 from sln.report import write_report
 from sln.store import versions
 from sln.study import Study
@@ -90,12 +90,14 @@ def reproduce(
     values = {"PROFILE": profile, **(parameters or {})}
     for path in chosen.values():
         check_parameters(path, values)
+    planned = study.planned()
     if dry_run:
-        print(in_words(plan(study)))
+        print(in_words(plan(study), at_once(planned)))
         return 0
+    require_data(planned)
     if study.profile.recipes:  # days of training: first say so, then train, then tell the story
-        print(in_words(plan(study)), file=sys.stderr, flush=True)
-        pool.get_all(study.planned(), profile)
+        print(in_words(plan(study), at_once(planned)), file=sys.stderr, flush=True)
+        pool.get_all(planned, profile)
     build = (build or project_root() / "build") / profile
     outcomes = []
     for name, path in chosen.items():

@@ -231,6 +231,11 @@ class Study:
         scores = self.validation_scores(noise_mode)
         return max(scores, key=lambda sigma: (scores[sigma], -sigma))
 
+    @property
+    def source_of_sigma(self) -> str:
+        """In words: where `choose_sigma` has it from."""
+        return "the paper's" if self.profile.sigmas else "chosen on noisy validation labels"
+
     def corrected(self, noise_mode: str = "sym", **knobs: Any) -> list[Run]:
         """SLN-MO-LC: the chosen sigma's runs, forked at the correction epoch."""
         knobs = {"correction_losses": self.profile.correction_losses} | knobs

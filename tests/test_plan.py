@@ -83,7 +83,7 @@ def test_the_plan_counts_what_is_there_and_what_a_fork_saves(monkeypatch):
     assert row["hours"] == pytest.approx(3 * 0.01)
     corrected = table.loc["digits-asym0.4-sln0.5-lc1"]
     assert corrected["epochs"] == 2 * 2  # two seeds; one of three epochs comes from the fork
-    text = plan.in_words(table.reset_index())
+    text = plan.in_words(table.reset_index(), 1)
     assert f"{table['epochs'].sum()} epochs to train" in text
 
 
@@ -107,6 +107,7 @@ def test_an_epochs_time_is_estimated_and_grows_with_the_data(config):
 def test_the_papers_profile_says_its_plan_then_trains_then_runs_the_notebooks(monkeypatch, capsys, tmp_path):
     happened = []
     monkeypatch.setattr(plan, "seconds_an_epoch", lambda config: 1.0)
+    monkeypatch.setattr("sln.reproduce.require_data", lambda configs: happened.append("data"))
     monkeypatch.setattr(pool, "get_all", lambda configs, what: happened.append((len(configs), what)))
     monkeypatch.setattr("sln.reproduce.run_notebook", lambda *_: happened.append("notebook") or stop())
 
@@ -115,8 +116,40 @@ def test_the_papers_profile_says_its_plan_then_trains_then_runs_the_notebooks(mo
 
     with pytest.raises(KeyboardInterrupt):
         reproduce("cifar10", build=tmp_path)
-    assert happened == [(65, "cifar10"), "notebook"]
+    assert happened == ["data", (65, "cifar10"), "notebook"]
     assert "65 runs, 0 of them trained already" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("profile", "there", "lacks"),
+    [
+        ("mini", (), "data get cifar10"),
+        ("mini", ("cifar10",), "data get sln-labels"),
+        ("cifar10", ("cifar10", "sln-labels"), "data get cifar100"),
+        ("paper", ("cifar10", "sln-labels", "cifar100"), "Clothing1M is incomplete"),
+    ],
+)
+def test_missing_data_is_found_before_anything_trains(profile, there, lacks, monkeypatch, tmp_path, refused):
+    monkeypatch.setenv("SLN_DATA", str(tmp_path / "data"))
+    monkeypatch.setattr(plan.sources, "present", lambda name: name in there)
+    monkeypatch.setattr(pool, "get_all", lambda *_: pytest.fail("trained"))
+    monkeypatch.setattr("sln.reproduce.run_notebook", lambda *_: pytest.fail("ran a notebook"))
+    monkeypatch.setattr(plan, "seconds_an_epoch", lambda config: 1.0)
+    with refused(lacks):
+        reproduce(profile, build=tmp_path)
+
+
+def test_quick_needs_no_data():
+    plan.require_data(Study("quick").planned())
+
+
+def test_runs_at_once_share_the_processors(monkeypatch):
+    monkeypatch.setenv("SLN_DEVICE", "cpu")
+    monkeypatch.setattr(pool, "processors", lambda: 4)
+    monkeypatch.setenv("SLN_WORKERS", "3")
+    assert plan.at_once([Config()]) == 3
+    assert plan.at_once([Config(dataset="cifar10", threads=2)]) == 2
+    assert plan.at_once([Config(dataset="cifar10", threads=16)]) == 1
 
 
 def test_the_calibration_leaves_the_runs_own_random_numbers_alone(monkeypatch):
