@@ -235,6 +235,8 @@ def train_command(options: argparse.Namespace) -> None:
         config = chosen.config(**knobs)
     else:
         config = Config.from_dict(knobs)
+        if config.dataset == "cifar10" and config.noise_mode == "openset" and "noise_seed" not in knobs:
+            config = config.replace(noise_seed=config.seed)  # the released script draws it anew for every run
     apply_released_options(options, config)
     run = runs.get(config)
     if not distributed.is_main():
@@ -284,7 +286,9 @@ def evaluate_command(options: argparse.Namespace) -> None:
 
 def noise_command(options: argparse.Namespace) -> None:
     """`noise`: write or check a label file; prints the realised rate and transition matrix."""
-    config = Config.from_dict({"labels": "generated"} | knobs_of(options))
+    knobs = knobs_of(options)
+    require(knobs.get("dataset") != "clothing1m", "clothing1m comes with wrong labels of its own")
+    config = Config.from_dict({"labels": "generated"} | knobs)
     clean = load_clean(config)
     true, C = clean.train.true.numpy(), clean.num_classes
     if options.check:
@@ -313,8 +317,8 @@ def draw_labels(
         return noise.from_matrix(true, T, seed=seed, rng=rng, exact=exact)
     require(not options.own_class or config.noise_mode == "sym", "--own-class belongs to --noise-mode sym")
     require(
-        exact or config.noise_mode != "dependent",
-        "--bernoulli does not go with --noise-mode dependent, whose count is exact by construction",
+        exact or config.noise_mode in ("sym", "asym", "openset"),
+        f"--bernoulli does not go with --noise-mode {config.noise_mode}, whose count is fixed",
     )
     return draw_corruption(config, exact=exact, own_class=options.own_class)
 

@@ -118,8 +118,9 @@ class Config:
     """Everything that decides the numbers of one run.
 
     The names are those of the released scripts where these have one, and so are the defaults for CIFAR and
-    Clothing1M (DEFAULTS). Raises InputError for values outside the stated range, and for combinations
-    that would be ignored or cannot work.
+    Clothing1M (DEFAULTS), but for `correction_losses`, whose default is the clean rule. Where nothing is
+    corrected, the knobs of the correction are at their defaults, whatever was said. Raises InputError for
+    values outside the stated range, and for combinations that would be ignored or cannot work.
     """
 
     dataset: str = knob("digits", f"data set: {', '.join(DATASETS)}")
@@ -240,14 +241,26 @@ class Config:
         ):
             require(0 <= value < 1, f"{name} is {value}, allowed is [0, 1), with 1 left out")
         self._check_combination()
+        if not self.corrects:  # several spellings, one run
+            for name, value in (("correction", -1), ("correction_losses", "given")):
+                object.__setattr__(self, name, value)
+            object.__setattr__(self, "soft_correction", self.default("soft_correction"))
 
     def _check_combination(self) -> None:
         """Refuse what would be ignored or could not work."""
         cifar, clothing = self.dataset in ("cifar10", "cifar100"), self.dataset == "clothing1m"
         for name, of in (("subset", cifar), ("test_subset", cifar), ("held_out", cifar)):
             require(of or not getattr(self, name), f"{name} belongs to CIFAR, the data set is {self.dataset}")
-        for name in ("sync_batchnorm", "skip_bad_images"):
-            require(clothing or not getattr(self, name), f"{name} belongs to dataset clothing1m")
+        for name in ("sync_batchnorm", "skip_bad_images", "num_per_class", "pretrained"):
+            usual = getattr(self, name) == self.default(name)
+            require(clothing or usual, f"{name} belongs to dataset clothing1m")
+        own_file = self.labels.endswith(".csv")
+        require(
+            not own_file or self.noise_mode in DRAWN_NOISE[1:],
+            f"labels from {self.labels} do not go with noise_mode {self.noise_mode}, "
+            f"only with {', '.join(DRAWN_NOISE[1:])}",
+        )
+        require(not clothing or self.labels == "released", "clothing1m has its own labels only")
         require(cifar or self.downsample == 1, f"downsample belongs to CIFAR, the data set is {self.dataset}")
         require(
             self.downsample in (1, 2, 4),
@@ -279,11 +292,7 @@ class Config:
     @property
     def uncorrected(self) -> Config:
         """The run that this one forks from: the same without correction, equal up to the correction epoch."""
-        return self.replace(
-            correction=-1,
-            correction_losses="given",
-            soft_correction=DEFAULTS[self.dataset]["soft_correction"],
-        )
+        return self.replace(correction=-1)
 
     @property
     def stochastic_noise(self) -> str:

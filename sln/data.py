@@ -293,7 +293,9 @@ def draw(
                 )
             return noise.instance_dependent(true, scores, rate, seed=seed)
         case "openset":
-            outside = len(outside_images(config))
+            outside = (
+                len(outside_digits()) if config.dataset == "digits" else len(published_labels("cifar100"))
+            )
             return noise.open_set(true, num_classes, outside, rate, seed=seed, rng=rng, exact=exact)
         case _:
             return noise.none(true, num_classes)

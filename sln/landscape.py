@@ -130,6 +130,11 @@ def _grid(radius: float, points: int) -> Iterator[tuple[float, float]]:
     return ((a, b) for b in steps for a in steps)
 
 
+def centre(run: Run, reader: str) -> dict[str, float]:
+    """`losses_at` the minimum itself, over all images."""
+    return losses_at(run.network(reader).to(device()), run.data.to(device()), [])
+
+
 def rises(
     readings: Mapping[str, Reading], *, radius: float, directions: int, images: int = 0
 ) -> pd.DataFrame:

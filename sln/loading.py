@@ -20,26 +20,33 @@ from sln.noise import Corruption
 from sln.progress import Progress
 from sln.train import averaged_softmax
 
+# What the authors' label files hold.
+RELEASED_NOISE, RELEASED_RATE = ("sym", "asym", "dependent"), 0.4
 # Epochs over which the scores of instance-dependent noise are averaged.
 AVERAGED_EPOCHS = 20
 
 
 def load_data(config: Config) -> Data:
     """The data of `config`, inherent noise included, images on the CPU; kept in memory for the next run."""
-    return _load(data_knobs(config), str(runs_folder()), str(data_folder()))
+    # files may change while this process lives: where they are and what they are is part of the cache's key
+    path = Path(config.labels)
+    stamp = (path.stat().st_mtime_ns, path.stat().st_size) if path.is_file() else None
+    load = _load if config.dataset == "digits" else _load_photographs
+    return load(data_knobs(config), runs_folder(), data_folder(), stamp)
 
 
 def load_clean(config: Config) -> Data:
     """The data of `config` with true labels, images on the CPU; kept in memory."""
-    return load_data(config.replace(noise_mode="none"))
+    return load_data(config.replace(noise_mode="none", labels=config.default("labels")))
 
 
 def data_knobs(config: Config) -> Config:
     """`config` with only those knobs kept that decide its data: runs that differ elsewhere share the data."""
-    kept = ("dataset", "noise_mode", "noise_rate", "noise_seed", "labels")
-    kept += ("subset", "test_subset", "held_out", "downsample")
+    kept = ("dataset", "noise_mode", "subset", "test_subset", "held_out", "downsample")
+    if config.noise_mode != "none":
+        kept += ("noise_rate", "noise_seed", "labels")
     knobs = {name: getattr(config, name) for name in kept}
-    if config.noise_mode == "dependent" and config.labels == "generated":
+    if config.noise_mode == "dependent" and config.labels != "released":
         knobs |= {name: getattr(config, name) for name in ("model", "threads")}  # of the network that scores
     return Config(**knobs)
 
@@ -67,7 +74,7 @@ def labels_on_file(config: Config) -> Corruption | None:
     """
     mode, own_file = config.noise_mode, config.labels.endswith(".csv")
     human = mode in HUMAN_NOISE.get(config.dataset, ())
-    if mode in ("none", "openset") or (config.labels == "generated" and not human):
+    if not (human or own_file or (config.labels == "released" and mode in RELEASED_NOISE)):
         return None
     digits = config.dataset == "digits"
     true = data.digits().train.true.numpy() if digits else data.published_labels(config.dataset)
@@ -78,20 +85,37 @@ def labels_on_file(config: Config) -> Corruption | None:
     return label_files.released(config.dataset, mode, config.noise_rate, true)
 
 
+def labels_are_pinned(config: Config) -> bool:
+    """Whether `config` alone fixes the labels: they are drawn from its seed, or a file of known checksum.
+
+    Not so for a file of the user's, and for labels that depend on a network that some machine trained.
+    """
+    if config.labels.endswith(".csv"):
+        return False
+    if config.noise_mode == "dependent" and config.labels == "generated":
+        return False
+    own = config.labels == "released" and config.noise_mode in RELEASED_NOISE
+    return not own or config.dataset == "clothing1m" or config.noise_rate == RELEASED_RATE
+
+
 @functools.lru_cache(maxsize=32)
-def _load(config: Config, runs: str, folder: str) -> Data:  # the folders are only part of the cache's key
+def _load(config: Config, runs: Path, folder: Path, stamp: object) -> Data:
     if config.noise_mode == "none":
         return data.clean(config)
     clean, filed = load_clean(config), labels_on_file(config)
-    scores = None
-    if filed is None and config.noise_mode == "dependent":
+    scores, wanted = None, len(clean.train) + len(clean.validation)
+    if config.noise_mode == "dependent" and (filed is None or len(filed.given) < wanted):
         scores = _scores(clean, config)
     return data.corrupt(clean, config, scores, filed)
 
 
+# photographs are large: a few kinds of noise at once
+_load_photographs = functools.lru_cache(maxsize=4)(_load.__wrapped__)
+
+
 def _scores(clean: Data, config: Config) -> np.ndarray:
     """Averaged softmax outputs for instance-dependent noise, computed once and kept beside the runs."""
-    base = data_knobs(config)
+    base = data_knobs(config.replace(labels="generated"))
     name = f"averaged-softmax-{base.dataset}-seed{base.noise_seed}-{base.replace(noise_rate=0.4).digest()}"
     path = runs_folder() / f"{name}.npy"
     with lock(name):

@@ -52,8 +52,13 @@ def plan(study: Study) -> pd.DataFrame:
     return pd.DataFrame(list(rows.values()))
 
 
-def require_data(configs: Iterable[Config]) -> None:
-    """Raise InputError unless the data of all runs are there: better now than after days of training."""
+def require_data(study: Study) -> None:
+    """Raise InputError unless the data are there that the study's notebooks read and its missing runs need.
+
+    Better now than after days of training.
+    """
+    planned = study.planned()
+    configs = [c for c in planned if c.dataset == study.dataset or runs.find(c) is None]
     for dataset, noise_mode, labels in dict.fromkeys((c.dataset, c.noise_mode, c.labels) for c in configs):
         needed = [dataset] if dataset in ("cifar10", "cifar100") else []
         if dataset == "cifar10" and noise_mode == "openset":

@@ -450,7 +450,7 @@ def beside_published(table: pd.DataFrame) -> Figure:
     return figure
 
 
-def steps(table: pd.DataFrame, dataset: str) -> Figure:
+def steps(table: pd.DataFrame, profile: str) -> Figure:
     """Each step of the paper's order: our gain with two standard errors, the paper's as a diamond.
 
     One panel a kind of noise (`results.steps_of_the_order`).
@@ -467,7 +467,7 @@ def steps(table: pd.DataFrame, dataset: str) -> Figure:
             fmt="o",
             color="#0072B2",
             capsize=3,
-            label=f"ours ({dataset})",
+            label=f"ours ({profile})",
         )
         ax.plot(part["paper"], part["step"], "D", color="#D55E00", mfc="none", ms=7, label="paper (CIFAR-10)")
         ax.set(xlabel="gain in test accuracy (points)", title=NOISE_NAMES[noise])

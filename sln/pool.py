@@ -59,7 +59,7 @@ def _train(configs: list[Config], progress: Progress) -> None:
     """Train runs that do not depend on each other."""
     if min(workers(), len(configs)) <= 1:
         for config in configs:
-            _train_one(config, None)
+            _train_one(config, None, quiet=config.dataset == "digits")  # seconds; others take hours
             progress.advance(last=config.run_id)
         return
     pool, folder = _shared_pool(), str(runs.runs_folder())
@@ -77,10 +77,10 @@ def _train(configs: list[Config], progress: Progress) -> None:
         raise
 
 
-def _train_one(config: Config, folder: str | None) -> None:
+def _train_one(config: Config, folder: str | None, quiet: bool = True) -> None:
     if folder is not None:  # a worker outlives changes of its parent's environment
         os.environ["SLN_RUNS"] = folder
-    runs.get(config, quiet=True)
+    runs.get(config, quiet=quiet)
 
 
 def _shared_pool() -> ProcessPoolExecutor:

@@ -14,7 +14,7 @@ from sln.runs import Run
 
 def targets_at(run: Run, epoch: int) -> Tensor:
     """(N, C): the corrected targets w y + (1 - w) y_hat of one epoch."""
-    correction = run.corrections()[epoch]
+    correction = run.correction(epoch)
     given = F.one_hot(run.data.train.given, run.data.num_classes).float()
     return corrected_targets(given, correction.predictions, correction.w)
 
@@ -38,7 +38,7 @@ def by_epoch(run: Run) -> pd.DataFrame:
     def share(of: Tensor) -> float:
         return of.double().mean().item()
 
-    for epoch in run.corrections():
+    for epoch in run.corrected_epochs:
         targets = targets_at(run, epoch)
         label = targets.argmax(dim=1)
         moved = label != split.given
@@ -73,10 +73,10 @@ def weights(runs: Sequence[Run]) -> pd.DataFrame:
     """
     parts = []
     for run in runs:
-        last = max(run.corrections())
+        last = run.corrected_epochs[-1]
         split = run.data.train
         on_given = targets_at(run, last).gather(1, split.given[:, None])[:, 0]
-        columns = {"w": run.corrections()[last].w, "on_given": on_given, "wrong": split.wrong}
+        columns = {"w": run.correction(last).w, "on_given": on_given, "wrong": split.wrong}
         parts.append(
             pd.DataFrame({name: value.numpy() for name, value in columns.items()}).assign(
                 seed=run.config.seed

@@ -94,7 +94,7 @@ def reproduce(
     if dry_run:
         print(in_words(plan(study), at_once(planned)))
         return 0
-    require_data(planned)
+    require_data(study)
     if study.profile.recipes:  # days of training: first say so, then train, then tell the story
         print(in_words(plan(study), at_once(planned)), file=sys.stderr, flush=True)
         pool.get_all(planned, profile)

@@ -61,16 +61,16 @@ def of_the_recipes() -> pd.DataFrame:
     Columns: recipe, command, dataset, noise, method, paper, paper_std (NaN where the paper's number is not in
     `published`), ours, ours_std, seeds (0 where there are no runs yet), difference = ours - paper.
     """
-    trained: dict[str, list[runs.Run]] = {name: [] for name in RECIPES}
+    trained: dict[str, dict[int, runs.Run]] = {name: {} for name in RECIPES}  # one run a seed
     for run in runs.finished():
         recipe = recipe_of(run.config)
         if recipe is not None:
-            trained[recipe.name].append(run)
+            trained[recipe.name].setdefault(run.config.seed, run)
     rows = []
     for recipe in RECIPES.values():
         paper = of_the_paper(recipe.dataset)
         for reader, method in recipe.reads.items():
-            finals = [100 * run.final(reader)["test_accuracy"] for run in trained[recipe.name]]
+            finals = [100 * run.final(reader)["test_accuracy"] for run in trained[recipe.name].values()]
             row = {"recipe": recipe.name, "command": recipe.command, "dataset": recipe.dataset}
             row |= {"noise": recipe.noise, "method": method, "paper": np.nan, "paper_std": np.nan}
             if (recipe.noise, method) in paper.index:

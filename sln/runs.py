@@ -39,7 +39,7 @@ from sln.data import Data
 from sln.devices import device
 from sln.errors import InputError, require
 from sln.files import lock, read_json, runs_folder, write_json, write_text
-from sln.loading import load_data, threads
+from sln.loading import labels_are_pinned, load_data, threads
 from sln.progress import Progress
 from sln.train import Correction, State, predict, train
 
@@ -97,16 +97,22 @@ class Run:
         )
         return network.eval()
 
+    @property
+    def corrected_epochs(self) -> list[int]:
+        """The epochs that began with a label correction."""
+        return sorted(int(path.stem) for path in (self.folder / "corrections").glob("*.npz"))
+
+    def correction(self, epoch: int) -> Correction:
+        """A corrected epoch's weights w and predictions (N, C)."""
+        with np.load(self.folder / "corrections" / f"{epoch:03d}.npz", allow_pickle=False) as arrays:
+            predictions = torch.from_numpy(arrays["predictions"])
+            if predictions.ndim == 1:
+                predictions = F.one_hot(predictions.long(), self.config.num_classes).float()
+            return Correction(torch.from_numpy(arrays["w"]), predictions)
+
     def corrections(self) -> dict[int, Correction]:
-        """Each corrected epoch's weights w and predictions (N, C)."""
-        found = {}
-        for path in sorted((self.folder / "corrections").glob("*.npz")):
-            with np.load(path, allow_pickle=False) as arrays:
-                predictions = torch.from_numpy(arrays["predictions"])
-                if predictions.ndim == 1:
-                    predictions = F.one_hot(predictions.long(), self.config.num_classes).float()
-                found[int(path.stem)] = Correction(torch.from_numpy(arrays["w"]), predictions)
-        return found
+        """All of them by epoch."""
+        return {epoch: self.correction(epoch) for epoch in self.corrected_epochs}
 
 
 # --- finding and training -----------------------------------------------------------------------------------
@@ -127,7 +133,7 @@ def find(config: Config) -> Run | None:
             raise store.damaged(path, name, "it is missing")
         if store.sha256(file) != known:
             raise store.damaged(path, name, "its checksum differs")
-    if config.labels.endswith(".csv"):  # a file of the user's, which may have changed since
+    if not labels_are_pinned(config):
         _check_labels(path, load_data(config), config)
     return Run(config, path)
 
@@ -164,8 +170,7 @@ def _train(config: Config, quiet: bool, checkpoint_seconds: float) -> None:
     with threads(config.threads):
         data = load_data(config).to(device())
         state = State(config, data)
-        rows = _resume(path, config, state)
-        _check_labels(path, data, config)
+        rows = _resume(path, config, state, data)
         saved = time.monotonic()
         with Progress(config.epochs, path.name, "epochs", done=state.epoch, quiet=quiet) as progress:
             for epoch in train(state, data, config):
@@ -185,7 +190,8 @@ def _train(config: Config, quiet: bool, checkpoint_seconds: float) -> None:
 
 def _check_labels(path: Path, data: Data, config: Config) -> None:
     """Note the given labels of a new run; refuse to go on with others."""
-    labels = {"sha256_given": hashlib.sha256(data.train.given.numpy().astype("<i8").tobytes()).hexdigest()}
+    given = torch.cat([data.train.given, data.validation.given]).numpy().astype("<i8")
+    labels = {"sha256_given": hashlib.sha256(given.tobytes()).hexdigest()}
     if not (path / "labels.json").exists():
         write_json(path / "labels.json", labels)
     require(
@@ -195,7 +201,7 @@ def _check_labels(path: Path, data: Data, config: Config) -> None:
     )
 
 
-def _resume(path: Path, config: Config, state: State) -> list[dict]:
+def _resume(path: Path, config: Config, state: State, data: Data) -> list[dict]:
     """Restore `state` from the run's checkpoint or from the fork; returns the history rows up to there."""
     if (path / "config.json").exists():
         store.check_config(path, config)
@@ -209,6 +215,8 @@ def _resume(path: Path, config: Config, state: State) -> list[dict]:
         checkpoint = store.state_file(source, config.correction)
         if checkpoint.exists():
             store.check_config(source, config.uncorrected)
+            _check_labels(source, data, config.uncorrected)
+    _check_labels(path, data, config)
     if not checkpoint.exists():
         return []
     try:
@@ -247,7 +255,7 @@ def example_records(state: State, data: Data) -> pd.DataFrame:
         label), loss (cross-entropy against the given label)
     target, target_on_given : class of the largest target entry, target entry of the given label
     """
-    split = data.train
+    split, targets = data.train, state.targets.cpu()
     columns = {"index": np.arange(len(split)), "given": split.given, "true": split.true}
     for reader in ("network", "momentum"):
         logits = predict(state.readers[reader], split, data)
@@ -256,8 +264,8 @@ def example_records(state: State, data: Data) -> pd.DataFrame:
         columns |= {f"{reader}_prediction": prediction, f"{reader}_confidence": confidence}
         columns |= {f"{reader}_p_given": (-loss).exp(), f"{reader}_loss": loss}
     columns |= {
-        "target": state.targets.argmax(dim=1),
-        "target_on_given": state.targets.gather(1, split.given[:, None])[:, 0],
+        "target": targets.argmax(dim=1),
+        "target_on_given": targets.gather(1, split.given[:, None])[:, 0],
     }
     return pd.DataFrame({name: np.asarray(values) for name, values in columns.items()})
 

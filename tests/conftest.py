@@ -23,6 +23,7 @@ def own_folders(tmp_path, monkeypatch):
     monkeypatch.setenv("SLN_HEADLESS", "1")
     torch.set_num_threads(1)
     loading._load.cache_clear()
+    loading._load_photographs.cache_clear()
 
 
 @pytest.fixture

@@ -198,6 +198,14 @@ def test_open_set_noise_without_cifar_100_says_how_to_get_it(ten, refused):
         loading.load_data(Config(dataset="cifar10", noise_mode="openset"))
 
 
+def test_true_labels_are_loaded_once_whatever_noise_is_put_on_them(ten):
+    config = Config(dataset="cifar10", noise_mode="sym", labels="generated")
+    for seed in (0, 1):
+        loading.load_data(config.replace(noise_seed=seed, noise_rate=0.1 * seed))
+    assert loading._load_photographs.cache_info().currsize == 3
+    assert loading.load_clean(config) is loading.load_clean(config.replace(noise_mode="asym", noise_seed=3))
+
+
 def test_runs_that_differ_elsewhere_share_their_data(ten):
     a = loading.load_data(Config(dataset="cifar10", noise_mode="none", sigma=0.0))
     assert loading.load_data(Config(dataset="cifar10", noise_mode="none", seed=3, epochs=7)) is a
@@ -211,13 +219,51 @@ def test_a_run_on_ones_own_labels_is_not_found_once_they_have_changed(ten, tmp_p
         epochs=1, threads=1, subset=20,
     )  # fmt: skip
     run = runs.get(config, quiet=True)
-    loading._load.cache_clear()
     assert runs.find(config) == run
     pd.DataFrame({"label": true, "label_noisy": [(y + 1) % 10 for y in true]}).to_csv(path, index=False)
-    loading._load.cache_clear()
     for ask in (runs.find, runs.get):
         with refused("was trained on other labels", str(path), "runs remove"):
             ask(config)
+
+
+def test_a_corrected_run_does_not_fork_from_a_run_on_other_labels(ten, tmp_path, refused):
+    path, true = tmp_path / "mine.csv", ten.labels[True]
+    pd.DataFrame({"label": true, "label_noisy": true}).to_csv(path, index=False)
+    plain = Config(
+        dataset="cifar10", noise_mode="sym", labels=str(path), model="wrn-10-1", downsample=4,
+        epochs=2, fork_epoch=1, correction=-1, threads=1, subset=20, held_out=0.5,
+    )  # fmt: skip
+    runs.get(plain, quiet=True)
+    # only held-out labels differ
+    changed = [*true[:10], *((y + 1) % 10 for y in true[10:])]
+    pd.DataFrame({"label": true, "label_noisy": changed}).to_csv(path, index=False)
+    with refused("was trained on other labels", plain.run_id):
+        runs.get(plain.replace(correction=1), quiet=True)
+
+
+def test_labels_are_pinned_by_a_seed_or_a_checksum_and_not_by_a_file_or_a_network():
+    def pinned(**knobs):
+        return loading.labels_are_pinned(Config(**knobs))
+
+    assert pinned()
+    assert pinned(noise_mode="openset")
+    assert pinned(dataset="cifar10")
+    assert pinned(dataset="cifar10", noise_mode="human-worst")
+    assert pinned(dataset="clothing1m")
+    assert not pinned(noise_mode="dependent")
+    assert not pinned(labels="mine.csv")
+    assert not pinned(dataset="cifar10", noise_rate=0.2)  # a file of the user's among the released ones
+
+
+@pytest.mark.parametrize("mode", ["openset", "dependent"])
+def test_labels_that_the_noise_command_wrote_can_be_trained_on(mode, tmp_path):
+    written = loading.draw_corruption(Config(noise_mode=mode, noise_seed=5))
+    written.save(tmp_path / "mine.csv")
+    drawn = loading.load_data(Config(noise_mode=mode, noise_seed=5))
+    filed = loading.load_data(Config(noise_mode=mode, noise_seed=5, labels=str(tmp_path / "mine.csv")))
+    for part in ("train", "validation"):
+        for ours, theirs in zip(getattr(filed, part).tensors, getattr(drawn, part).tensors, strict=True):
+            assert torch.equal(ours, theirs)
 
 
 # --- a run on them ------------------------------------------------------------------------------------------

@@ -169,7 +169,9 @@ def test_every_knob_is_covered_by_these_tests():
     ],
 )
 def test_the_run_id_changes_with_every_knob_that_can_change_a_number(dataset, name, value):
-    usual, changed = Config(dataset=dataset), Config(**{"dataset": dataset, name: value})
+    # what belongs to label correction counts only where there is any
+    usual = Config(dataset=dataset, correction=-1 if name == "correction" else 1, epochs=60)
+    changed = usual.replace(**{name: value})
     assert usual.run_id.rsplit("-", 1)[1] != changed.run_id.rsplit("-", 1)[1]
 
 
@@ -214,6 +216,11 @@ def test_the_defaults_are_those_of_the_released_scripts():
         ({"dataset": "cifar10", "model": "resnet50"}, ("resnet50", "cifar10")),
         ({"dataset": "clothing1m", "model": "cnn"}, ("cnn", "clothing1m")),
         ({"augment": True}, ("digits", "augmentation")),
+        ({"num_per_class": 5}, ("num_per_class", "clothing1m")),
+        ({"pretrained": False}, ("pretrained", "clothing1m")),
+        ({"labels": "a.csv", "noise_mode": "none"}, ("a.csv", "noise_mode none")),
+        ({"dataset": "cifar10", "labels": "a.csv", "noise_mode": "human-worst"}, ("a.csv", "human-worst")),
+        ({"dataset": "clothing1m", "labels": "generated"}, ("clothing1m", "its own labels")),
         ({"labels": "released"}, ("no released labels of the digits",)),
         ({"labels": "relesed"}, ("unknown labels", "did you mean 'released'?")),
         ({"sync_batchnorm": True}, ("sync_batchnorm", "clothing1m")),
@@ -281,6 +288,15 @@ def test_a_config_cannot_be_changed_in_place():
 )
 def test_correction_happens_strictly_between_the_first_and_last_epoch(correction, corrects):
     assert Config(epochs=10, correction=correction).corrects is corrects
+
+
+@pytest.mark.parametrize("correction", [-1, 0, 300, 1000])
+def test_all_spellings_of_never_are_one_run(correction):
+    said = Config(
+        dataset="cifar10", correction=correction, correction_losses="as-released", soft_correction=True
+    )
+    assert said == Config(dataset="cifar10", correction=-1)
+    assert said.run_id == Config(dataset="cifar10", correction=-1).run_id
 
 
 def test_the_uncorrected_run_is_the_one_that_never_asked_for_correction():

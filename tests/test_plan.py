@@ -107,7 +107,7 @@ def test_an_epochs_time_is_estimated_and_grows_with_the_data(config):
 def test_the_papers_profile_says_its_plan_then_trains_then_runs_the_notebooks(monkeypatch, capsys, tmp_path):
     happened = []
     monkeypatch.setattr(plan, "seconds_an_epoch", lambda config: 1.0)
-    monkeypatch.setattr("sln.reproduce.require_data", lambda configs: happened.append("data"))
+    monkeypatch.setattr("sln.reproduce.require_data", lambda study: happened.append("data"))
     monkeypatch.setattr(pool, "get_all", lambda configs, what: happened.append((len(configs), what)))
     monkeypatch.setattr("sln.reproduce.run_notebook", lambda *_: happened.append("notebook") or stop())
 
@@ -140,7 +140,7 @@ def test_missing_data_is_found_before_anything_trains(profile, there, lacks, mon
 
 
 def test_quick_needs_no_data():
-    plan.require_data(Study("quick").planned())
+    plan.require_data(Study("quick"))
 
 
 def test_runs_at_once_share_the_processors(monkeypatch):

@@ -43,6 +43,10 @@ def test_a_released_command_typed_here_is_its_recipe(known, monkeypatch):
         main(["train", *([] if "--dataset" in flags else ["--dataset", dataset]), *flags])
     with pytest.raises(SystemExit):
         main(["train", "--recipe", known.name])
+    # typed with a seed, open-set noise is drawn anew, as in the recipe and the released script
+    with pytest.raises(SystemExit):
+        main(["train", *([] if "--dataset" in flags else ["--dataset", dataset]), *flags, "--seed", "3"])
+    assert asked.pop().noise_seed == known.config(3).noise_seed
     typed, named = asked
     # typed, the losses of the correction are the clean default's; the recipe's are the authors'
     assert typed.replace(correction_losses=named.correction_losses) == named
@@ -182,6 +186,7 @@ def test_our_runs_stand_beside_the_papers_with_their_difference(monkeypatch, cap
     trained = [
         finished(known, 0, {"network": 0.79, "momentum": 0.84}),
         finished(known, 4, {"network": 0.83, "momentum": 0.86}),
+        finished(known, 4, {"network": 0.99, "momentum": 0.99}),  # the same seed with other threads, say
         runs.Run(Config(), runs.runs_folder()),  # of no recipe
     ]
     monkeypatch.setattr(runs, "finished", lambda: iter(trained))
