@@ -180,6 +180,18 @@ def test_the_readmes_results_are_those_that_make_reproduce_wrote():
     assert f"(CE-MO, {average})" in readme.replace("\n", " ")
 
 
+def test_the_readmes_photographs_are_those_that_make_reproduce_wrote():
+    table = pd.read_csv(ROOT / "figures" / "mini" / "05_results.csv").set_index(["noise", "method"])
+    readme = (ROOT / "README.md").read_text()
+    for noise in ("sym", "asym", "dependent"):
+        methods = ("CE", "SLN", "SLN-MO", "SLN-MO-LC")
+        cells = [f"{table['mean'][noise, m]:.1f} ± {table['std'][noise, m]:.1f}" for m in methods]
+        assert f"| {NOISE_NAMES[noise]} | {' | '.join(cells)} |" in readme
+    over_sigma = pd.read_csv(ROOT / "figures" / "mini" / "02_accuracy_over_sigma.csv")
+    memorised = over_sigma[over_sigma["reader"] == "network"].set_index("sigma")["wrong_memorised_mean"]
+    assert f"fall from {memorised[0.0]:.0%} to {memorised[0.5]:.0%} (symmetric)" in readme
+
+
 def test_the_readme_maps_every_released_command_to_its_recipe():
     rows = re.findall(
         r"^\| `(noise_\w+_train\.py [^`]+)` \| `([^`]+)` \|$", (ROOT / "README.md").read_text(), re.M
