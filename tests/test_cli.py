@@ -106,7 +106,10 @@ OTHER = {
     "test_subset": (7, "cifar10"),
     "held_out": (0.25, "cifar10"),
     "downsample": (2, "cifar10"),
+    "correction": (50, "digits"),
 }
+# these are at their defaults where nothing is corrected
+NEEDS_CORRECTION = ("correction_losses", "soft_correction")
 
 
 @pytest.mark.parametrize("knob", dataclasses.fields(Config), ids=lambda knob: knob.name)
@@ -124,6 +127,8 @@ def test_every_knob_is_an_option_in_both_spellings_and_reaches_the_config(knob, 
         words = [f"--{name}", *map(str, value if isinstance(value, tuple) else (value,))]
         if isinstance(value, bool):
             words = [f"--{name}" if value else f"--no-{name}"]
+        if knob.name in NEEDS_CORRECTION:
+            words += ["--correction", "50"]
         with pytest.raises(SystemExit):
             main(["train", "--dataset", dataset, *words])
     assert {getattr(config, knob.name) for config in asked} == {value}

@@ -183,7 +183,8 @@ def test_after_any_breaks_the_bytes_are_the_servers_and_only_the_rest_is_asked_f
 
 
 DOWNLOADER = """
-import sys, types
+import signal, sys, types
+signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored where the tests run in the background
 package = types.ModuleType("sln")  # without all that the package's own __init__ imports
 package.__path__ = [sys.argv[1]]
 sys.modules["sln"] = package
