@@ -369,7 +369,8 @@ def remove_command(options: argparse.Namespace) -> None:
 
 def last_epoch(run: runs.Run) -> pd.DataFrame:
     """The reported epoch's history, a column a reader."""
-    table = pd.DataFrame({reader: run.final(reader) for reader in run.history["reader"].unique()})
+    rows = {reader: run.final(reader) for reader in run.history["reader"].unique()}
+    table = pd.DataFrame({reader: {"epoch": row.name} | row.to_dict() for reader, row in rows.items()})
     return table.drop(index=["reader", "seconds"]).astype(float)
 
 
