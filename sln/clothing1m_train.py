@@ -492,19 +492,7 @@ def _resume(path: Path, config: Config, state: State) -> list[dict]:
     source = _source(path, config)
     if source is None:
         return []
-    folder, file = source
-    try:
-        state.restore(store.read_tensors(file))
-    except (KeyError, RuntimeError) as error:  # a tensor that is missing, or of another shape
-        why = " ".join(str(error).split())
-        raise store.damaged(folder, file.name, f"it is of another network: {why}") from None
-    history = store.read_history(folder)
-    rows = history[history["epoch"] <= state.epoch].to_dict("records")
-    if len(rows) != state.epoch * len(state.readers):
-        raise store.damaged(
-            folder, "history.csv", f"it does not reach epoch {state.epoch}, where the state was saved"
-        )
-    return rows
+    return store.resume(state, *source)
 
 
 def _save(path: Path, config: Config, state: State, rows: list[dict], epoch: Epoch) -> None:

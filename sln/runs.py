@@ -219,19 +219,7 @@ def _resume(path: Path, config: Config, state: State, data: Data) -> list[dict]:
     _check_labels(path, data, config)
     if not checkpoint.exists():
         return []
-    try:
-        state.restore(store.read_tensors(checkpoint))
-    except (KeyError, RuntimeError) as error:  # a tensor that is missing, or of another shape
-        raise store.damaged(
-            source, checkpoint.name, "it is of another network: " + " ".join(str(error).split())
-        ) from None
-    history = store.read_history(source)
-    rows = history[history["epoch"] <= state.epoch].to_dict("records")
-    if len(rows) != state.epoch * len(state.readers):
-        raise store.damaged(
-            source, "history.csv", f"it does not reach epoch {state.epoch}, where the state was saved"
-        )
-    return rows
+    return store.resume(state, source, checkpoint)
 
 
 def _finish(path: Path, state: State, data: Data, rows: list[dict]) -> None:

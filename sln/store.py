@@ -14,6 +14,7 @@ import time
 from collections.abc import Mapping
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any, Protocol
 
 import numpy as np
 import pandas as pd
@@ -62,6 +63,35 @@ def read_history(path: Path) -> pd.DataFrame:
         return read_table(path / "history.csv")
     except (OSError, ValueError) as error:
         raise damaged(path, "history.csv", " ".join(str(error).split())) from None
+
+
+class Resumable(Protocol):
+    """A training state: `train.State` or `clothing1m_train.State`."""
+
+    epoch: int
+    readers: Mapping[str, Any]
+
+    def restore(self, named: dict[str, Tensor]) -> None:
+        """Continue from named tensors. Raises KeyError or RuntimeError for those of another network."""
+
+
+def resume(state: Resumable, path: Path, file: Path) -> list[dict]:
+    """Restore `state` from `file` of the run folder `path`; returns the history's rows up to its epoch.
+
+    Raises InputError for a state of another network, and for a history that does not reach that epoch.
+    """
+    try:
+        state.restore(read_tensors(file))
+    except (KeyError, RuntimeError) as error:  # a tensor that is missing, or of another shape
+        why = " ".join(str(error).split())
+        raise damaged(path, file.name, f"it is of another network: {why}") from None
+    history = read_history(path)
+    rows = history[history["epoch"] <= state.epoch].to_dict("records")
+    if len(rows) != state.epoch * len(state.readers):
+        raise damaged(
+            path, "history.csv", f"it does not reach epoch {state.epoch}, where the state was saved"
+        )
+    return rows
 
 
 def damaged(path: Path, name: str, why: str) -> InputError:
