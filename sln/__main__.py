@@ -15,7 +15,8 @@ import pandas as pd
 import torch
 
 from sln import clothing1m_train, distributed, noise, results, runs, sources
-from sln.config import DEFAULTS, Config
+from sln.config import Config
+from sln.defaults import DEFAULTS
 from sln.devices import device
 from sln.errors import InputError, require
 from sln.loading import draw_corruption, load_clean

@@ -43,9 +43,10 @@ from sln.errors import InputError, require
 from sln.files import data_folder, write_json
 from sln.loading import threads
 from sln.metrics import accuracy, measure_test
+from sln.objective import forward
 from sln.progress import Progress
 from sln.streams import torch_generator
-from sln.train import Correction, forward, learning_rate
+from sln.train import Correction, learning_rate
 from sln.vision import torchvision
 
 # torchvision's IMAGENET1K_V1; a name ends in the first digits of the file's SHA-256
@@ -116,7 +117,7 @@ class State:
             require(device.type == "cuda", "sync_batchnorm works on GPUs only; leave it out on a CPU")
             network = nn.SyncBatchNorm.convert_sync_batchnorm(network)
         self.network = network.to(device)
-        self.momentum = method.momentum_model(self.network, config.alpha)
+        self.momentum = method.MomentumModel(self.network, config.alpha)
         self.optimizer = torch.optim.SGD(
             self.network.parameters(),
             lr=config.lr,

@@ -10,88 +10,23 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from sln.defaults import (
+    CORRECTION_LOSSES,
+    DATASETS,
+    DEFAULTS,
+    DRAWN_NOISE,
+    LABELS,
+    MODELS,
+    NOISE_FOR,
+    NOISE_MODES,
+    NOISE_ON,
+    NUM_CLASSES,
+    PRECISIONS,
+    ROBUST,
+    SIGMA_SCHEDULES,
+    STRENGTHS,
+)
 from sln.errors import InputError, choose, require
-
-DATASETS = ("digits", "cifar10", "cifar100", "clothing1m")
-NUM_CLASSES = {"digits": 10, "cifar10": 10, "cifar100": 100, "clothing1m": 14}
-MODELS = ("cnn", "wrn-28-2", "wrn-10-1", "resnet50", "resnet18")
-NOISE_ON = ("labels", "logits", "gradient")
-CORRECTION_LOSSES = ("given", "as-released")
-LABELS = ("generated", "released")
-PRECISIONS = ("float32", "bfloat16")
-
-DRAWN_NOISE = ("none", "sym", "asym", "dependent", "openset")
-HUMAN_NOISE = {
-    "cifar10": ("human-aggregate", "human-random1", "human-random2", "human-random3", "human-worst"),
-    "cifar100": ("human",),
-}
-# The released script, too, knows open-set noise on CIFAR-10 only. Clothing1M's wrong labels are its own.
-NOISE_MODES = {
-    "digits": DRAWN_NOISE,
-    "cifar10": DRAWN_NOISE + HUMAN_NOISE["cifar10"],
-    "cifar100": (*DRAWN_NOISE[:4], *HUMAN_NOISE["cifar100"]),
-    "clothing1m": ("own",),
-}
-
-# What a knob is where nothing is said, by data set. CIFAR's and Clothing1M's are the released scripts'.
-_CIFAR = {
-    "model": "wrn-28-2",
-    "noise_mode": "dependent",
-    "labels": "released",
-    "augment": True,
-    "epochs": 300,
-    "batch_size": 128,
-    "lr": 0.001,
-    "lr_drop": 0,
-    "weight_decay": 5e-4,
-    "sigma": 0.5,
-    "alpha": 0.999,
-    "correction": 250,
-    "soft_correction": False,
-    "fork_epoch": 250,
-    "measure_train_every": 10,
-    "threads": 2,
-}
-DEFAULTS: dict[str, dict[str, Any]] = {
-    "digits": {
-        "model": "cnn",
-        "noise_mode": "sym",
-        "labels": "generated",
-        "augment": False,
-        "epochs": 100,
-        "batch_size": 64,
-        "lr": 0.02,
-        "lr_drop": 0,
-        "weight_decay": 5e-4,
-        "sigma": 1.0,
-        "alpha": 0.99,
-        "correction": -1,
-        "soft_correction": False,
-        "fork_epoch": 90,
-        "measure_train_every": 1,
-        "threads": 1,
-    },
-    "cifar10": _CIFAR,
-    "cifar100": _CIFAR,
-    "clothing1m": {
-        "model": "resnet50",
-        "noise_mode": "own",
-        "labels": "released",
-        "augment": True,
-        "epochs": 10,
-        "batch_size": 32,
-        "lr": 0.001,
-        "lr_drop": 5,
-        "weight_decay": 1e-3,
-        "sigma": 0.2,
-        "alpha": 0.999,
-        "correction": 1,
-        "soft_correction": True,
-        "fork_epoch": 1,
-        "measure_train_every": 1,
-        "threads": 2,
-    },
-}
 
 
 def knob(default: Any, about: str) -> Any:
@@ -100,7 +35,7 @@ def knob(default: Any, about: str) -> Any:
 
 
 def knob_by_dataset(about: str) -> Any:
-    """A Config field whose default is that of the data set, in DEFAULTS."""
+    """A Config field whose default is that of the data set, in `defaults.DEFAULTS`."""
     return knob(None, about)
 
 
@@ -136,6 +71,7 @@ class Config:
         "where the wrong labels come from: released (the authors' label files), generated (drawn here), or "
         "the path of a label CSV"
     )
+    classes: int = knob(0, "digits: keep only the first so many classes; 0 is all ten")
     subset: int = knob(0, "CIFAR: use the first so many training images; 0 is all")
     test_subset: int = knob(0, "CIFAR: use the first so many test images; 0 is all")
     downsample: int = knob(1, "CIFAR: average images over squares of so many pixels a side; 1 leaves them")
@@ -164,6 +100,21 @@ class Config:
     )
     sigma: float = knob_by_dataset(
         "standard deviation of the stochastic noise; 0 is plain cross-entropy (CE)"
+    )
+    strength: str = knob(
+        "fixed",
+        "of noise on the logits or the gradient: fixed (its own sigma), or matched (so that the noise on the "
+        "gradient has the expected norm of SLN's with this sigma, anew each epoch)",
+    )
+    sigma_schedule: str = knob("constant", f"sigma over the epochs: {', '.join(SIGMA_SCHEDULES)}")
+    noise_for: str = knob(
+        "all", "which examples get stochastic noise: all, or (with the truth known) right or wrong labels'"
+    )
+    robust: str = knob("none", f"another method against label noise: {', '.join(ROBUST)}")
+    robust_setting: float = knob(
+        None,
+        "of that method, default as published: label-smoothing epsilon, mixup alpha, gce q, sce alpha, elr "
+        "lambda, sam rho, co-teaching's share that is forgotten (the noise rate)",
     )
     alpha: float = knob_by_dataset("decay of the momentum model per optimizer step, in [0, 1)")
     extra_alphas: tuple[float, ...] = knob(
@@ -201,7 +152,7 @@ class Config:
         for knob_ in dataclasses.fields(self):
             value = getattr(self, knob_.name)
             if value is None:
-                value = DEFAULTS[self.dataset].get(knob_.name)
+                value = self._unsaid(knob_.name)
             object.__setattr__(self, knob_.name, _typed(knob_, value))
         choose("model", self.model, MODELS)
         choose(f"noise_mode of {self.dataset}", self.noise_mode, NOISE_MODES[self.dataset])
@@ -209,6 +160,9 @@ class Config:
         if not self.labels.endswith(".csv"):
             choose("labels (or the path of a .csv)", self.labels, LABELS)
         choose("noise_on", self.noise_on, NOISE_ON)
+        choose("strength", self.strength, STRENGTHS)
+        choose("sigma_schedule", self.sigma_schedule, SIGMA_SCHEDULES)
+        choose("noise_for", self.noise_for, NOISE_FOR)
         choose("correction_losses", self.correction_losses, CORRECTION_LOSSES)
         for name, low, high in (
             ("noise_rate", 0, 1),
@@ -219,6 +173,8 @@ class Config:
             ("batch_size", 2, 100_000),
             ("lr_drop", 0, 100_000),
             ("measure_train_every", 1, 100_000),
+            ("classes", 0, 10),
+            ("robust_setting", 0, math.inf),
             ("subset", 0, 10_000_000),
             ("test_subset", 0, 10_000_000),
             ("num_per_class", -1, 10_000_000),
@@ -241,7 +197,11 @@ class Config:
         ):
             require(0 <= value < 1, f"{name} is {value}, allowed is [0, 1), with 1 left out")
         self._check_combination()
-        if not self.corrects:  # several spellings, one run
+        # several spellings, one run
+        if self.sigma == 0:
+            for name in ("noise_on", "strength", "sigma_schedule", "noise_for"):
+                object.__setattr__(self, name, self.default(name))
+        if not self.corrects:
             for name, value in (("correction", -1), ("correction_losses", "given")):
                 object.__setattr__(self, name, value)
             object.__setattr__(self, "soft_correction", self.default("soft_correction"))
@@ -278,11 +238,40 @@ class Config:
         require(self.num_per_class != 0, "num_per_class is 0, allowed are -1 (all) and values from 1 up")
         require(not clothing or self.noise_on == "labels", "clothing1m has noise_on labels only")
         require(not clothing or not self.extra_alphas, "clothing1m has one momentum model, no extra_alphas")
+        digits = self.dataset == "digits"
+        require(digits or not self.classes, f"classes belongs to the digits, the data set is {self.dataset}")
+        require(self.classes != 1, "classes is 1, allowed are 0 (all) and values from 2 to 10")
+        require(
+            self.classes in (0, 10) or self.noise_mode in ("none", "sym", "openset"),
+            f"noise_mode {self.noise_mode} needs all ten classes of the digits",
+        )
+        for name in ("strength", "sigma_schedule", "noise_for", "robust"):
+            usual = getattr(self, name) == self.default(name)
+            require(not clothing or usual, f"{name} does not go with dataset clothing1m")
+        require(
+            self.strength == "fixed" or self.noise_on != "labels",
+            "strength matched goes with noise_on logits or gradient: it is matched to that on the labels",
+        )
+        self._check_robust()
+
+    def _check_robust(self) -> None:
+        """Refuse what does not go with the other method against label noise."""
+        if self.robust == "none":
+            require(self.robust_setting == 0, "robust_setting is given, but no robust method")
+            return
+        require(self.noise_on == "labels", f"robust {self.robust} goes with noise_on labels only")
+        require(not self.corrects, f"robust {self.robust} does not go with label correction")
+        if self.robust == "sce":  # its reverse term is over the label's logarithm
+            require(self.sigma == 0, "robust sce does not go with stochastic label noise, use sigma 0")
+        if self.robust in ("label-smoothing", "gce", "co-teaching"):
+            require(self.robust_setting <= 1, f"robust_setting of {self.robust} is at most 1")
+        if self.robust in ("mixup", "gce"):
+            require(self.robust_setting > 0, f"robust_setting of {self.robust} is above 0")
 
     @property
     def num_classes(self) -> int:
         """C, the data set's number of classes."""
-        return NUM_CLASSES[self.dataset]
+        return self.classes or NUM_CLASSES[self.dataset]
 
     @property
     def corrects(self) -> bool:
@@ -296,10 +285,12 @@ class Config:
 
     @property
     def stochastic_noise(self) -> str:
-        """`ce`, `sln1`, `logits0.5` or `gradient0.01`: where noise enters and how strong it is."""
-        if self.sigma == 0:
-            return "ce"
-        return f"{'sln' if self.noise_on == 'labels' else self.noise_on}{self.sigma:g}"
+        """`ce`, `sln1`, `logits0.5`, `gradient0.01`, `gce0.7`, ...: method, noise and how strong it is."""
+        noise = f"{'sln' if self.noise_on == 'labels' else self.noise_on}{self.sigma:g}" if self.sigma else ""
+        if self.strength == "matched" and noise:
+            noise = f"{noise}-matched"
+        other = f"{self.robust}{self.robust_setting:g}" if self.robust != "none" else ""
+        return "-".join(filter(None, (other, noise))) or "ce"
 
     @property
     def run_id(self) -> str:
@@ -322,13 +313,23 @@ class Config:
         return hashlib.sha256(json.dumps(knobs, sort_keys=True).encode()).hexdigest()[:8]
 
     def default(self, name: str) -> Any:
-        """What knob `name` is for this data set where nothing is said."""
+        """What knob `name` is for this data set, and this robust method, where nothing is said."""
         defaults = {knob_.name: knob_.default for knob_ in dataclasses.fields(self)}
-        return defaults[name] if defaults[name] is not None else DEFAULTS[self.dataset][name]
+        return defaults[name] if defaults[name] is not None else self._unsaid(name)
+
+    def _unsaid(self, name: str) -> Any:
+        if name == "robust_setting":
+            choose("robust", self.robust, ROBUST)
+            published = ROBUST[self.robust]
+            return self.noise_rate if published is None else published
+        return DEFAULTS[self.dataset].get(name)
 
     def replace(self, **changes: Any) -> Config:
         """The same knobs with some changed. Raises InputError for an unknown one, naming the nearest."""
-        return Config.from_dict({**self.to_dict(), **changes})
+        known = self.to_dict()
+        if self.robust_setting == self.default("robust_setting"):  # which may be another one's now
+            del known["robust_setting"]
+        return Config.from_dict({**known, **changes})
 
     def to_dict(self) -> dict[str, Any]:
         """The knobs as JSON-ready values."""

@@ -209,7 +209,16 @@ def downsampled(images: Tensor, side: int) -> Tensor:
 
 def clean(config: Config) -> Data:
     """The data set of `config` with true labels."""
-    return digits() if config.dataset == "digits" else cifar(config)
+    if config.dataset == "digits":
+        return first_classes(digits(), config.num_classes)
+    return cifar(config)
+
+
+def first_classes(data: Data, num_classes: int) -> Data:
+    """`data` with only the examples of its first `num_classes` classes."""
+    parts = {name: getattr(data, name) for name in SPLITS}
+    kept = {name: split[split.true < num_classes] for name, split in parts.items()}
+    return dataclasses.replace(data, **kept, classes=data.classes[:num_classes])
 
 
 def outside_images(config: Config) -> Tensor:

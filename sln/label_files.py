@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from sln.config import HUMAN_NOISE, NUM_CLASSES
+from sln.defaults import HUMAN_NOISE, NUM_CLASSES
 from sln.errors import InputError, choose, require
 from sln.files import data_folder
 from sln.noise import Corruption

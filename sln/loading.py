@@ -12,8 +12,9 @@ import numpy as np
 import torch
 
 from sln import data, label_files
-from sln.config import HUMAN_NOISE, Config
+from sln.config import Config
 from sln.data import Data
+from sln.defaults import HUMAN_NOISE
 from sln.devices import device
 from sln.files import data_folder, lock, runs_folder, write_atomically
 from sln.noise import Corruption
@@ -42,7 +43,7 @@ def load_clean(config: Config) -> Data:
 
 def data_knobs(config: Config) -> Config:
     """`config` with only those knobs kept that decide its data: runs that differ elsewhere share the data."""
-    kept = ("dataset", "noise_mode", "subset", "test_subset", "held_out", "downsample")
+    kept = ("dataset", "noise_mode", "classes", "subset", "test_subset", "held_out", "downsample")
     if config.noise_mode != "none":
         kept += ("noise_rate", "noise_seed", "labels")
     knobs = {name: getattr(config, name) for name in kept}
@@ -77,7 +78,7 @@ def labels_on_file(config: Config) -> Corruption | None:
     if not (human or own_file or (config.labels == "released" and mode in RELEASED_NOISE)):
         return None
     digits = config.dataset == "digits"
-    true = data.digits().train.true.numpy() if digits else data.published_labels(config.dataset)
+    true = data.clean(config).train.true.numpy() if digits else data.published_labels(config.dataset)
     if human:
         return label_files.human(config.dataset, mode, true)
     if own_file:

@@ -101,10 +101,9 @@ def build(name: str, *, in_channels: int, num_classes: int, seed: int) -> nn.Mod
     with torch.random.fork_rng(devices=[]):
         torch.random.set_rng_state(torch_generator(seed, "initialisation").get_state())
         if name == "cnn":
-            return SmallCNN(in_channels, num_classes)
-        if name.startswith("wrn-"):
-            depth, width = map(int, name.split("-")[1:])
+            network = SmallCNN(in_channels, num_classes)
+        else:
+            depth, width = map(int, name.removeprefix("wrn-").split("-"))
             network = WideResNet(depth, width, in_channels, num_classes)
-            # a quarter faster on a CPU, and what a GPU's tensor cores want
-            return network.to(memory_format=torch.channels_last)
-    raise AssertionError(f"config.MODELS lists {name!r}, models.build does not")
+    # a fifth to a quarter faster on a CPU, and what a GPU's tensor cores want
+    return network.to(memory_format=torch.channels_last)

@@ -21,6 +21,8 @@ STREAMS = (
     "landscape",  # random directions
     "bootstrap",  # resampling in the analysis
     "class-balanced draw",  # which of Clothing1M's images an epoch sees
+    "matched strength",  # the batch and the z that the noise's expected norm is estimated from
+    "mixup",  # partners and weights
 )
 
 

@@ -16,11 +16,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from sln import augmentation, method, models
+from sln import augmentation, method, models, robust, strength
 from sln.config import Config
 from sln.data import Data, Split
 from sln.errors import require
 from sln.metrics import accuracy, measure_test, measure_train
+from sln.objective import Batch
 from sln.streams import torch_generator
 
 
@@ -30,6 +31,7 @@ class State:
     network : the trained network
     averages : its momentum models by name ("momentum" is the one of `alpha`)
     optimizer : SGD with its momentum buffers
+    objective : what is minimised: the paper's cross-entropy, or another method's, with its memory
     targets : (N, C), what each example is trained towards
     epoch : epochs finished
     """
@@ -41,16 +43,11 @@ class State:
             num_classes=data.num_classes,
             seed=config.seed,
         ).to(data.device)
-        self.averages = {"momentum": method.momentum_model(self.network, config.alpha)}
+        self.averages = {"momentum": method.MomentumModel(self.network, config.alpha)}
         for alpha in config.extra_alphas:
-            self.averages[f"momentum {alpha:g}"] = method.momentum_model(self.network, alpha)
-        self.optimizer = torch.optim.SGD(
-            self.network.parameters(),
-            lr=config.lr,
-            momentum=config.momentum,
-            weight_decay=config.weight_decay,
-            fused=True,  # one kernel a step instead of several a parameter
-        )
+            self.averages[f"momentum {alpha:g}"] = method.MomentumModel(self.network, alpha)
+        self.optimizer = robust.sgd(self.network, config)
+        self.objective = robust.objective(config, self.network, data)
         self.targets = one_hot(data).to(data.device)
         self.epoch = 0
 
@@ -64,26 +61,23 @@ class State:
         named = {f"network/{name}": value for name, value in self.network.state_dict().items()}
         for reader, average in self.averages.items():
             named |= {f"{reader}/{name}": value for name, value in average.state_dict().items()}
-        for name, parameter in self.network.named_parameters():
-            buffer = self.optimizer.state[parameter].get("momentum_buffer")
-            if buffer is not None:
-                named[f"optimizer/{name}"] = buffer
+        named |= {
+            f"optimizer/{n}": b for n, b in robust.momentum_buffers(self.network, self.optimizer).items()
+        }
+        named |= {f"objective/{name}": value for name, value in self.objective.tensors().items()}
         return named | {"targets": self.targets, "epoch": torch.tensor(self.epoch)}
 
     def restore(self, named: dict[str, Tensor]) -> None:
         """Continue from `tensors()`. Raises KeyError or RuntimeError for those of another configuration."""
-        groups: dict[str, dict[str, Tensor]] = {"optimizer": {}}
+        groups: dict[str, dict[str, Tensor]] = {"optimizer": {}, "objective": {}}
         for name, value in named.items():
             group, _, rest = name.partition("/")
             groups.setdefault(group, {})[rest] = value
         self.network.load_state_dict(groups["network"])
         for reader, average in self.averages.items():
             average.load_state_dict(groups[reader])
-        for name, parameter in self.network.named_parameters():
-            if name in groups["optimizer"]:
-                # of the parameter's device and memory layout, as SGD makes it
-                buffer = torch.empty_like(parameter, requires_grad=False).copy_(groups["optimizer"][name])
-                self.optimizer.state[parameter]["momentum_buffer"] = buffer
+        robust.restore_momentum(self.network, self.optimizer, groups["optimizer"])
+        self.objective.restore(groups["objective"])
         self.targets = named["targets"].to(self.targets.device, copy=True)
         self.epoch = int(named["epoch"])
 
@@ -130,10 +124,16 @@ def train(state: State, data: Data, config: Config) -> Iterator[Epoch]:
         epoch, start = state.epoch + 1, time.perf_counter()
         corrects = config.corrects and epoch > config.correction
         correction = correct(state, data, config, epoch) if corrects else None
-        objective = train_epoch(state, data, config, epoch, sigma=0.0 if corrects else config.sigma)
+        sigma = 0.0 if corrects else strength.sigma_of(state.network, data, config, epoch)
+        objective = train_epoch(state, data, config, epoch, sigma)
         require(math.isfinite(objective), f"the loss became {objective} in epoch {epoch}; lower lr or sigma")
         state.epoch = epoch
-        shared = {"epoch": epoch, "objective": objective, "seconds": time.perf_counter() - start}
+        shared = {
+            "epoch": epoch,
+            "objective": objective,
+            "sigma": sigma,
+            "seconds": time.perf_counter() - start,
+        }
         on_train = epoch % config.measure_train_every == 0 or epoch == config.epochs
         rows = [
             shared | {"reader": name} | measure(reader, data, on_train=on_train)
@@ -154,26 +154,22 @@ def train_epoch(state: State, data: Data, config: Config, epoch: int, sigma: flo
         group["lr"] = learning_rate(config, epoch)
     order = torch.randperm(len(data.train), generator=torch_generator(config.seed, "shuffling", epoch))
     noise = torch_generator(config.seed, "stochastic noise", epoch)
-    z = torch.randn(state.targets.shape, generator=noise).to(device)  # (N, C), in data-set order
-    draws = crops_and_flips(data, config, epoch)
+    z = torch.randn(state.targets.shape, generator=noise)  # (N, C), in data-set order
+    if config.noise_for != "all":
+        z[data.train.wrong == (config.noise_for == "right")] = 0
+    z, draws = z.to(device), crops_and_flips(data, config, epoch)
     total = torch.zeros((), dtype=torch.float64, device=device)
     for index in order.to(device).split(config.batch_size):
-        logits = forward(network, batch(data, index, draws), config)
-        targets = state.targets[index]
-        if sigma > 0 and config.noise_on == "labels":
-            targets = method.noisy_labels(targets, sigma, z[index])
-        losses = method.soft_cross_entropy(logits, targets)
-        if sigma > 0 and config.noise_on == "logits":
-            losses = losses + method.logit_noise(logits, sigma, z[index])
-        loss = losses.mean()
-        optimizer.zero_grad()
-        loss.backward()
+        images, given = batch(data, index, draws), state.targets[index]
+        noisy = method.noisy_labels(given, sigma, z[index]) if config.noise_on == "labels" else given
+        at_logits = sigma * z[index] if config.noise_on == "logits" else None
+        loss = state.objective.gradient(Batch(images, given, noisy, at_logits, index, epoch))
         if sigma > 0 and config.noise_on == "gradient":
             method.add_gradient_noise(network.parameters(), sigma, noise)
         optimizer.step()
         for average in state.averages.values():
             average.update_parameters(network)
-        total += loss.detach() * len(index)  # read once an epoch: a GPU need not wait for us at every step
+        total += loss * len(index)  # read once an epoch: a GPU need not wait for us at every step
     return total.item() / len(data.train)
 
 
@@ -196,15 +192,6 @@ def batch(data: Data, index: Tensor, draws: augmentation.CropsAndFlips | None) -
     if draws is not None:
         images = augmentation.crop_and_flip(images, draws.of(index), data.padding)
     return data.normalise(images)
-
-
-def forward(network: nn.Module, images: Tensor, config: Config) -> Tensor:
-    """(B, C) logits; with `precision` bfloat16 the network, but not the loss, is in mixed precision."""
-    if config.precision == "float32":
-        return network(images)
-    with torch.autocast(images.device.type, torch.bfloat16):
-        logits = network(images)
-    return logits.float()
 
 
 @torch.no_grad()

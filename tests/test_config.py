@@ -6,7 +6,8 @@ import json
 import numpy as np
 import pytest
 
-from sln.config import DATASETS, DEFAULTS, NOISE_MODES, Config
+from sln.config import Config
+from sln.defaults import DATASETS, DEFAULTS, NOISE_MODES
 
 NAN, INF = float("nan"), float("inf")
 

@@ -17,7 +17,7 @@ from scipy import stats
 
 from sln import files, label_files, noise, sources
 from sln.cifar import read_cifar
-from sln.config import HUMAN_NOISE, NOISE_MODES
+from sln.defaults import HUMAN_NOISE, NOISE_MODES
 from sln.noise import CIFAR10_MAP, Corruption, next_class_map
 
 TRUE = np.random.default_rng(0).integers(10, size=60)

@@ -148,7 +148,7 @@ def test_gradient_noise_leaves_parameters_without_gradient_alone_and_is_fresh_fo
 
 def test_the_momentum_model_starts_as_a_copy_that_shares_nothing():
     network = a_small_network()
-    average = method.momentum_model(network, 0.9).module
+    average = method.MomentumModel(network, 0.9).module
     for (name, mine), (_, theirs) in zip(
         network.state_dict().items(), average.state_dict().items(), strict=True
     ):
@@ -159,7 +159,7 @@ def test_the_momentum_model_starts_as_a_copy_that_shares_nothing():
 @pytest.mark.parametrize("alpha", [0.0, 0.5, 0.9, 0.999])
 def test_the_momentum_model_is_the_exponential_average_of_weights_and_batchnorm_statistics(alpha):
     network = a_small_network()
-    average = method.momentum_model(network, alpha)
+    average = method.MomentumModel(network, alpha)
     numbers = {name: [value.clone()] for name, value in network.state_dict().items()}
     for step in range(1, 8):
         with torch.no_grad():
@@ -183,7 +183,7 @@ def test_the_momentum_model_is_the_exponential_average_of_weights_and_batchnorm_
 
 def test_updating_the_momentum_model_leaves_the_network_as_it_is():
     network = a_small_network()
-    average = method.momentum_model(network, 0.5)
+    average = method.MomentumModel(network, 0.5)
     with torch.no_grad():
         network[0].weight.add_(1)
     before = {name: value.clone() for name, value in network.state_dict().items()}
