@@ -20,9 +20,9 @@ from sln.defaults import DEFAULTS
 from sln.devices import device
 from sln.errors import InputError, require
 from sln.loading import draw_corruption, load_clean
+from sln.profiles import PROFILES
 from sln.recipes import RECIPES, recipe
 from sln.streams import numpy_generator
-from sln.study import PROFILES
 from sln.train import measure
 
 PARSERS = {"int": int, "float": float, "str": str}

@@ -198,6 +198,8 @@ class Config:
             require(0 <= value < 1, f"{name} is {value}, allowed is [0, 1), with 1 left out")
         self._check_combination()
         # several spellings, one run
+        if self.classes == 10:
+            object.__setattr__(self, "classes", 0)
         if self.sigma == 0:
             for name in ("noise_on", "strength", "sigma_schedule", "noise_for"):
                 object.__setattr__(self, name, self.default(name))

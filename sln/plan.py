@@ -12,7 +12,7 @@ import pandas as pd
 import torch
 import torch.nn.functional as F
 
-from sln import clothing1m, clothing1m_train, pool, runs, sources
+from sln import clothing1m, clothing1m_train, experiments, pool, runs, sources
 from sln.config import Config
 from sln.data import CIFAR_MEAN, CIFAR_STD, Data, Split, digits
 from sln.devices import device
@@ -33,7 +33,7 @@ def plan(study: Study) -> pd.DataFrame:
     Columns: run (without its seed), runs, found (trained already), to_train, epochs (left to train, less what
     a corrected run takes over from its uncorrected one), hours (estimated, one run at a time).
     """
-    planned = study.planned()
+    planned = experiments.planned(study)
     rows: dict[str, dict] = {}
     for config in planned:
         name = config.replace(seed=0, noise_seed=0).run_id.rsplit("-seed", 1)[0]
@@ -57,7 +57,7 @@ def require_data(study: Study) -> None:
 
     Better now than after days of training.
     """
-    planned = study.planned()
+    planned = experiments.planned(study)
     configs = [c for c in planned if c.dataset == study.dataset or runs.find(c) is None]
     for dataset, noise_mode, labels in dict.fromkeys((c.dataset, c.noise_mode, c.labels) for c in configs):
         needed = [dataset] if dataset in ("cifar10", "cifar100") else []
@@ -99,11 +99,15 @@ def seconds_an_epoch(config: Config) -> float:
         images = 14 * config.num_per_class if config.num_per_class > 0 else 1_000_000
         return images * forward_backward + 2 * CLOTHING1M_TEST * forward
     train, validation, test = SIZES[config.dataset]
-    if config.dataset != "digits":
+    if config.dataset == "digits":
+        train, validation, test = (n * config.num_classes // 10 for n in (train, validation, test))
+    else:
         train, test = config.subset or train, config.test_subset or test
         validation = round(config.held_out * train)
         train -= validation
-    same_speed = {"seed": 0, "noise_seed": 0, "noise_mode": "none", "noise_rate": 0.0, "sigma": 1.0}
+    same_speed = {"seed": 0, "noise_seed": 0, "noise_mode": "none", "noise_rate": 0.0, "classes": 0}
+    same_speed |= {"sigma": 0.0 if config.robust == "sce" else 1.0, "robust_setting": None}
+    same_speed |= {"strength": "fixed", "sigma_schedule": "constant", "noise_for": "all"}
     same_speed |= {"correction": -1, "correction_losses": "given"}
     same_speed |= {"subset": 0, "test_subset": 0, "held_out": 0.0, "epochs": 1, "measure_train_every": 1}
     forward_backward, forward = _seconds_an_image(config.replace(**same_speed))

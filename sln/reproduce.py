@@ -28,8 +28,8 @@ from nbformat import NotebookNode
 from papermill.clientwrap import PapermillNotebookClient
 from papermill.engines import NBClientEngine, papermill_engines
 
-from sln import pool
 from sln.errors import InputError, choose, require
+from sln.experiments import planned, train_ahead
 from sln.files import figures_folder, project_root, write_json
 from sln.plan import at_once, in_words, plan, require_data
 from sln.report import write_report
@@ -82,7 +82,7 @@ def reproduce(
     Returns 0 if everything holds, 1 if a notebook failed, a promise was not kept or a claim is untrue.
     Raises InputError for an unknown profile, notebook or parameter, before anything runs.
     """
-    study = Study(profile)  # refuses an unknown one
+    plans = Study(profile, guesses=True)  # refuses an unknown one
     every = notebooks(folder)
     for name in only or ():
         choose("notebook", name, every)
@@ -90,14 +90,15 @@ def reproduce(
     values = {"PROFILE": profile, **(parameters or {})}
     for path in chosen.values():
         check_parameters(path, values)
-    planned = study.planned()
     if dry_run:
-        print(in_words(plan(study), at_once(planned)))
+        print(in_words(plan(plans), at_once(planned(plans))))
         return 0
-    require_data(study)
-    if study.profile.recipes:  # days of training: first say so, then train, then tell the story
-        print(in_words(plan(study), at_once(planned)), file=sys.stderr, flush=True)
-        pool.get_all(planned, profile)
+    require_data(plans)
+    if plans.profile.recipes:  # days of training: first say so
+        print(in_words(plan(plans), at_once(planned(plans))), file=sys.stderr, flush=True)
+    study = Study(profile)
+    if only is None:  # one notebook alone trains what it needs
+        train_ahead(study)
     build = (build or project_root() / "build") / profile
     outcomes = []
     for name, path in chosen.items():

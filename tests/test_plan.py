@@ -7,7 +7,8 @@ from sln.__main__ import main
 from sln.config import Config
 from sln.recipes import RECIPES
 from sln.reproduce import reproduce
-from sln.study import PROFILES, Study
+from sln.profiles import PROFILES
+from sln.study import Study
 
 
 @pytest.mark.parametrize("profile", ["cifar10", "paper"])

@@ -16,7 +16,7 @@ from packaging.utils import canonicalize_name
 from sln.plots import NOISE_NAMES
 from sln.recipes import RECIPES
 from sln.results import of_the_paper
-from sln.study import PROFILES
+from sln.profiles import PROFILES
 
 ROOT = Path(__file__).parent.parent
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
