@@ -13,7 +13,7 @@ from sln.study import Arm, Reading, Study
 # Class counts are compared at this noise rate: at 0.4 two classes would hardly differ from a coin's toss.
 CLASS_COUNT_RATE = 0.2
 # sigma sqrt(C - 1), the noise at the logit of a class that the network is sure of.
-NOISE_WHEN_SURE = (0.0, 0.75, 1.5, 3.0, 6.0)
+NOISE_WHEN_SURE = (0.0, 1.0, 2.0, 3.0, 6.0)
 ALL = "all labels (SLN)"
 NOISE_FOR = {"right labels only": "right", "wrong labels only": "wrong"}
 

@@ -120,16 +120,16 @@ def gains(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def strengths(study: Study, noise_mode: str = "sym") -> pd.DataFrame:
-    """Last-epoch accuracy of each variant of SGD noise against its strength.
+    """Last-epoch accuracy of each variant of SGD noise against its strength, on the seeds of choices.
 
     Columns: variant, sigma, test_mean, test_std, validation_mean (on noisy labels), all in per cent and of
     the momentum model; relative : sigma over the variant's best on noisy validation labels.
     """
     grids = {
-        name: study.strengths(noise_on, noise_mode, study.profile.comparison_seeds)
+        name: study.strengths(noise_on, noise_mode, study.profile.choice_seeds)
         for name, noise_on in VARIANTS.items()
     }
-    seeds = study.profile.comparison_seeds or study.profile.seeds
+    seeds = study.profile.choice_seeds
     grids["SLN"] = {s: Arm(study.over_seeds(noise_mode, s, seeds)) for s in study.profile.sigma_curve if s}
     rows = []
     for name, grid in grids.items():

@@ -265,6 +265,8 @@ class Config:
         require(not self.corrects, f"robust {self.robust} does not go with label correction")
         if self.robust == "sce":  # its reverse term is over the label's logarithm
             require(self.sigma == 0, "robust sce does not go with stochastic label noise, use sigma 0")
+        if self.robust == "co-teaching":  # whose peer has an optimizer of its own
+            require(self.lr_drop == 0, "robust co-teaching goes with a constant lr, lr_drop 0")
         if self.robust in ("label-smoothing", "gce", "co-teaching"):
             require(self.robust_setting <= 1, f"robust_setting of {self.robust} is at most 1")
         if self.robust in ("mixup", "gce"):

@@ -43,7 +43,7 @@ def _asked(study: Study) -> Iterator[Config]:
     yield from _configs(study.variant_arms())
     yield from _configs(study.matched())
     for noise_on in VARIANTS.values():
-        yield from _configs(study.strengths(noise_on, seeds=profile.comparison_seeds))
+        yield from _configs(study.strengths(noise_on, seeds=profile.choice_seeds))
     for mode in profile.comparison_modes:
         yield from _configs(comparisons.arms(study, mode))
         if profile.tuned:

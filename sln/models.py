@@ -92,14 +92,17 @@ class WideResNet(nn.Module):
         return self.linear(x.mean(dim=(2, 3)))
 
 
-def build(name: str, *, in_channels: int, num_classes: int, seed: int) -> nn.Module:
+def build(
+    name: str, *, in_channels: int, num_classes: int, seed: int, counters: tuple[int, ...] = ()
+) -> nn.Module:
     """The network `name` (config.MODELS) with initial weights drawn from `seed`'s own stream.
 
+    `counters` tell the networks of one seed apart, where a run has several.
     Clothing1M's ResNets are built by `clothing1m_train`, from ImageNet weights.
     """
     # torch's initialisers only know the global generator: borrow it, and give it back as it was
     with torch.random.fork_rng(devices=[]):
-        torch.random.set_rng_state(torch_generator(seed, "initialisation").get_state())
+        torch.random.set_rng_state(torch_generator(seed, "initialisation", *counters).get_state())
         if name == "cnn":
             network = SmallCNN(in_channels, num_classes)
         else:

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from sln import method
 from sln.config import Config
+from sln.data import Data
 
 
 def forward(network: nn.Module, images: Tensor, config: Config) -> Tensor:
@@ -47,7 +48,7 @@ class Objective:
     `tensors`.
     """
 
-    def __init__(self, config: Config, network: nn.Module) -> None:
+    def __init__(self, config: Config, network: nn.Module, data: Data) -> None:
         self.config, self.network = config, network
 
     def gradient(self, batch: Batch) -> Tensor:

@@ -29,7 +29,9 @@ from sln.metrics import error_of
 matplotlib.style.use(Path(__file__).parent / "style.mplstyle")
 
 COLOURS = {"CE": "#D55E00", "CE-MO": "#E69F00", "SLN": "#56B4E9", "SLN-MO": "#0072B2", "SLN-MO-LC": "#009E73"}
+COLOURS |= {"gradient noise": "#882255", "logit noise": "#8A8A2B"}  # the paper's variants 1 and 2
 STYLES = {"CE": "-", "CE-MO": "--", "SLN": "-", "SLN-MO": "--", "SLN-MO-LC": "-."}
+STYLES |= {"gradient noise": "-", "logit noise": "-"}
 RIGHT, WRONG = "#009E73", "#CC79A7"  # a right and a wrong given label
 NOISE_NAMES = {
     "sym": "symmetric",

@@ -104,7 +104,7 @@ PROFILES: dict[str, Profile] = {
     "full": Profile(
         about="the embedded digits: all comparisons with tuned settings, what goes beyond the paper, larger "
         "loss surfaces",
-        sigma_curve=(0.0, 0.1, 0.2, 0.4, 0.5, 0.6, 0.8, 1.0, 1.2, 1.4, 1.6, 1.8, 2.0),
+        sigma_curve=(0.0, 0.1, 0.2, 0.35, 0.5, 0.75, 1.0, 1.25, 1.5, 2.0),
         gradient_sigmas=(0.01, 0.02, 0.05, 0.1, 0.2),
         logit_sigmas=(0.2, 0.5, 1.0, 2.0, 4.0),
         comparison_modes=("sym", "asym", "dependent"),

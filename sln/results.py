@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +10,8 @@ import pandas as pd
 
 from sln import runs
 from sln.analysis import mean_and_std
+from sln.errors import require
+from sln.files import figures_folder, project_root, read_table
 from sln.recipes import RECIPES, recipe_of
 from sln.study import Study
 
@@ -29,6 +32,26 @@ def table(study: Study) -> pd.DataFrame:
         ]
         parts.append(part)
     return pd.concat(parts, ignore_index=True)
+
+
+def own_or_full(
+    study: Study, name: str, make: Callable[[Study], pd.DataFrame], *, own: object
+) -> pd.DataFrame:
+    """`make(study)` where the profile trains its runs (`own` is true), else full's committed `name`.csv.
+
+    Says which. Raises InputError where full's table is missing.
+    """
+    if own:
+        print(f"numbers of this profile, {study.name}")
+        return make(study)
+    path = figures_folder("full") / f"{name}.csv"
+    if not path.exists():  # SLN_FIGURES leads elsewhere
+        path = project_root() / "figures" / "full" / f"{name}.csv"
+    require(path.exists(), f"{path} is missing; `make reproduce PROFILE=full` makes it")
+    print(
+        f"numbers of the profile full, as committed ({name}.csv): `make reproduce PROFILE=full` trains them"
+    )
+    return read_table(path)
 
 
 def published() -> pd.DataFrame:

@@ -5,9 +5,9 @@ import pytest
 from sln import plan, pool, runs
 from sln.__main__ import main
 from sln.config import Config
+from sln.profiles import PROFILES
 from sln.recipes import RECIPES
 from sln.reproduce import reproduce
-from sln.profiles import PROFILES
 from sln.study import Study
 
 

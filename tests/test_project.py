@@ -14,9 +14,9 @@ from packaging.specifiers import SpecifierSet
 from packaging.utils import canonicalize_name
 
 from sln.plots import NOISE_NAMES
+from sln.profiles import PROFILES
 from sln.recipes import RECIPES
 from sln.results import of_the_paper
-from sln.profiles import PROFILES
 
 ROOT = Path(__file__).parent.parent
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
