@@ -179,6 +179,8 @@ def default_in_words(knob: dataclasses.Field) -> str:
     """`default 0.4`, or `default 0.02, CIFAR 0.001, Clothing1M 0.001`."""
     if knob.default is not None:
         return f"default {knob.default}"
+    if knob.name == "robust_setting":
+        return "default as published"
     digits, cifar, clothing = (DEFAULTS[of][knob.name] for of in ("digits", "cifar10", "clothing1m"))
     return f"default {digits}, CIFAR {cifar}, Clothing1M {clothing}"
 

@@ -92,7 +92,7 @@ def table(study: Study) -> pd.DataFrame:
     """
     rows = []
     for noise_mode in study.profile.comparison_modes:
-        for tuned in (False, True) if study.profile.tuned else (False,):
+        for tuned in (False, True) if noise_mode in study.profile.tuned_modes else (False,):
             told = f"{noise_mode} noise, {'tuned' if tuned else 'published'} settings"
             for name, reading in study.read(arms(study, noise_mode, tuned=tuned), told).items():
                 row = {"noise": noise_mode, "method": name, "settings": "tuned" if tuned else "published"}

@@ -113,7 +113,7 @@ class Config:
     robust: str = knob("none", f"another method against label noise: {', '.join(ROBUST)}")
     robust_setting: float = knob(
         None,
-        "of that method, default as published: label-smoothing epsilon, mixup alpha, gce q, sce alpha, elr "
+        "of that method: label-smoothing epsilon, mixup alpha, gce q, sce alpha, elr "
         "lambda, sam rho, co-teaching's share that is forgotten (the noise rate)",
     )
     alpha: float = knob_by_dataset("decay of the momentum model per optimizer step, in [0, 1)")

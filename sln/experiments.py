@@ -46,7 +46,7 @@ def _asked(study: Study) -> Iterator[Config]:
         yield from _configs(study.strengths(noise_on, seeds=profile.choice_seeds))
     for mode in profile.comparison_modes:
         yield from _configs(comparisons.arms(study, mode))
-        if profile.tuned:
+        if mode in profile.tuned_modes:
             yield from _configs(comparisons.arms(study, mode, tuned=True))
     if profile.noise_rates:
         for arms in (beyond.rate_arms, beyond.noise_for_arms, beyond.schedule_arms, beyond.correction_arms):

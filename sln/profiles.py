@@ -40,7 +40,8 @@ class Profile:
     # kinds of noise under which SLN stands beside other methods, on the first so many seeds; none: as in full
     comparison_modes: tuple[str, ...] = ()
     comparison_seeds: int = 0
-    tuned: bool = False  # whether their settings are also chosen, out of `comparisons.GRIDS`
+    # kinds of noise under which their settings are also chosen, out of `comparisons.GRIDS`
+    tuned_modes: tuple[str, ...] = ()
     # what goes beyond the paper; where none is, the numbers are full's
     noise_rates: tuple[float, ...] = ()
     schedules: tuple[str, ...] = ()
@@ -86,7 +87,7 @@ PROFILES: dict[str, Profile] = {
         logit_sigmas=(0.5, 1.0),
         comparison_modes=("sym",),
         comparison_seeds=2,
-        tuned=True,
+        tuned_modes=("sym",),
         noise_rates=(0.0, 0.4),
         schedules=("falling",),
         class_counts=(2, 10),
@@ -109,7 +110,7 @@ PROFILES: dict[str, Profile] = {
         logit_sigmas=(0.2, 0.5, 1.0, 2.0, 4.0),
         comparison_modes=("sym", "asym", "dependent"),
         comparison_seeds=5,
-        tuned=True,
+        tuned_modes=("sym",),
         noise_rates=(0.0, 0.2, 0.4, 0.6, 0.8),
         schedules=("rising", "falling", "first-half", "second-half"),
         class_counts=(2, 5, 10),

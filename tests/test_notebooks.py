@@ -7,7 +7,10 @@ from pathlib import Path
 import nbformat
 import pytest
 
+from sln import runs
+from sln.experiments import planned
 from sln.reproduce import reproduce
+from sln.study import Study
 
 ROOT = Path(__file__).parent.parent
 PATHS = sorted((ROOT / "notebooks").glob("[0-9][0-9]_*.ipynb"))
@@ -131,3 +134,5 @@ def test_every_notebook_runs_headlessly_and_keeps_its_promises(tmp_path, capfd):
     for path in PATHS:
         assert re.search(rf"^{path.stem} .* ok$", out, flags=re.MULTILINE)
         assert (tmp_path / "build" / "smoke" / f"{path.stem}.html").exists()
+    # what was planned is what the notebooks asked for: neither less nor more
+    assert {run.config for run in runs.finished()} == set(planned(Study("smoke")))

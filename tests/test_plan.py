@@ -5,6 +5,7 @@ import pytest
 from sln import plan, pool, runs
 from sln.__main__ import main
 from sln.config import Config
+from sln.experiments import planned as planned_of
 from sln.profiles import PROFILES
 from sln.recipes import RECIPES
 from sln.reproduce import reproduce
@@ -13,19 +14,23 @@ from sln.study import Study
 
 @pytest.mark.parametrize("profile", ["cifar10", "paper"])
 def test_the_papers_profiles_train_its_recipes_over_five_seeds_and_nothing_twice(profile):
-    planned = Study(profile).planned()
+    planned = planned_of(Study(profile, guesses=True))
     assert len(set(planned)) == len(planned)
     recipes = [r for r in RECIPES.values() if profile == "paper" or r.dataset == "cifar10"]
     assert {r.config(seed) for r in recipes for seed in range(5)} < set(planned)
-    # beyond the tables, notebook 3 compares both readings of the correction
+    # beyond the tables, notebook 3 compares both readings of the correction, and others the variants of noise
     others = set(planned) - {r.config(seed) for r in recipes for seed in range(5)}
-    assert {(c.noise_mode, c.correction, c.correction_losses) for c in others} == {("sym", 250, "given")}
-    assert len(others) == 5
+    assert {(c.noise_mode, c.correction, c.correction_losses, c.noise_on, c.strength) for c in others} == {
+        ("sym", 250, "given", "labels", "fixed"),
+        ("sym", -1, "given", "gradient", "matched"),
+        ("sym", -1, "given", "logits", "matched"),
+    }
+    assert len(others) == 15
 
 
 def test_what_the_notebooks_ask_for_are_the_recipes_own_runs():
-    study = Study("cifar10")
-    planned = set(study.planned())
+    study = Study("cifar10", guesses=True)
+    planned = set(planned_of(study))
     for mode, sigma in (("sym", 1.0), ("asym", 0.5), ("dependent", 0.5), ("openset", 0.5)):
         assert study.choose_sigma(mode) == sigma
         for seed in study.seeds:
@@ -37,8 +42,8 @@ def test_what_the_notebooks_ask_for_are_the_recipes_own_runs():
 
 @pytest.mark.parametrize("profile", ["smoke", "quick", "full", "mini"])
 def test_every_profile_says_what_it_trains(profile):
-    study = Study(profile)
-    planned = study.planned()
+    study = Study(profile, guesses=True)
+    planned = planned_of(study)
     modes = {config.noise_mode for config in planned}
     assert modes == set(study.profile.noise_modes)
     for mode in modes:
@@ -64,8 +69,8 @@ def test_a_dry_run_prints_the_plan_and_does_nothing_else(monkeypatch, capsys, tm
     monkeypatch.setenv("SLN_WORKERS", "2")
     assert main(["reproduce", "--profile", "smoke", "--dry-run"]) == 0
     told = capsys.readouterr().out
-    study = Study("smoke")
-    assert f"{len(study.planned())} runs, 0 of them trained already" in told
+    study = Study("smoke", guesses=True)
+    assert f"{len(planned_of(study))} runs, 0 of them trained already" in told
     assert "with 2 at once on cpu" in told
     assert "digits-asym0.4-sln0.5-lc1 " in told
     assert not list(runs.runs_folder().glob("*/config.json"))
@@ -73,11 +78,11 @@ def test_a_dry_run_prints_the_plan_and_does_nothing_else(monkeypatch, capsys, tm
 
 def test_the_plan_counts_what_is_there_and_what_a_fork_saves(monkeypatch):
     monkeypatch.setattr(plan, "seconds_an_epoch", lambda config: 36.0)
-    study = Study("smoke")
+    study = Study("smoke", guesses=True)
     first = study.config("sym", 0.0, 0)
     runs.get(first, quiet=True)
     table = plan.plan(study).set_index("run")
-    assert table["runs"].sum() == len(study.planned())
+    assert table["runs"].sum() == len(planned_of(study))
     assert table["found"].sum() == 1
     row = table.loc["digits-sym0.4-ce"]
     assert (row["runs"], row["found"], row["to_train"], row["epochs"]) == (2, 1, 1, 3)
