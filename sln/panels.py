@@ -12,17 +12,16 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from sln import analysis, plots, recovery
+from sln import analysis, plots, plots_landscape, recovery
 from sln.confidence import pooled_examples
 from sln.config import Config
 from sln.data import Data
 from sln.loading import draw_corruption, load_data
 from sln.noise import Corruption
-from sln.plots import COLOURS, NOISE_NAMES, RIGHT, WRONG, Figure
+from sln.plots import NOISE_NAMES, RIGHT, WRONG, Figure
 from sln.runs import Run
 from sln.streams import numpy_generator
 from sln.study import Reading
-from sln.theory import noise_at_logit
 
 
 def matrices(corruptions: Mapping[str, Corruption], classes: Sequence[str]) -> Figure:
@@ -81,37 +80,6 @@ def caption(noisy: Data, given: int, true: int) -> str:
     if given == true:
         return name(noisy, given)
     return f"given {name(noisy, given)}\nis {name(noisy, true)}"
-
-
-def stochastic_noise(sigma: float, probability: float, num_classes: int = 10) -> Figure:
-    """The instant mathematics of SLN: what the label becomes, and the gradient at the logits with it.
-
-    Left: density of the entries of y + sigma z. Right: standard deviation of the noise on the gradient at
-    the logit of a class that is predicted with `probability`, for SLN and for noise on the logits' gradient
-    (variant 2).
-    """
-    figure, axes = plots.panels(1, 2, size=(9.6, 3.6))
-    z = np.random.default_rng(0).standard_normal((4000, num_classes))
-    kept = (np.eye(num_classes)[0] + sigma * z).argmax(axis=1) == 0
-    x = np.linspace(-4, 5, 600)
-    for centre, name, colour in ((0, "other classes: y = 0", WRONG), (1, "labelled class: y = 1", RIGHT)):
-        axes[0, 0].axvline(centre, color=colour, label=name)
-        if sigma > 0:
-            density = np.exp(-((x - centre) ** 2) / (2 * sigma**2)) / (sigma * np.sqrt(2 * np.pi))
-            axes[0, 0].fill_between(x, density, color=colour, alpha=0.4, lw=0)
-    title = f"σ = {sigma:.2f}: the label stays the largest in {100 * kept.mean():.0f}%"
-    axes[0, 0].set(xlabel="entry of y + σ z", ylabel="density", xlim=(-4, 5), ylim=(0, 1.2), title=title)
-    axes[0, 0].legend(loc="upper right")
-    p = np.linspace(0, 1, 200)
-    spread = noise_at_logit(np.append(p, probability), sigma, num_classes)
-    axes[0, 1].plot(p, spread[:-1], color=COLOURS["SLN"], label="noise on the label (SLN)")
-    axes[0, 1].axhline(sigma, color="black", ls="--", lw=1.2, label="noise on the logits’ gradient")
-    axes[0, 1].plot([probability], spread[-1:], "o", color=COLOURS["SLN-MO"], ms=8)
-    title = f"C = {num_classes}, p = {probability:.2f}: std {spread[-1]:.2f}"
-    axes[0, 1].set(xlabel="predicted probability p of the class", ylabel="std of the noise at its logit")
-    axes[0, 1].set(xlim=(0, 1), ylim=(0, 2.05 * np.sqrt(num_classes - 1)), title=title)
-    axes[0, 1].legend(loc="upper left")
-    return figure
 
 
 def training_curves(grid: Mapping[float, list[Run]], sigma: float) -> Figure:
@@ -219,8 +187,8 @@ def correction_weights(table: pd.DataFrame) -> Figure:
 def loss_lines(tables: Mapping[str, pd.DataFrame]) -> Figure:
     """Loss along one direction (`landscape.line`) on given labels, true labels and test images; one scale."""
     figure, axes = plots.panels(1, 3, size=(10.2, 3.5), sharex=True, sharey=True)
-    for (column, title), ax in zip(plots.LOSSES.items(), axes.flat, strict=True):
-        plots.line(tables, ax, column, title)
+    for (column, title), ax in zip(plots_landscape.LOSSES.items(), axes.flat, strict=True):
+        plots_landscape.line(tables, ax, column, title)
         ax.label_outer()
     axes[0, 0].legend(loc="lower right")
     return figure
@@ -246,6 +214,6 @@ def dissections(tables: Mapping[str, pd.DataFrame]) -> Figure:
     return figure
 
 
-def loss_surfaces(surfaces: Mapping[str, pd.DataFrame], labels: str) -> Figure:
-    """The same loss surfaces, on the given labels, the true labels or the test images."""
-    return plots.contours(surfaces, labels)
+def loss_surfaces(surfaces: Mapping[str, pd.DataFrame], labels: str, radius: float | None = None) -> Figure:
+    """The same loss surfaces, over one kind of labels or images, as far as `radius`."""
+    return plots_landscape.contours(surfaces, labels, radius)

@@ -6,7 +6,7 @@ import pytest
 import torch
 from sklearn.metrics import roc_auc_score
 
-from sln import analysis, confidence, labels, panels, plots, recovery, results, runs, theory, widgets
+from sln import analysis, confidence, labels, panels, plots, recovery, results, runs, widgets
 from sln.config import Config
 from sln.errors import InputError
 from sln.files import figures_folder
@@ -190,25 +190,7 @@ def test_detection_is_the_auroc_of_the_loss(readings):
     assert table["auroc"]["CE"] == pytest.approx(np.mean(each))
 
 
-# --- theory and labels
-
-
-def test_the_drawn_covariance_is_the_formulas_within_sampling_error():
-    table = theory.covariance_check(sigma=0.7, num_classes=4, draws=20_000)
-    assert (table["frobenius_error"] < 3 * table["expected_error"]).all()
-    assert (table["mean_error"] < 3).all()
-    assert table["std_formula"].iloc[0] == pytest.approx(0.7 * (1 - 1 / 4) ** 0.5)
-
-
-def test_another_covariance_would_be_noticed(monkeypatch):
-    monkeypatch.setattr(theory, "label_noise_covariance", lambda p, sigma: sigma**2 * torch.eye(4).double())
-    table = theory.covariance_check(sigma=0.7, num_classes=4, draws=20_000)
-    assert (table["frobenius_error"].iloc[2:] > 10 * table["expected_error"].iloc[2:]).all()
-
-
-def test_noise_at_a_logit_is_the_root_of_the_stated_variance():
-    p = np.array([0.0, 0.1, 0.5, 1.0])
-    assert np.allclose(theory.noise_at_logit(p, 2.0, 10), 2 * np.sqrt(1 - 2 * p + 10 * p**2))
+# --- labels
 
 
 def test_coins_scatter_and_counts_do_not():
