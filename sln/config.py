@@ -254,6 +254,10 @@ class Config:
             self.strength == "fixed" or self.noise_on != "labels",
             "strength matched goes with noise_on logits or gradient: it is matched to that on the labels",
         )
+        require(
+            self.noise_for == "all" or self.noise_on != "gradient",
+            f"noise_for {self.noise_for} goes with noise_on labels or logits: a gradient is of all examples",
+        )
         self._check_robust()
 
     def _check_robust(self) -> None:

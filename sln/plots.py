@@ -8,7 +8,7 @@ a slider is dragged.
 from __future__ import annotations
 
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import matplotlib.figure
@@ -18,7 +18,6 @@ import pandas as pd
 import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.colors import LogNorm
 from matplotlib.lines import Line2D
 from torch import Tensor
 
@@ -274,53 +273,7 @@ def recovery(table: pd.DataFrame, ax: Axes, title: str) -> Axes:
     return ax
 
 
-# The labels that a loss surface can be over: columns of `landscape.surface`.
-LOSSES = {
-    "given": "training images, given labels",
-    "true": "training images, true labels",
-    "test": "test images",
-}
-
-
-# --- landscapes and confidence -----------------------------------------------------------------------------
-
-
-def line(tables: Mapping[str, pd.DataFrame], ax: Axes, column: str, title: str) -> Axes:
-    """Loss along one direction, a line a method (`landscape.line`)."""
-    for method, table in tables.items():
-        ax.plot(table["x"], table[column], color=COLOURS[method], ls=STYLES[method], label=method)
-    ax.set(
-        xlabel="step along the direction (filter norms)", ylabel="cross-entropy", title=title, yscale="log"
-    )
-    return ax
-
-
-def contours(tables: Mapping[str, pd.DataFrame], column: str = "given") -> Figure:
-    """Loss surfaces side by side on one logarithmic colour scale; each has its own six level lines.
-
-    The colours compare the surfaces, the lines show the shape of one that is flat (`landscape.surface`).
-    """
-    figure, axes = panels(1, len(tables), size=(3.5 * len(tables) + 0.8, 3.7), sharex=True, sharey=True)
-    low = min(table[column].min() for table in tables.values())
-    high = max(table[column].max() for table in tables.values())
-    levels = np.geomspace(low, high, 32)
-    for (method, table), ax in zip(tables.items(), axes.flat, strict=True):
-        grid = table.pivot(index="y", columns="x", values=column)
-        filled = ax.contourf(
-            grid.columns, grid.index, grid, levels=levels, norm=LogNorm(low, high), cmap="cividis"
-        )
-        own = np.geomspace(grid.min(axis=None), grid.max(axis=None), 8)[1:-1]
-        lines = ax.contour(grid.columns, grid.index, grid, levels=own, colors="white", linewidths=0.8)
-        ax.clabel(lines, own[2:], fmt="%.2g", fontsize=7)
-        ax.plot(0, 0, "+", color="white", ms=9, mew=2)
-        ax.set(title=f"{method}: {grid.loc[0, 0]:.2f} at the centre", xlabel="direction 1", aspect="equal")
-        ax.grid(False)
-    axes[0, 0].set_ylabel("direction 2 (filter norms)")
-    bar = figure.colorbar(filled, ax=axes, label=f"cross-entropy, {LOSSES[column]}")
-    ticks = np.geomspace(low, high, 6)
-    bar.set_ticks(ticks, labels=[f"{tick:.2g}" for tick in ticks])
-    bar.minorticks_off()
-    return figure
+# --- confidence --------------------------------------------------------------------------------------------
 
 
 def confidence_histogram(p_given: np.ndarray, wrong: np.ndarray, ax: Axes, title: str) -> Axes:

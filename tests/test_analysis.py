@@ -11,7 +11,7 @@ from sln.config import Config
 from sln.errors import InputError
 from sln.files import figures_folder
 from sln.metrics import error_of
-from sln.study import METHODS, Reading, Study
+from sln.study import METHODS, VARIANTS, Reading, Study
 
 SIGMAS = (0.0, 0.5, 1.0)
 
@@ -249,8 +249,8 @@ def test_saving_writes_the_picture_and_the_numbers(tmp_path):
 
 
 def test_a_method_has_one_colour_and_no_two_share_it():
-    assert set(plots.COLOURS) == set(plots.STYLES) == set(METHODS)
-    assert len(set(plots.COLOURS.values())) == len(METHODS)
+    assert set(plots.COLOURS) == set(plots.STYLES) == {*METHODS, *VARIANTS}
+    assert len(set(plots.COLOURS.values())) == len(plots.COLOURS)
 
 
 @pytest.mark.parametrize("mode", ["none", "sym", "asym", "dependent", "openset"])

@@ -99,6 +99,12 @@ OTHER = {
     "labels": ("generated", "cifar10"),
     "model": ("wrn-10-1", "cifar10"),
     "noise_on": ("logits", "digits"),
+    "strength": ("matched", "digits"),
+    "sigma_schedule": ("rising", "digits"),
+    "noise_for": ("wrong", "digits"),
+    "classes": (4, "digits"),
+    "robust": ("elr", "digits"),
+    "robust_setting": (0.25, "digits"),
     "correction_losses": ("as-released", "digits"),
     "precision": ("bfloat16", "digits"),
     "extra_alphas": ((0.25,), "digits"),
@@ -108,8 +114,13 @@ OTHER = {
     "downsample": (2, "cifar10"),
     "correction": (50, "digits"),
 }
-# these are at their defaults where nothing is corrected
-NEEDS_CORRECTION = ("correction_losses", "soft_correction")
+# what else has to be said for a knob to have any effect
+NEEDED = {
+    "correction_losses": ["--correction", "50"],
+    "soft_correction": ["--correction", "50"],
+    "strength": ["--noise-on", "logits"],
+    "robust_setting": ["--robust", "gce"],
+}
 
 
 @pytest.mark.parametrize("knob", dataclasses.fields(Config), ids=lambda knob: knob.name)
@@ -127,8 +138,7 @@ def test_every_knob_is_an_option_in_both_spellings_and_reaches_the_config(knob, 
         words = [f"--{name}", *map(str, value if isinstance(value, tuple) else (value,))]
         if isinstance(value, bool):
             words = [f"--{name}" if value else f"--no-{name}"]
-        if knob.name in NEEDS_CORRECTION:
-            words += ["--correction", "50"]
+        words += NEEDED.get(knob.name, [])
         with pytest.raises(SystemExit):
             main(["train", "--dataset", dataset, *words])
     assert {getattr(config, knob.name) for config in asked} == {value}
@@ -216,6 +226,11 @@ def test_noise_follows_any_matrix(tell, tmp_path):
         (["train", "--noise-mode", "symm"], ["'symm'", "did you mean 'sym'?"]),
         (["train", "--noise-mode", "xyz"], ["'xyz'", "asym, dependent, none, openset, sym"]),
         (["train", "--epochs", "0"], ["epochs", "0"]),
+        (["train", "--robust", "eler"], ["'eler'", "did you mean 'elr'?"]),
+        (["train", "--robust", "sce"], ["robust sce", "sigma 0"]),
+        (["train", "--robust-setting", "0.5"], ["robust_setting", "no robust method"]),
+        (["train", "--strength", "matched"], ["strength matched", "noise_on logits or gradient"]),
+        (["train", "--classes", "4", "--noise-mode", "asym"], ["asym", "all ten classes"]),
         (["train", "--extra-alphas", "0.5", "1"], ["extra_alphas", "1.0"]),
         (["noise", "--out", "FOLDER/x.csv", "--noise-rate", "nan"], ["noise_rate", "nan"]),
         (["noise", "--out", "FOLDER/x.csv", "--own-class", "--noise-mode", "asym"], ["--own-class", "sym"]),

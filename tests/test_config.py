@@ -22,6 +22,9 @@ CHANGED = {
     "weight_decay": 0.0,
     "noise_on": "logits",
     "sigma": 0.9,
+    "strength": "matched",
+    "sigma_schedule": "rising",
+    "noise_for": "wrong",
     "alpha": 0.9,
     "extra_alphas": [0.5],
     "correction": 50,
@@ -30,6 +33,12 @@ CHANGED = {
     "fork_epoch": 10,
     "seed": 1,
     "threads": 2,
+}
+# these do not go with the others
+CHANGED_ALONE = {
+    "classes": 4,
+    "robust": "gce",
+    "robust_setting": 0.5,
 }
 CHANGED_CIFAR = {
     "labels": "generated",
@@ -74,6 +83,10 @@ CHANGED_CLOTHING = {
         ("alpha", 1.0, "[0, 1), with 1 left out"),
         ("alpha", NAN, "[0, 1)"),
         ("threads", 0, "[1, "),
+        ("classes", 11, "[0, 10]"),
+        ("classes", -1, "[0, 10]"),
+        ("robust_setting", -0.1, "from 0 up"),
+        ("robust_setting", NAN, "from 0 up"),
     ],
 )
 def test_a_value_outside_its_range_is_refused_with_the_range(name, value, allowed, refused):
@@ -133,6 +146,10 @@ def test_a_whole_number_is_taken_where_a_float_is_asked_for():
         ("model", "cn", "cnn"),
         ("dataset", "digit", "digits"),
         ("correction_losses", "as_released", "as-released"),
+        ("strength", "match", "matched"),
+        ("sigma_schedule", "raising", "rising"),
+        ("noise_for", "wrongs", "wrong"),
+        ("robust", "mix-up", "mixup"),
     ],
 )
 def test_an_unknown_choice_is_refused_and_the_nearest_named(name, value, near, refused):
@@ -152,8 +169,12 @@ def test_an_unknown_knob_is_refused_and_the_nearest_named(make, refused):
 
 
 def test_every_knob_is_covered_by_these_tests():
-    tested = set(CHANGED) | set(CHANGED_CIFAR) | set(CHANGED_CLOTHING)
+    tested = set(CHANGED) | set(CHANGED_ALONE) | set(CHANGED_CIFAR) | set(CHANGED_CLOTHING)
     assert {knob.name for knob in dataclasses.fields(Config)} == tested | {"dataset"}
+
+
+NO_CORRECTION = ("correction", "robust", "robust_setting")
+NEEDED = {"strength": {"noise_on": "logits"}, "robust_setting": {"robust": "gce"}}
 
 
 @pytest.mark.parametrize(
@@ -161,7 +182,7 @@ def test_every_knob_is_covered_by_these_tests():
     [
         (dataset, name, value)
         for dataset, changed in (
-            ("digits", CHANGED),
+            ("digits", CHANGED | CHANGED_ALONE),
             ("cifar10", CHANGED_CIFAR),
             ("clothing1m", CHANGED_CLOTHING),
         )
@@ -170,18 +191,17 @@ def test_every_knob_is_covered_by_these_tests():
     ],
 )
 def test_the_run_id_changes_with_every_knob_that_can_change_a_number(dataset, name, value):
-    # what belongs to label correction counts only where there is any
-    usual = Config(dataset=dataset, correction=-1 if name == "correction" else 1, epochs=60)
+    # what belongs to label correction counts only where there is any, and so do other knobs
+    usual = Config(dataset=dataset, correction=-1 if name in NO_CORRECTION else 1, epochs=60)
+    usual = usual.replace(**NEEDED.get(name, {}))
     changed = usual.replace(**{name: value})
     assert usual.run_id.rsplit("-", 1)[1] != changed.run_id.rsplit("-", 1)[1]
 
 
 def test_a_knob_that_the_first_version_lacked_renames_no_run_that_leaves_it_alone():
     plain = Config()
-    assert (
-        plain.digest()
-        == Config(precision=plain.precision, measure_train_every=1, labels="generated").digest()
-    )
+    said = {"precision": plain.precision, "measure_train_every": 5, "labels": "generated", "robust": "none"}
+    assert plain.digest() == Config(**said, robust_setting=0.0, noise_for="all", classes=0).digest()
     assert plain.digest() != Config(precision="bfloat16").digest()
 
 
@@ -229,11 +249,58 @@ def test_the_defaults_are_those_of_the_released_scripts():
         ({"dataset": "clothing1m", "num_per_class": 0}, ("num_per_class is 0", "-1 (all)")),
         ({"dataset": "clothing1m", "noise_on": "logits"}, ("noise_on",)),
         ({"dataset": "clothing1m", "extra_alphas": [0.9]}, ("extra_alphas",)),
+        ({"dataset": "cifar10", "classes": 4}, ("classes", "belongs to the digits", "cifar10")),
+        ({"classes": 1}, ("classes is 1", "2 to 10")),
+        ({"classes": 4, "noise_mode": "asym"}, ("noise_mode asym", "all ten classes")),
+        ({"classes": 9, "noise_mode": "dependent"}, ("noise_mode dependent", "all ten classes")),
+        ({"dataset": "clothing1m", "robust": "gce"}, ("robust", "clothing1m")),
+        ({"dataset": "clothing1m", "noise_for": "right"}, ("noise_for", "clothing1m")),
+        ({"dataset": "clothing1m", "sigma_schedule": "rising"}, ("sigma_schedule", "clothing1m")),
+        ({"strength": "matched"}, ("strength matched", "noise_on logits or gradient")),
+        ({"noise_on": "gradient", "noise_for": "right"}, ("noise_for right", "labels or logits")),
+        ({"robust_setting": 0.7}, ("robust_setting", "no robust method")),
+        ({"robust": "gce", "noise_on": "logits"}, ("robust gce", "noise_on labels only")),
+        ({"robust": "sam", "noise_on": "gradient"}, ("robust sam", "noise_on labels only")),
+        ({"robust": "elr", "correction": 50}, ("robust elr", "label correction")),
+        ({"robust": "sce"}, ("robust sce", "sigma 0")),
+        ({"robust": "co-teaching", "lr_drop": 5}, ("robust co-teaching", "constant lr", "lr_drop")),
+        ({"robust": "gce", "robust_setting": 1.5}, ("robust_setting of gce", "at most 1")),
+        ({"robust": "label-smoothing", "robust_setting": 1.5}, ("label-smoothing", "at most 1")),
+        ({"robust": "co-teaching", "robust_setting": 1.5}, ("co-teaching", "at most 1")),
+        ({"robust": "gce", "robust_setting": 0.0}, ("robust_setting of gce", "above 0")),
+        ({"robust": "mixup", "robust_setting": 0.0}, ("robust_setting of mixup", "above 0")),
     ],
 )
 def test_what_would_be_ignored_or_cannot_work_is_refused(knobs, words, refused):
     with refused(*words):
         Config(**knobs)
+
+
+def test_a_robust_method_has_its_published_setting_where_nothing_is_said():
+    published = {"label-smoothing": 0.1, "mixup": 1.0, "gce": 0.7, "sce": 0.1, "elr": 3.0, "sam": 0.05}
+    for name, setting in published.items():
+        assert Config(robust=name, sigma=0.0).robust_setting == setting
+        said = Config(robust=name, sigma=0.0, robust_setting=setting)
+        assert said.run_id == Config(robust=name, sigma=0.0).run_id
+    assert Config(robust="co-teaching", noise_rate=0.2).robust_setting == 0.2
+    assert Config().robust_setting == 0.0
+
+
+def test_replacing_the_method_replaces_a_setting_that_was_not_said_and_keeps_one_that_was():
+    plain = Config(sigma=0.0)
+    for name in ("gce", "elr", "co-teaching"):
+        assert plain.replace(robust=name) == Config(sigma=0.0, robust=name)
+        assert plain.replace(robust=name).replace(robust="none") == plain
+    assert Config(robust="mixup").replace(robust="elr").robust_setting == 3.0
+    assert Config(robust="mixup", robust_setting=0.2).replace(seed=1).robust_setting == 0.2
+    assert Config(robust="co-teaching").replace(noise_rate=0.2).robust_setting == 0.2
+    for config in (Config(robust="elr"), Config(robust="gce", robust_setting=0.5)):
+        assert Config.from_dict(json.loads(json.dumps(config.to_dict()))) == config
+
+
+def test_the_number_of_classes_is_the_data_sets_or_what_is_kept_of_it():
+    assert [Config(dataset=dataset).num_classes for dataset in DATASETS] == [10, 10, 100, 14]
+    assert Config(classes=4).num_classes == 4
 
 
 def test_the_run_id_does_not_change_with_the_epoch_whose_state_is_kept():
@@ -249,6 +316,12 @@ def test_the_run_id_does_not_change_with_the_epoch_whose_state_is_kept():
         ({"noise_on": "gradient", "sigma": 0.01}, "digits-sym0.4-gradient0.01-seed0-"),
         ({"correction": 60, "noise_mode": "openset"}, "digits-openset0.4-sln1-lc60-seed0-"),
         ({"correction": 100}, "digits-sym0.4-sln1-seed0-"),  # after the last epoch: never
+        ({"robust": "gce", "sigma": 0.0}, "digits-sym0.4-gce0.7-seed0-"),
+        ({"robust": "gce", "sigma": 0.5, "robust_setting": 0.2}, "digits-sym0.4-gce0.2-sln0.5-seed0-"),
+        ({"robust": "co-teaching", "sigma": 0.0, "noise_rate": 0.3}, "digits-sym0.3-co-teaching0.3-seed0-"),
+        ({"noise_on": "logits", "strength": "matched"}, "digits-sym0.4-logits1-matched-seed0-"),
+        ({"noise_for": "wrong"}, "digits-sym0.4-sln1-seed0-"),
+        ({"classes": 4}, "digits-sym0.4-sln1-seed0-"),
     ],
 )
 def test_the_run_id_can_be_read(knobs, name):

@@ -12,6 +12,7 @@ from sklearn.datasets import load_digits, load_sample_images
 from sln import data, loading, noise
 from sln.config import Config
 from sln.streams import numpy_generator
+from sln.train import State
 
 
 def images_and_labels(split):
@@ -85,6 +86,45 @@ def test_normalising_is_done_channel_by_channel():
     two_channels = dataclasses.replace(data.digits(), scale=255.0, mean=(0.2, 0.5), std=(0.1, 0.25))
     normalised = two_channels.normalise(images)
     assert normalised[0, :, 0, 0].tolist() == pytest.approx([0, 2], abs=1e-6)
+
+
+# --- fewer classes ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("classes", [2, 4, 10])
+def test_the_first_classes_are_kept_whole_in_their_order_and_pixels_scaled_as_before(classes):
+    whole, kept = data.digits(), loading.load_data(Config(classes=classes, noise_mode="none"))
+    assert kept.num_classes == classes
+    assert kept.classes == tuple("0123456789")[:classes]
+    assert (kept.mean, kept.std, kept.scale) == (whole.mean, whole.std, whole.scale)
+    for name in data.SPLITS:
+        before, after = getattr(whole, name), getattr(kept, name)
+        rows = [n for n, label in enumerate(before.true.tolist()) if label < classes]
+        assert same(after, before[torch.tensor(rows)])
+
+
+@pytest.mark.parametrize("mode", ["sym", "openset"])
+def test_noise_on_fewer_classes_stays_within_them(mode):
+    noisy = loading.load_data(Config(classes=4, noise_mode=mode))
+    for split in (noisy.train, noisy.validation):
+        assert set(split.given.tolist()) == {0, 1, 2, 3}
+        assert split.wrong.sum().item() == round(0.4 * len(split))
+    assert noisy.test.true.max() == 3
+    assert not noisy.test.wrong.any()
+
+
+def test_labels_of_fewer_classes_can_be_saved_and_trained_on_and_others_are_refused(tmp_path, refused):
+    four, file = Config(classes=4, noise_seed=7), tmp_path / "four.csv"
+    record = loading.draw_corruption(four)
+    record.save(file)
+    assert len(record.given) == len(loading.load_data(four).train)
+    filed = loading.load_data(Config(classes=4, labels=str(file)))
+    assert filed.train.given.tolist() == record.given.tolist()
+    state = State(Config(classes=4, labels=str(file)), filed)
+    assert state.network(filed.normalise(filed.train.images[:2])).shape == (2, 4)
+    assert state.targets.shape == (len(filed.train), 4)
+    with refused(f"{len(filed.train)} labels"):
+        loading.load_data(Config(labels=str(file)))
 
 
 # --- images of no class -------------------------------------------------------------------------------------

@@ -6,6 +6,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import nn
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from sln import method
 
@@ -179,6 +180,26 @@ def test_the_momentum_model_is_the_exponential_average_of_weights_and_batchnorm_
             expected = expected + (1 - alpha) * alpha ** (T - t) * history[t]
         torch.testing.assert_close(average.module.state_dict()[name], expected, rtol=1e-12, atol=1e-12)
         assert not torch.equal(history[0], history[-1]), f"{name} did not move: nothing was tested"
+
+
+@pytest.mark.parametrize("alpha", [0.0, 0.9])
+def test_the_momentum_model_equals_torchs_averaged_model_bit_for_bit(alpha):
+    network = a_small_network()
+    ours = method.MomentumModel(network, alpha)
+    torchs = AveragedModel(network, multi_avg_fn=get_ema_multi_avg_fn(alpha), use_buffers=True)
+    torchs.n_averaged.fill_(1)  # else its first update is a copy
+    for step in range(1, 8):
+        with torch.no_grad():
+            for parameter in network.parameters():
+                parameter.add_(draws(*parameter.shape, seed=step))
+            network(3 * draws(16, 3, seed=100 + step) + 1)
+        ours.update_parameters(network)
+        torchs.update_parameters(network)
+        for name, value in ours.module.state_dict().items():
+            if value.is_floating_point():
+                assert torch.equal(value, torchs.module.state_dict()[name]), name
+            else:  # counters, of which the average has no meaning
+                assert value == network.state_dict()[name] == step
 
 
 def test_updating_the_momentum_model_leaves_the_network_as_it_is():

@@ -192,6 +192,17 @@ def test_the_readmes_photographs_are_those_that_make_reproduce_wrote():
     assert f"fall from {memorised[0.0]:.0%} to {memorised[0.5]:.0%} (symmetric)" in readme
 
 
+def test_the_readmes_comparison_is_the_one_that_make_reproduce_wrote():
+    table = pd.read_csv(ROOT / "figures" / "full" / "07_methods.csv").query("reader == 'momentum'")
+    numbers = table.set_index(["method", "noise", "settings"])[["mean", "std"]]
+    readme = (ROOT / "README.md").read_text()
+    columns = [("sym", "published"), ("sym", "tuned"), ("asym", "published"), ("dependent", "published")]
+    for method in dict.fromkeys(table["method"]):
+        pairs = [numbers.loc[(method, *column)] for column in columns]
+        cells = [f"{pair['mean']:.1f} ± {pair['std']:.1f}" for pair in pairs]
+        assert f"| {method} | {' | '.join(cells)} |" in readme
+
+
 def test_the_readme_maps_every_released_command_to_its_recipe():
     rows = re.findall(
         r"^\| `(noise_\w+_train\.py [^`]+)` \| `([^`]+)` \|$", (ROOT / "README.md").read_text(), re.M

@@ -139,6 +139,7 @@ def test_the_tables_have_a_row_an_epoch_and_reader_and_a_row_an_example(trained)
     run = in_folder(trained, CORRECTED)
     assert list(run.of("network").index) == list(run.of("momentum").index) == [1, 2, 3, 4]
     assert run.final("momentum").equals(run.of("momentum").loc[4])
+    assert list(run.of("momentum")["sigma"]) == [1.0, 1.0, 0.0, 0.0]
     assert list(run.examples["index"]) == list(range(len(run.data.train)))
     assert (run.examples["given"].to_numpy() == run.data.train.given.numpy()).all()
 

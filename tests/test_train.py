@@ -15,8 +15,9 @@ from sln.streams import torch_generator
 
 # 72 examples in batches of 16: four whole ones and one of 8, so 20 steps in 4 epochs
 SMALL = Config(
-    epochs=4, batch_size=16, lr=0.05, weight_decay=0.01, sigma=0.5, alpha=0.9, noise_seed=3, seed=5
-)
+    epochs=4, batch_size=16, lr=0.05, weight_decay=0.01, sigma=0.5, alpha=0.9, noise_seed=3, seed=5,
+    measure_train_every=1,
+)  # fmt: skip
 PARAMETERS = ("conv1.weight", "bn1.weight", "bn1.bias", "conv2.weight", "bn2.weight", "bn2.bias",
               "conv3.weight", "bn3.weight", "bn3.bias", "linear.weight", "linear.bias")  # fmt: skip
 
@@ -386,6 +387,19 @@ def test_every_row_of_the_history_is_of_the_reader_that_it_names(few_noisy_digit
             assert row["validation_accuracy"] == pytest.approx(hits.double().mean().item())
             hits_on_true.append((on_validation.argmax(1) == clean.validation.true).sum() - hits.sum())
     assert any(hits_on_true)  # else validation on true labels would have passed too
+
+
+def test_the_training_set_is_measured_every_few_epochs_and_after_the_last(few_noisy_digits):
+    _, always = trained(SMALL, few_noisy_digits)
+    _, seldom = trained(SMALL.replace(measure_train_every=3), few_noisy_digits)
+    for a, b in zip(always, seldom, strict=True):
+        for whole, row in zip(a.rows, b.rows, strict=True):
+            unmeasured = {name for name, value in row.items() if value != value}
+            assert bool(unmeasured) is (b.number in (1, 2))
+            assert {name: row[name] for name in row.keys() - unmeasured} == {
+                name: whole[name] for name in whole.keys() - unmeasured
+            }
+            assert "train_loss" in unmeasured or not unmeasured
 
 
 def test_predictions_are_in_data_set_order_whatever_the_batch_and_leave_the_network_alone(few_digits):

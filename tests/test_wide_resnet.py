@@ -8,6 +8,7 @@ import torch.nn.functional as F
 
 from sln import data, models, train
 from sln.config import Config
+from sln.objective import forward
 from sln.streams import torch_generator
 
 CLASSES = 4
@@ -258,7 +259,7 @@ def test_mixed_precision_is_close_and_not_the_same(few_photographs):
     exact, mixed = train.State(SMALL, few_photographs), train.State(SMALL, few_photographs)
     low = SMALL.replace(precision="bfloat16")
     images = few_photographs.normalise(few_photographs.train.images)
-    a, b = train.forward(exact.network, images, SMALL), train.forward(mixed.network, images, low)
+    a, b = forward(exact.network, images, SMALL), forward(mixed.network, images, low)
     assert b.dtype == torch.float32
     assert not torch.equal(a, b)
     torch.testing.assert_close(a, b, rtol=0.05, atol=0.05)
