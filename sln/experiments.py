@@ -24,7 +24,8 @@ def train_ahead(study: Study) -> None:
     """
     guess = Study(study.name, guesses=True)
     planned(guess)
-    pool.get_all(dict.fromkeys(guess.candidates), f"{study.name}: candidates")
+    if guess.candidates:
+        pool.get_all(dict.fromkeys(guess.candidates), f"{study.name}: candidates")
     pool.get_all(planned(study), f"{study.name}: all runs")
 
 
