@@ -9,6 +9,15 @@ from torch import Tensor, nn
 from sln.streams import torch_generator
 
 
+def global_average(x: Tensor) -> Tensor:
+    """(B, channels, H, W) -> (B, channels): the mean over all positions.
+
+    As a pool, whose gradient a CPU passes on in the images' own memory layout. That of `x.mean((2, 3))` has
+    none, and the ReLU before it then takes ten times as long: a twelfth of the small network's training.
+    """
+    return F.avg_pool2d(x, x.shape[-2:]).flatten(1)
+
+
 class SmallCNN(nn.Module):
     """For 8x8 images: three 3x3 convolutions of 16, 16 and 32 channels with BatchNorm and ReLU.
 
@@ -32,7 +41,7 @@ class SmallCNN(nn.Module):
         x = torch.relu(self.bn2(self.conv2(x)))  # (B, 16, H, W)
         x = torch.max_pool2d(x, 2)  # (B, 16, H/2, W/2)
         x = torch.relu(self.bn3(self.conv3(x)))  # (B, 32, H/2, W/2)
-        return self.linear(x.mean(dim=(2, 3)))
+        return self.linear(global_average(x))
 
 
 class WideBlock(nn.Module):
@@ -89,7 +98,7 @@ class WideResNet(nn.Module):
         """Normalised images (B, in_channels, H, W) -> logits (B, num_classes)."""
         x = self.layer3(self.layer2(self.layer1(self.conv1(x))))  # (B, 64 width, H/4, W/4)
         x = F.relu(self.bn1(x))
-        return self.linear(x.mean(dim=(2, 3)))
+        return self.linear(global_average(x))
 
 
 def build(
