@@ -11,31 +11,20 @@ import statistics
 import subprocess
 import sys
 import tempfile
-import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
 
-import psutil
 import torch
+from measuring import PeakMemory, row, seconds
 
 from sln import Config, Study, landscape, panels, pool, runs
 
 
-def seconds(action: Callable[[], object], repeats: int = 5) -> float:
+def median_seconds(action: Callable[[], object], repeats: int = 5) -> float:
     """Median wall time of `action`, after one call that does not count."""
     action()
-    times = []
-    for _ in range(repeats):
-        start = time.perf_counter()
-        action()
-        times.append(time.perf_counter() - start)
-    return statistics.median(times)
-
-
-def row(what: str, value: float, unit: str) -> None:
-    """Print one line of the table."""
-    print(f"{what:58} {value:9.3g} {unit}", flush=True)
+    return statistics.median(seconds(action) for _ in range(repeats))
 
 
 def training() -> None:
@@ -72,7 +61,11 @@ def sliders() -> None:
         "loss_surfaces": lambda: panels.loss_surfaces(surfaces, "given"),
     }
     for name, draw in draws.items():
-        row(f"slider of panels.{name}: value to picture", seconds(lambda draw=draw: draw()._repr_png_()), "s")
+        row(
+            f"slider of panels.{name}: value to picture",
+            median_seconds(lambda draw=draw: draw()._repr_png_()),
+            "s",
+        )
     network = corrected.network()
     start = time.perf_counter()
     landscape.surface(network, corrected.data, radius=0.5, points=25, quiet=True)
@@ -93,32 +86,6 @@ def reproduction(profile: str) -> None:
             code = process.wait()
             row(f"reproduce, profile {profile}, {state} (exit code {code})", time.perf_counter() - start, "s")
             row("  peak memory, all processes", peak.stop() / 1e9, "GB")
-
-
-class PeakMemory(threading.Thread):
-    """Samples the unique memory of a process and its children, four times a second."""
-
-    def __init__(self, pid: int) -> None:
-        super().__init__(daemon=True)
-        self.process, self.peak, self.running = psutil.Process(pid), 0, True
-        self.start()
-
-    def run(self) -> None:
-        """Sample until stopped."""
-        while self.running:
-            total = 0
-            for process in [self.process, *self.process.children(recursive=True)]:
-                try:
-                    total += process.memory_full_info().uss
-                except psutil.Error:
-                    continue
-            self.peak = max(self.peak, total)
-            time.sleep(0.25)
-
-    def stop(self) -> int:
-        """The peak in bytes."""
-        self.running = False
-        return self.peak
 
 
 def main() -> None:

@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 import torch
 
-from sln import clothing1m_train, distributed, noise, results, runs, sources
+from sln import clothing1m_train, distributed, fast, noise, results, runs, sources
 from sln.config import Config
 from sln.defaults import DEFAULTS
 from sln.devices import device
@@ -201,6 +201,12 @@ def add_released_options(parser: argparse.ArgumentParser) -> None:
     where.add_argument(
         "--device", metavar="NAME", help="auto, cpu, cuda or cuda:N, as SLN_DEVICE (default auto)"
     )
+    parser.add_argument(
+        "--speed",
+        metavar="NAME",
+        help=f"how, not what: {', '.join(fast.NAMES)}, as SLN_SPEED (default auto: fast on a GPU, else "
+        "reference)",
+    )
     where.add_argument(
         "--gpu-id", "--gpu_id", type=int, metavar="INT", help="cuda:N where there is a GPU, else the CPU"
     )
@@ -214,12 +220,14 @@ def apply_released_options(options: argparse.Namespace, config: Config) -> None:
     )
     if options.datapath:
         os.environ["SLN_DATA"] = options.datapath
+    if options.speed:
+        os.environ["SLN_SPEED"] = options.speed
     if options.device:
         os.environ["SLN_DEVICE"] = options.device
     elif options.gpu_id is not None:
         # the released scripts, too, fall back to the CPU
         os.environ["SLN_DEVICE"] = f"cuda:{options.gpu_id}" if torch.cuda.is_available() else "cpu"
-    device()
+    fast.chosen(device())
 
 
 def knobs_of(options: argparse.Namespace) -> dict[str, Any]:

@@ -39,7 +39,7 @@ def add_gradient_noise(parameters: Iterable[nn.Parameter], sigma: float, generat
     """Add sigma z, z ~ N(0, I) of the parameters' own shape, to every gradient in place: variant 1."""
     for parameter in parameters:
         if parameter.grad is not None:
-            z = torch.randn(parameter.shape, generator=generator)
+            z = torch.randn(parameter.shape, generator=generator, device=generator.device)
             parameter.grad.add_(z.to(parameter.device), alpha=sigma)
 
 

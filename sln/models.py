@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import threading
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from sln.streams import torch_generator
+
+_global_generator = threading.Lock()
 
 
 def global_average(x: Tensor) -> Tensor:
@@ -110,7 +114,7 @@ def build(
     Clothing1M's ResNets are built by `clothing1m_train`, from ImageNet weights.
     """
     # torch's initialisers only know the global generator: borrow it, and give it back as it was
-    with torch.random.fork_rng(devices=[]):
+    with _global_generator, torch.random.fork_rng(devices=[]):
         torch.random.set_rng_state(torch_generator(seed, "initialisation", *counters).get_state())
         if name == "cnn":
             network = SmallCNN(in_channels, num_classes)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import datetime
 import functools
 import time
@@ -12,19 +11,19 @@ import pandas as pd
 import torch
 import torch.nn.functional as F
 
-from sln import clothing1m, clothing1m_train, experiments, pool, runs, sources
+from sln import clothing1m, clothing1m_train, experiments, fast, pool, runs, sources
 from sln.config import Config
 from sln.data import CIFAR_MEAN, CIFAR_STD, Data, Split, digits
 from sln.devices import device
 from sln.loading import threads
 from sln.study import Study
-from sln.train import State, predict, train_epoch
+from sln.train import State
 from sln.vision import torchvision
 
 # training, validation and test images
 SIZES = {"digits": (1150, 287, 360), "cifar10": (50_000, 0, 10_000), "cifar100": (50_000, 0, 10_000)}
 CLOTHING1M_TEST = 14_313 + 10_526  # clean validation and test images
-STEPS = 3  # that the calibration takes, after one to warm up
+STEPS = 2  # that the calibration takes, after as many to warm up
 
 
 def plan(study: Study) -> pd.DataFrame:
@@ -118,19 +117,15 @@ def seconds_an_epoch(config: Config) -> float:
 
 @functools.cache
 def _seconds_an_image(config: Config) -> tuple[float, float]:
-    """(training, predicting): seconds an image, in the run's own loop."""
+    """(training, predicting): seconds an image, as its runs are trained here."""
     noise = _noise(config).to(device())
-    warm_up = dataclasses.replace(noise, train=noise.train[: config.batch_size])
     with threads(config.threads):
-        state = State(config, noise)
-        targets = state.targets
-        state.targets = targets[: config.batch_size]
-        train_epoch(state, warm_up, config, 1, config.sigma)
-        state.targets = targets
+        state, engine = State(config, noise), fast.engine(config, noise.device)
+        engine.train_epoch(state, noise, config, 1, config.sigma)  # to warm up
         start = time.perf_counter()
-        train_epoch(state, noise, config, 2, config.sigma)
+        engine.train_epoch(state, noise, config, 2, config.sigma)
         trained = time.perf_counter()
-        predict(state.network, noise.train, noise)
+        engine.predict(state.network, noise.train, noise)
         return (trained - start) / len(noise.train), (time.perf_counter() - trained) / len(noise.train)
 
 

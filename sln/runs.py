@@ -33,7 +33,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from sln import clothing1m_train, distributed, models, store
+from sln import clothing1m_train, distributed, fast, models, store
 from sln.config import Config
 from sln.data import Data
 from sln.devices import device
@@ -173,7 +173,7 @@ def _train(config: Config, quiet: bool, checkpoint_seconds: float) -> None:
         rows = _resume(path, config, state, data)
         saved = time.monotonic()
         with Progress(config.epochs, path.name, "epochs", done=state.epoch, quiet=quiet) as progress:
-            for epoch in train(state, data, config):
+            for epoch in train(state, data, config, fast.engine(config, data.device)):
                 rows += epoch.rows
                 if epoch.correction is not None:
                     _write_correction(path, epoch.number, epoch.correction, soft=config.soft_correction)
@@ -207,7 +207,8 @@ def _resume(path: Path, config: Config, state: State, data: Data) -> list[dict]:
         store.check_config(path, config)
     else:
         write_json(path / "config.json", config.to_dict())
-        write_json(path / "versions.json", store.versions())
+        how = {"device": _name_of(data.device), "speed": fast.chosen(data.device)}
+        write_json(path / "versions.json", store.versions() | how)
     source = path
     checkpoint = path / "checkpoint.safetensors"
     if not checkpoint.exists() and config.corrects:
@@ -220,6 +221,11 @@ def _resume(path: Path, config: Config, state: State, data: Data) -> list[dict]:
     if not checkpoint.exists():
         return []
     return store.resume(state, source, checkpoint)
+
+
+def _name_of(device: torch.device) -> str:
+    """A device in words: "cpu", or the GPU's name."""
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"
 
 
 def _finish(path: Path, state: State, data: Data, rows: list[dict]) -> None:

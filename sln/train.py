@@ -108,10 +108,22 @@ def one_hot(data: Data) -> Tensor:
     return F.one_hot(data.train.given, data.num_classes).float()
 
 
-def train(state: State, data: Data, config: Config) -> Iterator[Epoch]:
+class Engine:
+    """How epochs and passes over images are computed: here by the plain loop, the oracle of `fast.Engine`."""
+
+    def train_epoch(self, state: State, data: Data, config: Config, epoch: int, sigma: float) -> float:
+        """`train_epoch`."""
+        return train_epoch(state, data, config, epoch, sigma)
+
+    def predict(self, network: nn.Module, split: Split, data: Data) -> Tensor:
+        """`predict`."""
+        return predict(network, split, data)
+
+
+def train(state: State, data: Data, config: Config, engine: Engine | None = None) -> Iterator[Epoch]:
     """Train from `state.epoch` to `config.epochs`, yielding what was measured after every epoch.
 
-    `state` is whole then: save it, or go on.
+    `state` is whole then: save it, or go on. `engine` decides how fast, default `Engine`.
 
     The recipe, for CIFAR as released: constant step size, shuffled batches with the last, smaller one kept,
     each batch's loss its own mean, the momentum model updated after every step, two passes over the test
@@ -120,12 +132,13 @@ def train(state: State, data: Data, config: Config) -> Iterator[Epoch]:
     training accuracy compares with argmax(y + sigma z), which at sigma = 1 is the label for only a third of
     the examples; `measure` compares with given and with true labels.
     """
+    engine = engine or Engine()
     while state.epoch < config.epochs:
         epoch, start = state.epoch + 1, time.perf_counter()
         corrects = config.corrects and epoch > config.correction
         correction = correct(state, data, config, epoch) if corrects else None
         sigma = 0.0 if corrects else strength.sigma_of(state.network, data, config, epoch)
-        objective = train_epoch(state, data, config, epoch, sigma)
+        objective = engine.train_epoch(state, data, config, epoch, sigma)
         require(math.isfinite(objective), f"the loss became {objective} in epoch {epoch}; lower lr or sigma")
         state.epoch = epoch
         shared = {
@@ -136,41 +149,67 @@ def train(state: State, data: Data, config: Config) -> Iterator[Epoch]:
         }
         on_train = epoch % config.measure_train_every == 0 or epoch == config.epochs
         rows = [
-            shared | {"reader": name} | measure(reader, data, on_train=on_train)
+            shared | {"reader": name} | measure(reader, data, on_train=on_train, predict=engine.predict)
             for name, reader in state.readers.items()
         ]
         yield Epoch(epoch, rows, correction)
 
 
-def train_epoch(state: State, data: Data, config: Config, epoch: int, sigma: float) -> float:
-    """One pass over the training set. Returns the mean of the objective, noise included.
+@dataclass(frozen=True)
+class Draws:
+    """Everything random of one epoch, an entry an example, on the data's device.
 
-    Everything random is drawn before the first step, from (seed, stream, epoch), an entry an example: a
-    resumed run needs no generator's state, and no example's draws depend on the order of the batches.
+    order : (N,) int64, in which the examples are seen
+    z : (N, C) float32, of the stochastic noise; zero for examples that get none
+    crops : crops and flips; None without augmentation
+    noise : what noise on the gradient is drawn from, step by step: it has the parameters' size
     """
-    network, optimizer, device = state.network, state.optimizer, data.device
-    network.train()
-    for group in optimizer.param_groups:
-        group["lr"] = learning_rate(config, epoch)
-    order = torch.randperm(len(data.train), generator=torch_generator(config.seed, "shuffling", epoch))
+
+    order: Tensor
+    z: Tensor
+    crops: augmentation.CropsAndFlips | None
+    noise: torch.Generator
+
+
+def draw(data: Data, config: Config, epoch: int) -> Draws:
+    """The draws of `epoch`, before its first step and from (seed, stream, epoch) alone.
+
+    So a resumed run needs no generator's state, and no example's draws depend on the order of the batches.
+    """
+    N = len(data.train)
+    order = torch.randperm(N, generator=torch_generator(config.seed, "shuffling", epoch))
     noise = torch_generator(config.seed, "stochastic noise", epoch)
-    z = torch.randn(state.targets.shape, generator=noise)  # (N, C), in data-set order
+    z = torch.randn(N, data.num_classes, generator=noise)
     if config.noise_for != "all":
         z[data.train.wrong == (config.noise_for == "right")] = 0
-    z, draws = z.to(device), crops_and_flips(data, config, epoch)
-    total = torch.zeros((), dtype=torch.float64, device=device)
-    for index in order.to(device).split(config.batch_size):
-        images, given = batch(data, index, draws), state.targets[index]
-        noisy = method.noisy_labels(given, sigma, z[index]) if config.noise_on == "labels" else given
-        at_logits = sigma * z[index] if config.noise_on == "logits" else None
+    return Draws(order.to(data.device), z.to(data.device), crops_and_flips(data, config, epoch), noise)
+
+
+def train_epoch(state: State, data: Data, config: Config, epoch: int, sigma: float) -> float:
+    """One pass over the training set. Returns the mean of the objective, noise included."""
+    network, optimizer = state.network, state.optimizer
+    network.train()
+    set_learning_rate(optimizer, config, epoch)
+    draws = draw(data, config, epoch)
+    total = torch.zeros((), dtype=torch.float64, device=data.device)
+    for index in draws.order.split(config.batch_size):
+        images, given, z = batch(data, index, draws.crops), state.targets[index], draws.z[index]
+        noisy = method.noisy_labels(given, sigma, z) if config.noise_on == "labels" else given
+        at_logits = sigma * z if config.noise_on == "logits" else None
         loss = state.objective.gradient(Batch(images, given, noisy, at_logits, index, epoch))
         if sigma > 0 and config.noise_on == "gradient":
-            method.add_gradient_noise(network.parameters(), sigma, noise)
+            method.add_gradient_noise(network.parameters(), sigma, draws.noise)
         optimizer.step()
         for average in state.averages.values():
             average.update_parameters(network)
         total += loss * len(index)  # read once an epoch: a GPU need not wait for us at every step
     return total.item() / len(data.train)
+
+
+def set_learning_rate(optimizer: torch.optim.Optimizer, config: Config, epoch: int) -> None:
+    """The step size of `epoch`: constant, or a tenth after `config.lr_drop` (Clothing1M)."""
+    for group in optimizer.param_groups:
+        group["lr"] = learning_rate(config, epoch)
 
 
 def learning_rate(config: Config, epoch: int) -> float:
@@ -237,7 +276,13 @@ def predict_augmented(
     return torch.cat([network(batch(data, index, draws)) for index in everything.split(batch_size)]).cpu()
 
 
-def measure(network: nn.Module, data: Data, *, on_train: bool = True) -> dict[str, float]:
+def measure(
+    network: nn.Module,
+    data: Data,
+    *,
+    on_train: bool = True,
+    predict: Callable[[nn.Module, Split, Data], Tensor] = predict,
+) -> dict[str, float]:
     """One history row's numbers: on test, on validation against its given, noisy labels, and on training.
 
     Those on training are NaN without `on_train`, since that pass costs more than the two others together.

@@ -58,3 +58,11 @@ def few_digits():
 def few_noisy_digits(few_digits):
     """`few_digits` with 40% symmetric noise."""
     return data.corrupt(few_digits, Config(noise_mode="sym", noise_rate=0.4, noise_seed=3))
+
+
+def pytest_collection_modifyitems(items):
+    """What needs a GPU is skipped, saying so, where torch sees none."""
+    if not torch.cuda.is_available():
+        for item in items:
+            if "gpu" in item.keywords:
+                item.add_marker(pytest.mark.skip(reason="needs a GPU (make test-gpu)"))
