@@ -20,7 +20,7 @@ DEV := .venv/.dev
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help setup data plan reproduce figures report lab test lint format bench clean clean-runs
+.PHONY: help setup data plan reproduce figures report lab test test-gpu lint format bench clean clean-runs
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-11s %s\n", $$1, $$2}'
@@ -50,6 +50,10 @@ lab: $(RUNTIME) ## JupyterLab on the notebooks, on loopback, with a token
 
 test: $(DEV) ## run the tests and measure coverage
 	$(PY) -m pytest --cov --cov-report=term
+
+test-gpu: $(DEV) ## run the tests that need a GPU, and fail where there is none
+	@$(PY) -c "import torch; raise SystemExit(not torch.cuda.is_available() and 'torch sees no GPU here')"
+	$(PY) -m pytest -m gpu
 
 lint: $(DEV) ## check style, code and notebooks; changes nothing
 	$(PY) -m ruff check .

@@ -196,7 +196,7 @@ def test_the_readmes_comparison_is_the_one_that_make_reproduce_wrote():
     table = pd.read_csv(ROOT / "figures" / "full" / "07_methods.csv").query("reader == 'momentum'")
     numbers = table.set_index(["method", "noise", "settings"])[["mean", "std"]]
     readme = (ROOT / "README.md").read_text()
-    columns = [("sym", "published"), ("sym", "tuned"), ("asym", "published"), ("dependent", "published")]
+    columns = [(noise, how) for noise in ("sym", "asym", "dependent") for how in ("published", "tuned")]
     for method in dict.fromkeys(table["method"]):
         pairs = [numbers.loc[(method, *column)] for column in columns]
         cells = [f"{pair['mean']:.1f} ± {pair['std']:.1f}" for pair in pairs]
