@@ -3,8 +3,8 @@
     python benchmarks/released.py --code FOLDER
 
 FOLDER holds the authors' repository, which has no licence and is therefore no part of this one; nothing in
-it is changed. What it needs to run today is repaired from outside, in memory: an import that torchvision no
-longer has, and, on a CPU, integer counters in its moving average.
+it is changed. Its data sets are built here as its `dataset.py` does, which torchvision's today no longer lets
+one import; and on a CPU the integer counters are left out of its moving average, which it stumbles over.
 
 R1 : epoch time of the released code over ours, for an SLN epoch and for an epoch with label correction
 R2 : the same with K of our runs at once on a GPU, or with as many as there are processors on a CPU, against
@@ -18,7 +18,6 @@ from __future__ import annotations
 import argparse
 import importlib
 import multiprocessing
-import os
 import sys
 import types
 from concurrent.futures import ThreadPoolExecutor
@@ -27,7 +26,6 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import torch
-import torchvision
 from measuring import alternating
 
 from sln import fast, pool, train
@@ -36,6 +34,7 @@ from sln.data import Data
 from sln.devices import device
 from sln.files import data_folder
 from sln.loading import load_data
+from sln.vision import torchvision
 
 BATCH, SIGMA = 128, 1.0
 
@@ -44,20 +43,19 @@ class Released:
     """The authors' own functions and classes, as their script calls them."""
 
     def __init__(self, code: Path, images: int, tests: int) -> None:
-        if not hasattr(torchvision.datasets.utils, "makedir_exist_ok"):
-            torchvision.datasets.utils.makedir_exist_ok = lambda path: os.makedirs(path, exist_ok=True)
+        vision = torchvision()
         sys.path.insert(0, str(code))
         self.utils = importlib.import_module("utils")
         network = importlib.import_module("networks.wideresnet").Wide_ResNet
         self.args = types.SimpleNamespace(num_class=10, sigma=SIGMA)
         self.device = device()
-        transforms = torchvision.transforms
+        transforms = vision.transforms
         normalise = [
             transforms.ToTensor(),
             transforms.Normalize((0.4914, 0.4822, 0.4465), (0.2023, 0.1994, 0.2010)),
         ]
         augment = [transforms.RandomCrop(32, padding=4), transforms.RandomHorizontalFlip()]
-        cifar = torchvision.datasets.CIFAR10
+        cifar = vision.datasets.CIFAR10
         self.train_set = cifar(data_folder(), train=True, transform=transforms.Compose(augment + normalise))
         self.test_set = cifar(data_folder(), train=False, transform=transforms.Compose(normalise))
         for part, count in ((self.train_set, images), (self.test_set, tests)):
