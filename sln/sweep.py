@@ -15,7 +15,6 @@ import sys
 import time
 from collections.abc import Iterable
 from dataclasses import dataclass
-from types import TracebackType
 
 from sln import heartbeat, pool, runs
 from sln.config import Config
@@ -83,14 +82,13 @@ def missing(configs: Iterable[Config]) -> list[Config]:
 
 def train(configs: list[Config], crew: Crew, what: str) -> list[Outcome]:
     """Have the crew train the runs, and show how it goes; one that fails does not keep the others."""
-    queue = Queue(configs)
     if not configs:
         return []
+    queue, display = Queue(configs), Display(what)
     try:
-        with Display(what) as display:
-            for outcome in work_through(queue, crew, display.look):
-                if outcome.error is not None:
-                    display.say(f"sln: {outcome.config.run_id} failed: {in_words_of(outcome.error)}")
+        for outcome in work_through(queue, crew, display.look):
+            if outcome.error is not None:
+                display.say(f"sln: {outcome.config.run_id} failed: {in_words_of(outcome.error)}")
     finally:
         for run_id in queue.running:  # interrupted
             heartbeat.forget(run_id)
@@ -207,14 +205,6 @@ class Display:
         self._start = self._last_line = time.monotonic()
         self._in_place = watched() and sys.stderr.isatty()
         self._drawn = 0  # lines of the table that stands on the terminal
-
-    def __enter__(self) -> Display:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        sys.stderr.flush()
 
     def look(self, queue: Queue) -> None:
         """Show how the queue stands now."""

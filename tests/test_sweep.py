@@ -1,6 +1,7 @@
 """Sweeps: all runs of a profile, each once, whatever happens to some of them; and the table."""
 
 import json
+import os
 import sys
 
 import pytest
@@ -125,6 +126,38 @@ def test_bad_input_is_refused_in_one_line_before_anything_is_trained(arguments, 
     for word in words:
         assert word in err
     assert started() == {}
+
+
+# --- heartbeats
+
+
+def heard(config):
+    """What a process says of the run of `config` when it is asked for here."""
+    pulse = heartbeat.Pulse(config)
+    runs.get(config, quiet=True, on_epoch=pulse.beat)
+    return pulse.last
+
+
+def test_a_heartbeat_says_which_epochs_this_process_has_trained():
+    corrected = PLAIN.replace(correction=2)
+    told = [heard(config) for config in (PLAIN, corrected, PLAIN)]
+    assert [(last.first, last.epoch, last.trained) for last in told] == [(1, 4, 4), (3, 4, 2), (None, 0, 0)]
+    assert {(last.epochs, last.pid) for last in told} == {(4, os.getpid())}
+    assert all(last.seconds > 0 for last in told)
+
+
+@pytest.mark.parametrize(("seconds", "epoch"), [(0, 4), (1e9, 1)])
+def test_a_heartbeat_is_written_at_the_first_epoch_and_then_now_and_then(seconds, epoch, monkeypatch):
+    monkeypatch.setattr(heartbeat, "SECONDS_BETWEEN", seconds)
+    assert heartbeat.read(PLAIN.run_id) is None
+    heard(PLAIN)
+    assert heartbeat.read(PLAIN.run_id).epoch == epoch
+    assert len(runs.listing()) == 1  # it is no run
+    heartbeat.path(PLAIN.run_id).write_text('{"epochs": 4, "of": "another version"}')
+    assert heartbeat.read(PLAIN.run_id) is None
+    heartbeat.forget(PLAIN.run_id)
+    heartbeat.forget(PLAIN.run_id)
+    assert not heartbeat.path(PLAIN.run_id).exists()
 
 
 # --- the table
