@@ -21,7 +21,7 @@ from sln.pool import Processes, Queue, WorkerDied, get_all, seats, work_through,
 
 SHORT = [Config(epochs=2, fork_epoch=1, seed=seed) for seed in (3, 1, 2)]
 CORRECTED = [config.replace(correction=1) for config in SHORT[:2]]
-LONG = Config(epochs=12, fork_epoch=1, seed=4)
+LONG = Config(epochs=60, fork_epoch=1, seed=4)
 ENDLESS = [Config(epochs=5000, seed=seed) for seed in (0, 1)]
 
 
@@ -171,16 +171,17 @@ def test_asking_again_trains_nothing(tmp_path, monkeypatch):
 
 
 class Killer(threading.Thread):
-    """Kills whatever trains the run of `config` once it is past epoch 1, at most `times` times."""
+    """Kills whatever trains the run of `config` once it has trained an epoch, at most `times` times."""
 
-    def __init__(self, config, times):
+    def __init__(self, config, times, ready=lambda: True):
         super().__init__(daemon=True)
-        self.run_id, self.times, self.pids, self.over = config.run_id, times, [], threading.Event()
+        self.run_id, self.times, self.ready = config.run_id, times, ready
+        self.pids, self.over = [], threading.Event()
 
     def run(self):
         while len(self.pids) < self.times and not self.over.wait(0.05):
             last = heartbeat.read(self.run_id)
-            if last is not None and last.epoch >= 2 and last.pid not in self.pids:
+            if last is not None and last.trained and last.pid not in self.pids and self.ready():
                 os.kill(last.pid, signal.SIGKILL)
                 self.pids.append(last.pid)
 
@@ -196,7 +197,7 @@ class Killer(threading.Thread):
 def test_a_killed_workers_run_is_trained_all_the_same(tmp_path, monkeypatch):
     alone = in_workers(1, tmp_path / "1", [LONG, SHORT[0]])
     monkeypatch.setenv("SLN_RUNS", str(tmp_path / "2"))
-    with Killer(LONG, times=1) as killer:
+    with Killer(LONG, 1) as killer:
         again = in_workers(2, tmp_path / "2", [LONG, SHORT[0]])
     assert len(killer.pids) == 1
     assert [numbers(run) for run in again] == [numbers(run) for run in alone]
@@ -207,13 +208,13 @@ def test_a_killed_workers_run_goes_on_at_its_checkpoint_and_the_others_are_left_
     crew = Processes(["cpu", "cpu"], checkpoint_seconds=0)
     other = LONG.replace(seed=5)
     try:
-        with Killer(LONG, times=1) as killer:
+        with Killer(LONG, 1, ready=(store.folder(LONG) / "checkpoint.safetensors").exists) as killer:
             outcomes = {o.config: o for o in work_through(Queue([LONG, other]), crew)}
     finally:
         crew.close()
     assert killer.pids
     assert outcomes[LONG].last.pid not in killer.pids
-    assert outcomes[LONG].last.first > 2
+    assert outcomes[LONG].last.first > 1
     assert outcomes[LONG].last.epoch == LONG.epochs
     assert (outcomes[other].last.first, outcomes[other].last.epoch) == (1, LONG.epochs)
     assert not list((tmp_path / ".heartbeats").iterdir())
