@@ -46,15 +46,16 @@ def sweep(profile: str, *, seeds: int | None = None, ray: str | None = None, dry
         print(in_words(plan(study), at_once(asked)))
         return 0
     require_data(study)
-    start, outcomes, candidates = time.monotonic(), [], True
+    start, outcomes = time.monotonic(), []
     with contextlib.closing(crew(asked, ray)) as workers:
-        # what is chosen decides what comes next, perhaps the candidates of another choice
-        while candidates and not failures(outcomes):
+        while True:  # what is chosen decides what comes next, perhaps the candidates of another choice
             study = Study(profile, guesses=True, seeds=seeds)
             asked = planned(study)
             candidates = missing(study.candidates)
             what = f"{profile}: candidates" if candidates else profile
             outcomes += train(candidates or missing(asked), workers, what)
+            if not candidates or failures(outcomes):
+                break
     print(in_one_line(profile, len(asked), outcomes, time.monotonic() - start))
     return 1 if failures(outcomes) else 0
 

@@ -53,20 +53,25 @@ class RayCluster:
         checkpoint_seconds: float = runs.CHECKPOINT_SECONDS,
     ) -> None:
         self._ray, self._running = _connected(address), {}
+        try:
+            _check_processors(self._ray.nodes(), configs)
+        except InputError:
+            self._ray.shutdown()
+            raise
         self.checkpoint_seconds = checkpoint_seconds
         self._mark = runs_folder().absolute() / ".heartbeats" / f"sweep-{socket.gethostname()}-{os.getpid()}"
         write_text(self._mark, "a sweep on a Ray cluster\n")
         self._settings = pool.settings()
         on_cpu = os.environ.get("SLN_DEVICE") == "cpu"
-        gpus = 0 if on_cpu else self._ray.cluster_resources().get("GPU", 0)
         if on_cpu:
             self._settings["SLN_DEVICE"] = "cpu"
-        self._gpu = 1 / (pool.per_gpu() or 1) if gpus else 0
-        # a dead worker's run is queued again by `pool`, not by Ray; a worker that had a GPU does not keep it
-        self._task = self._ray.remote(max_retries=0, num_gpus=self._gpu, max_calls=1 if gpus else 0)(
-            train_there
-        )
-        self._check_processors(configs)
+        gpus = 0 if on_cpu else self._ray.cluster_resources().get("GPU", 0)
+        options = {
+            "num_gpus": 1 / (pool.per_gpu() or 1) if gpus else 0,
+            "max_retries": 0,  # a dead worker's run is queued again by `pool`, as on one machine
+            "max_calls": 1 if gpus else 0,  # a worker that had a GPU does not keep it
+        }
+        self._task = self._ray.remote(**options)(train_there)
 
     def submit(self, config: Config) -> None:
         """Leave a run to the cluster."""
@@ -95,17 +100,16 @@ class RayCluster:
         except self._ray.exceptions.RayError as error:  # the worker died, alone or with its machine
             return WorkerDied(f"its worker on the cluster died: {type(error).__name__}")
 
-    def _check_processors(self, configs: Iterable[Config]) -> None:
-        """Raise InputError where no machine has as many processors as a run has threads: it would wait."""
-        here = max(
-            (node["Resources"].get("CPU", 0) for node in self._ray.nodes() if node["Alive"]), default=0
-        )
-        for threads in {config.threads for config in configs}:
-            require(
-                threads <= here,
-                f"runs have {threads} threads, but no machine of the cluster gives Ray more than {here:g} "
-                f"processors; start one with `ray start --num-cpus {threads}` or more",
-            )
+
+def _check_processors(nodes: Iterable[dict[str, Any]], configs: Iterable[Config]) -> None:
+    """Raise InputError where no machine has as many processors as a run has threads: it would wait."""
+    here = max((node["Resources"].get("CPU", 0) for node in nodes if node["Alive"]), default=0)
+    threads = max((config.threads for config in configs), default=1)
+    require(
+        threads <= here,
+        f"runs have {threads} threads, but no machine of the cluster gives Ray more than {here:g} processors; "
+        f"join one with `ray start --num-cpus {threads}` or more",
+    )
 
 
 def _connected(address: str) -> Any:

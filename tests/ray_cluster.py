@@ -1,6 +1,6 @@
 """A Ray cluster of two machines of one processor each, both this one: a program that a test starts.
 
-    python ray_cluster.py FOLDER
+    RAY_TMPDIR=FOLDER python ray_cluster.py
 
 Prints its address, and the process ids of the two machines' raylets, as one line of JSON. A line on the
 standard input takes the second machine away, as a power cut would; the end of the input ends the rest.
@@ -21,8 +21,7 @@ def raylet(node):
 
 def main():
     """Start it, say so, and wait for the end of the standard input."""
-    head_only = {"temp_dir": sys.argv[1], "include_dashboard": False}
-    cluster = Cluster(initialize_head=True, head_node_args=SHARED | head_only)
+    cluster = Cluster(initialize_head=True, head_node_args=SHARED | {"include_dashboard": False})
     try:
         second = cluster.add_node(**SHARED)
         raylets = [raylet(cluster.head_node), raylet(second)]

@@ -59,7 +59,8 @@ def test_a_sweep_trains_what_the_study_asks_for_and_asking_again_trains_nothing(
     out, err = capsys.readouterr()
     told = f"{len(asked) - 2}/{len(asked) - 2}"  # two candidates came before
     assert f"tiny: {len(asked)} runs, {len(asked)} of them trained now" in out
-    assert [line.split(" ")[:2] for line in err.splitlines()] == [["tiny:", "candidates:"], ["tiny:", told]]
+    assert err.startswith("tiny: candidates: ")
+    assert err.splitlines()[-1].startswith(f"tiny: {told} runs done")
     assert main(["sweep", tiny]) == 0
     assert f"tiny: {len(asked)} runs, 0 of them trained now" in capsys.readouterr().out
     assert started() == before

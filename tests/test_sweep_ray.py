@@ -62,10 +62,10 @@ def of(folder):
 @pytest.fixture
 def cluster(tmp_path):
     """Starts `ray_cluster.py` and yields it, with what it said; nothing of it is left afterwards."""
-    environment = os.environ | LOOPBACK
     # the path of a socket is at most 107 characters long, and the test's own folder's is longer
     with tempfile.TemporaryDirectory(prefix="ray", ignore_cleanup_errors=True) as folder:
-        command = [sys.executable, str(Path(__file__).with_name("ray_cluster.py")), folder]
+        environment = os.environ | LOOPBACK | {"RAY_TMPDIR": folder}
+        command = [sys.executable, str(Path(__file__).with_name("ray_cluster.py"))]
         with open(tmp_path / "cluster.log", "w") as log:
             started = subprocess.Popen(
                 command,
