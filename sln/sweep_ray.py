@@ -52,7 +52,8 @@ class RayCluster:
         configs: Iterable[Config] = (),
         checkpoint_seconds: float = runs.CHECKPOINT_SECONDS,
     ) -> None:
-        self._ray, self._running = _connected(address), {}
+        self._ray = _connected(address)
+        self._running: dict[Any, Config] = {}
         try:
             _check_processors(self._ray.nodes(), configs)
         except InputError:
@@ -107,7 +108,7 @@ def _check_processors(nodes: Iterable[dict[str, Any]], configs: Iterable[Config]
     threads = max((config.threads for config in configs), default=1)
     require(
         threads <= here,
-        f"runs have {threads} threads, but no machine of the cluster gives Ray more than {here:g} processors; "
+        f"runs have {threads} threads, but no machine of the cluster has more than {here:g} processors; "
         f"join one with `ray start --num-cpus {threads}` or more",
     )
 

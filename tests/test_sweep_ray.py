@@ -13,11 +13,14 @@ from pathlib import Path
 import pandas as pd
 import psutil
 import pytest
+import ray
 
-from sln import heartbeat, runs, store
+from sln import heartbeat, runs, store, sweep_ray
 from sln.__main__ import main
 from sln.config import Config
-from sln.pool import Processes, Queue, work_through
+from sln.errors import InputError
+from sln.pool import Processes, Queue, WorkerDied, work_through
+from sln.sweep_ray import RayCluster, train_there
 
 PLAIN = [Config(epochs=40, fork_epoch=15, seed=seed) for seed in range(5)]
 CORRECTED = [config.replace(correction=15) for config in PLAIN[:3]]
@@ -174,6 +177,92 @@ def test_a_sweep_on_two_machines_loses_a_worker_and_a_machine_but_no_run(cluster
     # nothing of Ray's is to be reached from outside
     assert addresses
     assert {address for address, _ in addresses} <= {"127.0.0.1", "::1", "::ffff:127.0.0.1"}, addresses
+
+
+class FakeRay:
+    """What `sweep_ray` uses of Ray, as a cluster of one machine says it; keeps what tasks ask for."""
+
+    exceptions = ray.exceptions
+
+    def __init__(self, **resources):
+        self.resources, self.options, self.calls, self.connected = resources, {}, [], True
+
+    def nodes(self):
+        return [{"Alive": True, "Resources": self.resources}, {"Alive": False, "Resources": {"CPU": 99}}]
+
+    def cluster_resources(self):
+        return self.resources
+
+    def remote(self, **options):
+        self.options |= options
+        return lambda function: self
+
+    def get(self, error):
+        raise error
+
+    def shutdown(self):
+        self.connected = False
+
+
+@pytest.fixture
+def fake(monkeypatch):
+    """`fake(CPU=2, GPU=1)` puts that cluster in the place of any."""
+
+    def cluster(**resources):
+        found = FakeRay(**resources)
+        monkeypatch.setattr(sweep_ray, "_connected", lambda address: found)
+        return found
+
+    return cluster
+
+
+@pytest.mark.parametrize(
+    ("resources", "workers", "device", "share", "calls"),
+    [
+        ({"CPU": 2.0}, "3", None, 0, 0),
+        ({"CPU": 2.0, "GPU": 1.0}, None, None, 1, 1),
+        ({"CPU": 2.0, "GPU": 1.0}, "4", None, 0.25, 1),
+        ({"CPU": 2.0, "GPU": 1.0}, "4", "cpu", 0, 0),
+    ],
+)
+def test_runs_share_gpus_where_there_are_some(resources, workers, device, share, calls, fake, monkeypatch):
+    for name, value in (("SLN_WORKERS", workers), ("SLN_DEVICE", device)):
+        monkeypatch.delenv(name, raising=False)
+        if value is not None:
+            monkeypatch.setenv(name, value)
+    found = fake(**resources)
+    crew = RayCluster("auto", EIGHT)
+    # a GPU is given back, and lost runs are queued by `pool` alone
+    assert found.options == {"num_gpus": share, "max_calls": calls, "max_retries": 0}
+    assert crew._settings.get("SLN_DEVICE") == device
+    assert crew._mark.exists()
+    crew.close()
+    assert not crew._mark.exists()
+    assert not found.connected
+
+
+def test_a_cluster_without_room_for_a_run_is_refused(fake, refused):
+    found = fake(CPU=3.0)
+    with refused("4 threads", "3 processors", "--num-cpus 4"):
+        RayCluster("auto", [*EIGHT, PLAIN[0].replace(threads=4)])
+    assert not found.connected
+    assert not list(runs.runs_folder().rglob("*"))
+
+
+def test_what_a_task_raises_is_told_apart_from_its_workers_death(fake):
+    fake(CPU=2.0)
+    crew = RayCluster("auto", EIGHT)
+    bad = InputError("no such labels")
+    raised = ray.exceptions.RayTaskError("train_there", "traceback", bad)
+    assert crew._result(raised) is bad
+    died = crew._result(ray.exceptions.WorkerCrashedError())
+    assert isinstance(died, WorkerDied)
+    assert "WorkerCrashedError" in str(died)
+
+
+def test_a_machine_that_does_not_share_the_runs_folder_says_so(tmp_path, refused):
+    with refused(str(tmp_path / "mark"), "SLN_RUNS", "share"):
+        train_there(PLAIN[0], {}, 1.0, str(tmp_path / "mark"))
 
 
 def test_a_cluster_that_is_not_there_is_one_clear_line(capsys, monkeypatch):
