@@ -26,10 +26,11 @@ PLAIN = [Config(epochs=40, fork_epoch=15, seed=seed) for seed in range(5)]
 CORRECTED = [config.replace(correction=15) for config in PLAIN[:3]]
 EIGHT = [*PLAIN, *CORRECTED]
 
-# Ray finds this machine's own address where it may reckon with others, and listens there; so it does not
-LOOPBACK = {
+# Where Ray may reckon with other machines it finds this one's own address and listens on every interface.
+ENVIRONMENT = {
     "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
     "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_raylet_start_wait_time_s": "200",  # beside other work
     "RAY_AUTH_MODE": "token",
     "RAY_AUTH_TOKEN": "0123456789abcdef" * 2,
 }
@@ -67,7 +68,7 @@ def cluster(tmp_path):
     """Starts `ray_cluster.py` and yields it, with what it said; nothing of it is left afterwards."""
     # the path of a socket is at most 107 characters long, and the test's own folder's is longer
     with tempfile.TemporaryDirectory(prefix="ray", ignore_cleanup_errors=True) as folder:
-        environment = os.environ | LOOPBACK | {"RAY_TMPDIR": folder}
+        environment = os.environ | ENVIRONMENT | {"RAY_TMPDIR": folder}
         command = [sys.executable, str(Path(__file__).with_name("ray_cluster.py"))]
         with open(tmp_path / "cluster.log", "w") as log:
             started = subprocess.Popen(
@@ -86,12 +87,13 @@ def cluster(tmp_path):
             started.wait(60)
         finally:
             started.kill()
+            with contextlib.suppress(BrokenPipeError):
+                started.communicate()
             left = of(folder)
             for process in left:
                 with contextlib.suppress(psutil.Error):
                     process.kill()
             psutil.wait_procs(left, 10)
-            started.stdout.close()
 
 
 def wait_for(condition, seconds):
@@ -135,7 +137,7 @@ def test_a_sweep_on_two_machines_loses_a_worker_and_a_machine_but_no_run(cluster
     monkeypatch.setenv("SLN_RUNS", str(tmp_path / "ray"))
     knobs = json.dumps([config.to_dict() for config in EIGHT])
     command = [sys.executable, "-W", "ignore", "-c", DRIVER, said["address"], knobs]
-    driver = subprocess.Popen(command, env=os.environ | LOOPBACK, text=True, stdout=subprocess.PIPE)
+    driver = subprocess.Popen(command, env=os.environ | ENVIRONMENT, text=True, stdout=subprocess.PIPE)
     try:
         # kill a worker in the middle of a run
         assert wait_for(lambda: any(map(in_the_middle, PLAIN)), 200)
