@@ -87,8 +87,10 @@ def cluster(tmp_path):
             started.wait(60)
         finally:
             started.kill()
+            started.wait()
+            started.stdout.close()
             with contextlib.suppress(BrokenPipeError):
-                started.communicate()
+                started.stdin.close()
             left = of(folder)
             for process in left:
                 with contextlib.suppress(psutil.Error):
