@@ -140,6 +140,33 @@ def build_parser() -> argparse.ArgumentParser:
     )
     reproduce.set_defaults(command=reproduce_command)
 
+    many = commands.add_parser(
+        "sweep",
+        help="train all runs of a profile, on this machine or on a Ray cluster",
+        description="Train what is missing of a profile's runs, several at a time; the same command goes on "
+        "where it stopped, and where a worker was killed another one does.",
+    )
+    many.add_argument("profile", metavar="PROFILE", help=f"one of {', '.join(PROFILES)}")
+    many.add_argument(
+        "--seeds", type=int, metavar="N", help="runs of every configuration (default the profile's)"
+    )
+    many.add_argument(
+        "--workers",
+        metavar="K",
+        help="runs at once on every GPU, or in all where there is none, as SLN_WORKERS (default 1 a GPU, or "
+        "one a processor)",
+    )
+    many.add_argument(
+        "--ray",
+        metavar="ADDRESS",
+        help="a Ray cluster that this machine is part of, say 127.0.0.1:6379 or auto; runs and data must be "
+        "in folders that all its machines share",
+    )
+    many.add_argument(
+        "--dry-run", action="store_true", help="only say what would be trained, and how long it would take"
+    )
+    many.set_defaults(command=sweep_command)
+
     of_runs = commands.add_parser("runs", help="list, show or remove trained runs").add_subparsers(
         required=True, metavar="ACTION"
     )
@@ -353,6 +380,15 @@ def reproduce_command(options: argparse.Namespace) -> int:
 
     parameters = parse_parameters(options.parameters)
     return reproduce(options.profile, only=options.notebook, parameters=parameters, dry_run=options.dry_run)
+
+
+def sweep_command(options: argparse.Namespace) -> int:
+    """`sweep`: see `sln.sweep`."""
+    from sln.sweep import sweep  # what it plans with takes a while to import
+
+    if options.workers is not None:
+        os.environ["SLN_WORKERS"] = options.workers
+    return sweep(options.profile, seeds=options.seeds, ray=options.ray, dry_run=options.dry_run)
 
 
 def list_command(options: argparse.Namespace) -> None:

@@ -25,7 +25,7 @@ from __future__ import annotations
 import functools
 import math
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -386,13 +386,20 @@ def _parallel(network: nn.Module) -> nn.Module:
 # --- runs on disk -------------------------------------------------------------------------------------------
 
 
-def train_run(config: Config, quiet: bool = False, *, frozen_batchnorm: bool = False) -> None:
+def train_run(
+    config: Config,
+    quiet: bool = False,
+    *,
+    frozen_batchnorm: bool = False,
+    on_epoch: Callable[[Epoch], None] | None = None,
+) -> None:
     """Train the run of `config`, or finish it, into its folder: what `runs.get` does for Clothing1M.
 
     Every process of a torchrun calls it; process 0 alone touches the folder, and needs the ImageNet weights.
     It is resumed at the last finished epoch, with the numbers of an uninterrupted run, bit for bit on a CPU
     with as many processes. A corrected run starts from its uncorrected run's state at the correction epoch
-    where that is there. Whoever calls this holds the run's lock.
+    where that is there. Whoever calls this holds the run's lock. `on_epoch` is called after every epoch, in
+    process 0.
     """
     path = store.folder(config)
     with distributed.group(), threads(config.threads):
@@ -416,6 +423,8 @@ def train_run(config: Config, quiet: bool = False, *, frozen_batchnorm: bool = F
             for epoch in train(state, job, quiet=quiet):
                 rows = rows + epoch.rows
                 distributed.on_main(functools.partial(_save, path, config, state, rows, epoch))
+                if main and on_epoch is not None:
+                    on_epoch(epoch)
         distributed.on_main(lambda: _finish(path, state, rows))
 
 

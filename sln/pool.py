@@ -1,4 +1,8 @@
-"""Many runs at once: one process pool, one run a process, nothing trained twice."""
+"""Many runs at once: one run a worker, nothing trained twice, and a killed worker's run goes on in another.
+
+Who trains is a crew: worker processes of this machine (`Processes`), or those of a Ray cluster (`sweep_ray`).
+What is left to train, and in which order, is the same queue for both.
+"""
 
 from __future__ import annotations
 
@@ -7,31 +11,185 @@ import multiprocessing
 import os
 import signal
 import threading
-from collections.abc import Iterable
-from concurrent.futures import Future, ProcessPoolExecutor, as_completed
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass
+from typing import Protocol
 
-from sln import runs
+import torch
+
+from sln import heartbeat, runs, store
 from sln.config import Config
 from sln.devices import device
 from sln.errors import InputError
+from sln.files import data_folder, runs_folder
+from sln.heartbeat import Heartbeat, Pulse
 from sln.progress import Progress
 from sln.runs import Run
 
-# Starting a worker costs seconds (it imports torch), so a notebook's workers are kept until it ends.
-_pool: ProcessPoolExecutor | None = None
+ATTEMPTS = 3  # at the same piece of a run, before a run whose workers are killed is given up
+KILLED = "a training process was killed (out of memory?); the same command goes on where it stopped"
+TICK = 0.5  # seconds between looks at what changes without a run's ending
 
 
-def workers() -> int:
-    """Processes to use: `SLN_WORKERS`, default one on a GPU, else one for each processor that we may use."""
+# --- what is left to train ----------------------------------------------------------------------------------
+
+
+class WorkerDied(RuntimeError):
+    """The worker of a run was killed, or lost with its machine."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a run has ended.
+
+    last : what its last worker did; None where it did not come to an end
+    error : why the run is not finished; None where it is
+    """
+
+    config: Config
+    last: Heartbeat | None
+    error: Exception | None
+
+
+class Queue:
+    """Runs to train: those that wait, those that a crew has, and how the others have ended.
+
+    Uncorrected runs come first. A corrected run waits until its uncorrected run, if that is still to come to
+    the correction epoch in this queue, has kept its state there, and forks from it; it does not wait for its
+    end.
+    """
+
+    def __init__(self, configs: Iterable[Config]) -> None:
+        configs = sorted(dict.fromkeys(configs), key=lambda config: config.corrects)
+        self.waiting = {config.run_id: config for config in configs}
+        self.running: dict[str, Config] = {}
+        self.outcomes: list[Outcome] = []
+        self.epochs = {config.run_id: config.epochs for config in configs}  # to train, of every run
+        self._parents: dict[str, str] = {}
+        self._deaths: Counter[tuple[str, int | None]] = Counter()
+        for config in filter(lambda config: config.corrects, configs):
+            parent = self.waiting.get(config.uncorrected.run_id)
+            if parent is not None and parent.fork_epoch == config.correction:
+                self._parents[config.run_id] = parent.run_id
+                self.epochs[config.run_id] -= config.correction
+
+    def take(self) -> Config | None:
+        """The next run that need not wait, which is the taker's from now on; None if there is none."""
+        run_id = next((run_id for run_id in self.waiting if not self.held_back(run_id)), None)
+        if run_id is None:
+            return None
+        self.running[run_id] = self.waiting.pop(run_id)
+        heartbeat.forget(run_id)  # of an earlier attempt
+        return self.running[run_id]
+
+    def held_back(self, run_id: str) -> bool:
+        """Whether a waiting run's uncorrected run has not come to its epoch yet."""
+        parent = self._parents.get(run_id)
+        if parent not in self.waiting and parent not in self.running:  # ended, or not one of these
+            return False
+        return not store.state_file(runs_folder() / parent, self.waiting[run_id].correction).exists()
+
+    def end(self, config: Config, result: Heartbeat | Exception) -> Outcome | None:
+        """Note how a run that was taken ended; None if it is to be tried again, since its worker died.
+
+        It is given up when its workers died `ATTEMPTS` times without a checkpoint in between.
+        """
+        run_id = config.run_id
+        del self.running[run_id]
+        if isinstance(result, WorkerDied):
+            last = heartbeat.read(run_id)
+            attempt = (run_id, last.first if last else None)
+            self._deaths[attempt] += 1
+            if self._deaths[attempt] < ATTEMPTS:
+                self.waiting = {run_id: config} | self.waiting
+                return None
+        heartbeat.forget(run_id)
+        failed = isinstance(result, Exception)
+        self.outcomes.append(Outcome(config, None if failed else result, result if failed else None))
+        return self.outcomes[-1]
+
+
+class Crew(Protocol):
+    """Who trains runs."""
+
+    @property
+    def full(self) -> bool:
+        """Whether it would be of no use to give it one more run now."""
+
+    def submit(self, config: Config) -> None:
+        """Give it a run to train."""
+
+    def ended(self, seconds: float) -> list[tuple[Config, Heartbeat | Exception]]:
+        """The runs that have ended since, each with its last heartbeat, or what it raised, or WorkerDied.
+
+        Waits for the first at most so many seconds.
+        """
+
+    def close(self) -> None:
+        """Stop what still runs, at once: a run can be killed at any moment and resumed."""
+
+
+def work_through(
+    queue: Queue, crew: Crew, look: Callable[[Queue], object] = lambda queue: None
+) -> Iterator[Outcome]:
+    """Have the crew train the queue's runs; yields how each ends. `look` is called every half second."""
+    while queue.waiting or queue.running:
+        while not crew.full and (config := queue.take()) is not None:
+            crew.submit(config)
+        look(queue)
+        for config, result in crew.ended(TICK):
+            outcome = queue.end(config, result)
+            if outcome is not None:
+                yield outcome
+    look(queue)
+
+
+def train_one(config: Config, settings: dict[str, str], checkpoint_seconds: float) -> Heartbeat:
+    """In a worker: find or train a run; returns what this worker did for it."""
+    os.environ.update(settings)  # a worker outlives changes of its parent's environment
+    pulse = Pulse(config)
+    runs.get(config, quiet=True, checkpoint_seconds=checkpoint_seconds, on_epoch=pulse.beat)
+    return pulse.last
+
+
+def settings() -> dict[str, str]:
+    """What workers are told of this process's environment: where runs and data are."""
+    return {"SLN_RUNS": str(runs_folder().absolute()), "SLN_DATA": str(data_folder().absolute())}
+
+
+# --- worker processes of this machine -----------------------------------------------------------------------
+
+
+def per_gpu() -> int | None:
+    """How many runs train at once on a GPU, or in all where there is none: `SLN_WORKERS`, or None."""
     asked = os.environ.get("SLN_WORKERS")
     if asked is None:
-        if device().type != "cpu":
-            return 1
-        return processors()
+        return None
     if not asked.isdecimal() or int(asked) < 1:
         raise InputError(f"SLN_WORKERS is {asked!r}, expected a whole number from 1 up")
     return int(asked)
+
+
+def seats() -> list[str]:
+    """Where each worker computes, as `SLN_DEVICE` says it.
+
+    One worker a GPU, or `SLN_WORKERS`, on the GPU that `SLN_DEVICE` names, else on all of them in turn. On
+    the CPU one for each processor that we may use, or `SLN_WORKERS` in all.
+    """
+    chosen, asked = device(), per_gpu()
+    if chosen.type == "cpu":
+        return ["cpu"] * (asked or processors())
+    named = ":" in os.environ.get("SLN_DEVICE", "")
+    gpus = [str(chosen)] if named else [f"cuda:{n}" for n in range(torch.cuda.device_count())]
+    return gpus * (asked or 1)
+
+
+def workers() -> int:
+    """Processes to use: as many as there are `seats`."""
+    return len(seats())
 
 
 def processors() -> int:
@@ -39,77 +197,71 @@ def processors() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def get_all(configs: Iterable[Config], what: str = "training") -> list[Run]:
-    """The runs of `configs`, in their order; those that are missing are trained, several at a time.
+class Processes:
+    """Worker processes of this machine, one a seat: a pool of its own each, so that one's death is its own.
 
-    Runs with label correction come last, so that they fork from their uncorrected run if that is asked for
-    too. Raises what training raises; runs that were finished by then are kept, and asking again goes on from
-    there.
+    Starting a worker costs seconds (it imports torch), so a worker is kept for the next run.
     """
-    configs = list(configs)
-    missing = [config for config in dict.fromkeys(configs) if runs.find(config) is None]
-    if missing:
-        with Progress(len(missing), what, "runs") as progress:
-            _train([config for config in missing if not config.corrects], progress)
-            _train([config for config in missing if config.corrects], progress)
-    return [runs.get(config) for config in configs]
 
+    def __init__(self, seats: list[str], checkpoint_seconds: float = runs.CHECKPOINT_SECONDS) -> None:
+        self.seats, self.checkpoint_seconds = seats, checkpoint_seconds
+        self._pools: dict[int, ProcessPoolExecutor] = {}  # by seat, once it is taken
+        self._running: dict[Future, tuple[int, Config]] = {}
 
-def _train(configs: list[Config], progress: Progress) -> None:
-    """Train runs that do not depend on each other."""
-    if min(workers(), len(configs)) <= 1:
-        for config in configs:
-            _train_one(config, None, quiet=config.dataset == "digits")  # seconds; others take hours
-            progress.advance(last=config.run_id)
-        return
-    pool, folder = _shared_pool(), str(runs.runs_folder())
-    pending: dict[Future, Config] = {pool.submit(_train_one, config, folder): config for config in configs}
-    try:
-        for finished in as_completed(pending):
-            finished.result()
-            progress.advance(last=pending[finished].run_id)
-    except BrokenProcessPool:
-        close()
-        message = "a training process was killed (out of memory?); the same command goes on where it stopped"
-        raise RuntimeError(message) from None
-    except BaseException:
-        close()
-        raise
+    @property
+    def full(self) -> bool:
+        """Whether every seat is taken."""
+        return len(self._running) == len(self.seats)
 
+    def submit(self, config: Config) -> None:
+        """Train a run on the first free seat."""
+        taken = {seat for seat, _ in self._running.values()}
+        seat = next(seat for seat in range(len(self.seats)) if seat not in taken)
+        job = (train_one, config, settings(), self.checkpoint_seconds)
+        try:
+            future = self._pool(seat).submit(*job)
+        except BrokenProcessPool:  # its worker was killed while it had nothing to do
+            del self._pools[seat]
+            future = self._pool(seat).submit(*job)
+        self._running[future] = (seat, config)
 
-def _train_one(config: Config, folder: str | None, quiet: bool = True) -> None:
-    if folder is not None:  # a worker outlives changes of its parent's environment
-        os.environ["SLN_RUNS"] = folder
-    runs.get(config, quiet=quiet)
+    def ended(self, seconds: float) -> list[tuple[Config, Heartbeat | Exception]]:
+        """The runs that have ended since, as `Crew` says."""
+        found: list[tuple[Config, Heartbeat | Exception]] = []
+        for future in wait(self._running, seconds, FIRST_COMPLETED).done:
+            seat, config = self._running.pop(future)
+            error = future.exception()
+            if isinstance(error, BrokenProcessPool):
+                self._pools.pop(seat).shutdown(wait=False)
+                error = WorkerDied(KILLED)
+            found.append((config, error or future.result()))
+        return found
 
-
-def _shared_pool() -> ProcessPoolExecutor:
-    global _pool
-    if _pool is None:
-        spawn = multiprocessing.get_context(
-            "spawn"
-        )  # a forked child inherits torch's threads in an unknown state
-        _pool = ProcessPoolExecutor(workers(), mp_context=spawn, initializer=_start_worker)
-        atexit.register(close)
-    return _pool
-
-
-def close() -> None:
-    """End the workers, at once: a run can be killed at any moment and resumed."""
-    global _pool
-    if _pool is not None:
-        processes = multiprocessing.active_children()
-        _pool.shutdown(wait=False, cancel_futures=True)
+    def close(self) -> None:
+        """End the workers, at once."""
+        processes = multiprocessing.active_children() if self._pools else []
+        for pool in self._pools.values():
+            pool.shutdown(wait=False, cancel_futures=True)
         for process in processes:
             process.terminate()
         for process in processes:
             process.join()
-        _pool = None
+        self._pools, self._running = {}, {}
+
+    def _pool(self, seat: int) -> ProcessPoolExecutor:
+        if seat not in self._pools:
+            # a forked child inherits torch's threads in an unknown state
+            spawn = multiprocessing.get_context("spawn")
+            self._pools[seat] = ProcessPoolExecutor(
+                1, mp_context=spawn, initializer=_start_worker, initargs=(self.seats[seat],)
+            )
+        return self._pools[seat]
 
 
-def _start_worker() -> None:
+def _start_worker(seat: str) -> None:
     """Ctrl-C is the parent's business. A worker whose parent was killed goes too, not to wait for ever."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    os.environ["SLN_DEVICE"] = seat
 
     def watch() -> None:
         parent = multiprocessing.parent_process()
@@ -118,3 +270,57 @@ def _start_worker() -> None:
             os._exit(1)
 
     threading.Thread(target=watch, daemon=True).start()
+
+
+# --- what a notebook asks for -------------------------------------------------------------------------------
+
+# a notebook's workers are kept until it ends
+_crew: Processes | None = None
+
+
+def get_all(configs: Iterable[Config], what: str = "training") -> list[Run]:
+    """The runs of `configs`, in their order; those that are missing are trained, several at a time.
+
+    Corrected runs fork from their uncorrected run if that is asked for too. A killed worker's run goes on in
+    another worker. Raises what training raises, and RuntimeError for a run whose workers are killed again and
+    again; runs that were finished by then are kept, and asking again goes on from there.
+    """
+    configs = list(configs)
+    missing = [config for config in dict.fromkeys(configs) if runs.find(config) is None]
+    if missing:
+        with Progress(len(missing), what, "runs") as progress:
+            _train(missing, progress)
+    return [runs.get(config) for config in configs]
+
+
+def _train(configs: list[Config], progress: Progress) -> None:
+    if min(workers(), len(configs)) <= 1:
+        for config in sorted(configs, key=lambda config: config.corrects):
+            runs.get(config, quiet=config.dataset == "digits")  # seconds; others take hours
+            progress.advance(last=config.run_id)
+        return
+    try:
+        for outcome in work_through(Queue(configs), _shared_crew()):
+            if outcome.error is not None:
+                raise outcome.error
+            progress.advance(last=outcome.config.run_id)
+    except BaseException:
+        close()
+        raise
+
+
+def _shared_crew() -> Processes:
+    global _crew
+    if _crew is None or _crew.seats != seats():
+        close()
+        _crew = Processes(seats())
+        atexit.register(close)
+    return _crew
+
+
+def close() -> None:
+    """End the workers that `get_all` keeps, at once."""
+    global _crew
+    if _crew is not None:
+        _crew.close()
+        _crew = None

@@ -23,7 +23,7 @@ import functools
 import hashlib
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -41,7 +41,7 @@ from sln.errors import InputError, require
 from sln.files import lock, read_json, runs_folder, write_json, write_text
 from sln.loading import labels_are_pinned, load_data, threads
 from sln.progress import Progress
-from sln.train import Correction, State, predict, train
+from sln.train import Correction, Epoch, State, predict, train
 
 CHECKPOINT_SECONDS = 10.0
 
@@ -138,12 +138,18 @@ def find(config: Config) -> Run | None:
     return Run(config, path)
 
 
-def get(config: Config, *, quiet: bool = False, checkpoint_seconds: float = CHECKPOINT_SECONDS) -> Run:
+def get(
+    config: Config,
+    *,
+    quiet: bool = False,
+    checkpoint_seconds: float = CHECKPOINT_SECONDS,
+    on_epoch: Callable[[Epoch], None] | None = None,
+) -> Run:
     """The run of `config`: found, or resumed, or forked from its uncorrected run, or trained from the start.
 
     All four give the same numbers, bit for bit on a CPU. If another process is training the same run, this
     one waits for it. Under torchrun every process calls this, and they train one run together (Clothing1M
-    only).
+    only). `on_epoch` is called after every epoch that is trained here.
     """
     clothing = config.dataset == "clothing1m"
     require(
@@ -157,15 +163,17 @@ def get(config: Config, *, quiet: bool = False, checkpoint_seconds: float = CHEC
                 run = distributed.on_main(lambda: find(config))
                 if run is None:
                     if clothing:
-                        clothing1m_train.train_run(config, quiet)
+                        clothing1m_train.train_run(config, quiet, on_epoch=on_epoch)
                     else:
-                        _train(config, quiet, checkpoint_seconds)
+                        _train(config, quiet, checkpoint_seconds, on_epoch)
                     run = distributed.on_main(lambda: find(config))
     assert run is not None
     return run
 
 
-def _train(config: Config, quiet: bool, checkpoint_seconds: float) -> None:
+def _train(
+    config: Config, quiet: bool, checkpoint_seconds: float, on_epoch: Callable[[Epoch], None] | None
+) -> None:
     path = store.folder(config)
     with threads(config.threads):
         data = load_data(config).to(device())
@@ -175,6 +183,8 @@ def _train(config: Config, quiet: bool, checkpoint_seconds: float) -> None:
         with Progress(config.epochs, path.name, "epochs", done=state.epoch, quiet=quiet) as progress:
             for epoch in train(state, data, config, fast.engine(config, data.device)):
                 rows += epoch.rows
+                if on_epoch is not None:
+                    on_epoch(epoch)
                 if epoch.correction is not None:
                     _write_correction(path, epoch.number, epoch.correction, soft=config.soft_correction)
                 if epoch.number == config.fork_epoch and not config.corrects:

@@ -14,7 +14,7 @@ import torch
 from sln import pool, runs
 from sln.config import Config
 from sln.data import Data
-from sln.errors import choose
+from sln.errors import choose, require
 from sln.loading import load_clean
 from sln.profiles import PROFILES
 from sln.runs import Run
@@ -59,15 +59,21 @@ class Study:
 
     guesses : for a plan: nothing is trained, and where a setting would have to be chosen from runs that are
         missing, the first candidate stands in its place
+    seeds : how many runs a configuration has, instead of the profile's number; settings are chosen on as many
+        as in the profile all the same
 
     Raises InputError for an unknown profile, naming the nearest. Sets this process's CPU threads to those of
     the profile's runs, so that what a notebook computes does not depend on the machine's processors either.
     """
 
-    def __init__(self, profile: str, *, guesses: bool = False) -> None:
+    def __init__(self, profile: str, *, guesses: bool = False, seeds: int | None = None) -> None:
         choose("profile", profile, PROFILES)
+        require(seeds is None or seeds >= 1, f"seeds is {seeds}, allowed are whole numbers from 1 up")
         self.name, self.guesses = profile, guesses
         self.profile = PROFILES[profile]
+        if seeds is not None:
+            compared = min(seeds, self.profile.comparison_seeds)
+            self.profile = dataclasses.replace(self.profile, seeds=seeds, comparison_seeds=compared)
         self.candidates: list[Config] = []  # of every choice that was asked for
         self._scores: dict[tuple, dict] = {}
         torch.set_num_threads(self.config().threads)

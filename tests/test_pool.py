@@ -1,5 +1,6 @@
 """Many runs at once: the same numbers, in the order asked for, and nothing left running."""
 
+import dataclasses
 import json
 import multiprocessing
 import os
@@ -12,13 +13,15 @@ from pathlib import Path
 
 import pytest
 
-from sln import runs
+from sln import heartbeat, runs, store
 from sln.config import Config
 from sln.errors import InputError
-from sln.pool import get_all, workers
+from sln.heartbeat import Heartbeat
+from sln.pool import Processes, Queue, WorkerDied, get_all, seats, work_through, workers
 
 SHORT = [Config(epochs=2, fork_epoch=1, seed=seed) for seed in (3, 1, 2)]
 CORRECTED = [config.replace(correction=1) for config in SHORT[:2]]
+LONG = Config(epochs=60, fork_epoch=1, seed=4)
 ENDLESS = [Config(epochs=5000, seed=seed) for seed in (0, 1)]
 
 
@@ -58,6 +61,91 @@ def test_the_number_of_workers_is_the_one_asked_for_or_one_a_processor(monkeypat
     assert 1 <= workers() <= os.cpu_count()
 
 
+@pytest.mark.parametrize(
+    ("device", "number", "expected"),
+    [
+        (None, None, ["cuda:0", "cuda:1"]),
+        (None, "2", ["cuda:0", "cuda:1", "cuda:0", "cuda:1"]),  # few runs are spread over all GPUs
+        ("cuda:1", "3", ["cuda:1"] * 3),
+        ("cpu", "3", ["cpu"] * 3),
+    ],
+)
+def test_workers_share_the_gpus_out(device, number, expected, monkeypatch):
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 2)
+    for name, value in (("SLN_DEVICE", device), ("SLN_WORKERS", number)):
+        monkeypatch.delenv(name, raising=False)
+        if value is not None:
+            monkeypatch.setenv(name, value)
+    assert seats() == expected
+
+
+# --- the queue
+
+
+def taken(queue):
+    """Everything that can be taken now."""
+    return list(iter(queue.take, None))
+
+
+def test_a_corrected_run_is_held_back_until_its_uncorrected_run_has_kept_its_state():
+    plain, corrected = SHORT[0], CORRECTED[0]
+    queue = Queue([corrected, plain, plain])
+    assert taken(queue) == [plain]
+    state = store.state_file(store.folder(plain), corrected.correction)
+    state.parent.mkdir(parents=True)
+    state.touch()
+    assert taken(queue) == [corrected]  # while the other goes on
+    assert set(queue.running.values()) == {plain, corrected}
+
+
+@pytest.mark.parametrize("result", [Heartbeat(2), InputError("no such labels")])
+def test_a_corrected_run_is_not_held_back_any_longer_when_its_uncorrected_run_has_ended(result):
+    queue = Queue([*CORRECTED, *SHORT[:2]])
+    assert taken(queue) == SHORT[:2]
+    queue.end(SHORT[1], result)
+    assert taken(queue) == [CORRECTED[1]]
+
+
+def test_a_corrected_run_is_not_held_back_for_a_state_that_nobody_will_keep():
+    elsewhere = SHORT[1].replace(epochs=3, fork_epoch=2)
+    corrected = elsewhere.replace(correction=1)
+    queue = Queue([CORRECTED[0], elsewhere, corrected])  # of the first, only the corrected run is asked for
+    assert taken(queue) == [elsewhere, CORRECTED[0], corrected]
+    assert queue.epochs == {elsewhere.run_id: 3, CORRECTED[0].run_id: 2, corrected.run_id: 3}
+
+
+def test_what_a_corrected_run_takes_over_is_not_left_to_train():
+    queue = Queue([CORRECTED[0], SHORT[0]])
+    assert queue.epochs == {SHORT[0].run_id: 2, CORRECTED[0].run_id: 1}
+
+
+def die_at(queue, first):
+    """Let the taken run's worker die in an attempt that began with epoch `first`; returns the outcome."""
+    config = queue.take()
+    heartbeat.Pulse(config)
+    last = dataclasses.replace(heartbeat.read(config.run_id), first=first)
+    heartbeat.path(config.run_id).write_text(json.dumps(dataclasses.asdict(last)))
+    return queue.end(config, WorkerDied("killed"))
+
+
+def test_a_run_is_given_up_after_three_deaths_at_the_same_piece_of_it_only():
+    queue = Queue(ENDLESS[:1])
+    assert [die_at(queue, first) for first in (None, 1, 1, 20, 20, 30)] == [None] * 6
+    assert taken(queue) == ENDLESS[:1]
+    assert isinstance(
+        queue.end(ENDLESS[0], WorkerDied("killed")), type(None)
+    )  # its first without a heartbeat
+    outcomes = [die_at(queue, first) for first in (40, 40, 40)]
+    assert outcomes[:2] == [None, None]
+    assert isinstance(outcomes[2].error, WorkerDied)
+    assert not queue.waiting
+    assert not queue.running
+
+
+# --- workers
+
+
 def test_runs_come_in_the_order_asked_for_and_are_the_same_from_one_worker_or_two(tmp_path):
     # corrected ones first and one twice: the order of training is another than that of the answer
     asked = [CORRECTED[0], *SHORT, CORRECTED[1], SHORT[0]]
@@ -82,33 +170,70 @@ def test_asking_again_trains_nothing(tmp_path, monkeypatch):
     assert in_workers(2, tmp_path, SHORT[:1]) == first
 
 
-def test_a_killed_worker_is_one_clear_error_and_the_next_call_goes_on(tmp_path, monkeypatch):
+class Killer(threading.Thread):
+    """Kills whatever trains the run of `config` once it has trained an epoch, at most `times` times."""
+
+    def __init__(self, config, times, ready=lambda: True):
+        super().__init__(daemon=True)
+        self.run_id, self.times, self.ready = config.run_id, times, ready
+        self.pids, self.over = [], threading.Event()
+
+    def run(self):
+        while len(self.pids) < self.times and not self.over.wait(0.05):
+            last = heartbeat.read(self.run_id)
+            if last is not None and last.trained and last.pid not in self.pids and self.ready():
+                os.kill(last.pid, signal.SIGKILL)
+                self.pids.append(last.pid)
+
+    def __enter__(self):
+        self.start()
+        return self
+
+    def __exit__(self, *error):
+        self.over.set()
+        self.join()
+
+
+def test_a_killed_workers_run_is_trained_all_the_same(tmp_path, monkeypatch):
+    alone = in_workers(1, tmp_path / "1", [LONG, SHORT[0]])
+    monkeypatch.setenv("SLN_RUNS", str(tmp_path / "2"))
+    with Killer(LONG, 1) as killer:
+        again = in_workers(2, tmp_path / "2", [LONG, SHORT[0]])
+    assert len(killer.pids) == 1
+    assert [numbers(run) for run in again] == [numbers(run) for run in alone]
+
+
+def test_a_killed_workers_run_goes_on_at_its_checkpoint_and_the_others_are_left_alone(tmp_path, monkeypatch):
     monkeypatch.setenv("SLN_RUNS", str(tmp_path))
-    finished = [tmp_path / config.run_id / "done.json" for config in SHORT]
-    killed, over = [], threading.Event()
-
-    def kill_one():
-        wait_for(lambda: over.is_set() or all(path.exists() for path in finished), 100)
-        if not over.is_set():
-            killed.append(multiprocessing.active_children()[0].pid)
-            os.kill(killed[0], signal.SIGKILL)
-
-    killer = threading.Thread(target=kill_one)
-    killer.start()
+    crew = Processes(["cpu", "cpu"], checkpoint_seconds=0)
+    other = LONG.replace(seed=5)
     try:
-        with pytest.raises(RuntimeError, match=r"killed.*same") as broken:
-            in_workers(2, tmp_path, [*SHORT, *ENDLESS])
+        with Killer(LONG, 1, ready=(store.folder(LONG) / "checkpoint.safetensors").exists) as killer:
+            outcomes = {o.config: o for o in work_through(Queue([LONG, other]), crew)}
     finally:
-        over.set()
-        killer.join()
-    assert killed
+        crew.close()
+    assert killer.pids
+    assert outcomes[LONG].last.pid not in killer.pids
+    assert outcomes[LONG].last.first > 1
+    assert outcomes[LONG].last.epoch == LONG.epochs
+    assert (outcomes[other].last.first, outcomes[other].last.epoch) == (1, LONG.epochs)
+    assert not list((tmp_path / ".heartbeats").iterdir())
+
+
+def test_a_run_whose_workers_are_killed_again_and_again_is_one_clear_error(tmp_path, monkeypatch):
+    monkeypatch.setenv("SLN_RUNS", str(tmp_path))
+    with (
+        Killer(ENDLESS[0], times=100) as killer,
+        pytest.raises(RuntimeError, match=r"killed.*same") as broken,
+    ):
+        in_workers(2, tmp_path, [SHORT[0], ENDLESS[0]])
+    assert len(set(killer.pids)) == 3
     assert "\n" not in str(broken.value)
     assert wait_for(lambda: not multiprocessing.active_children(), 10)  # those that were not killed went too
-    assert [runs.find(config) for config in ENDLESS] == [None, None]
-    before = [path.stat().st_mtime_ns for path in finished]
-    again = in_workers(2, tmp_path, [*SHORT, *CORRECTED])
-    assert [run.config for run in again] == [*SHORT, *CORRECTED]
-    assert [path.stat().st_mtime_ns for path in finished] == before
+    finished = tmp_path / SHORT[0].run_id / "done.json"
+    before = finished.stat().st_mtime_ns
+    in_workers(1, tmp_path, SHORT[:1])
+    assert finished.stat().st_mtime_ns == before
 
 
 @pytest.mark.parametrize("number", [1, 2])
