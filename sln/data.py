@@ -100,9 +100,15 @@ class Data:
 
     def normalise(self, images: Tensor) -> Tensor:
         """uint8 (N, channels, H, W) -> float32, of mean 0 and deviation 1 over the training pixels."""
-        mean = torch.tensor(self.mean, device=images.device).view(1, -1, 1, 1) * self.scale
-        std = torch.tensor(self.std, device=images.device).view(1, -1, 1, 1) * self.scale
+        mean, std = self._mean_and_std
         return (images.float() - mean) / std
+
+    @functools.cached_property
+    def _mean_and_std(self) -> tuple[Tensor, Tensor]:
+        # on the device once: a captured step may not copy from the CPU
+        values = (torch.tensor(values, device=self.device) for values in (self.mean, self.std))
+        mean, std = (value.view(1, -1, 1, 1) * self.scale for value in values)
+        return mean, std
 
 
 @functools.cache

@@ -7,7 +7,7 @@ step by step (`SPEEDS`):
 
 reference : the plain loop itself
 s1 : each epoch's draws and noisy targets lie on the device before its first step, in tensors that stay where
-    they are; large batches in test passes
+    they are
 s2 : bfloat16 operands in the network (master weights, average, BatchNorm and loss stay float32), and on a GPU
     the whole step as one CUDA graph, half precision in test passes
 s3 : forward pass and loss compiled, inside that graph
@@ -36,7 +36,6 @@ from sln.errors import choose
 from sln.objective import Objective, forward
 from sln.train import State
 
-GPU_TEST_BATCH = 2000
 WARM_UP = 3  # steps before a capture: they let cuDNN choose its kernels, and compile
 
 # One capture or compilation at a time, however many runs share the device.
@@ -119,18 +118,18 @@ class Engine(train.Engine):
         for index in draws.order.split(config.batch_size):
             step = self._steps.get(len(index))
             if step is None:
-                with _preparing:
+                with _preparing, torch.backends.cudnn.flags(enabled=True, benchmark=True):
                     step = Step(state, data, self.config, self.speed, self._seen, len(index))
                 self._steps[len(index)] = step
             step(index, noise, sigma)
         return self._seen.total.item() / len(data.train)
 
     def predict(self, network: nn.Module, split: Split, data: Data) -> Tensor:
-        """As `train.predict`; on a GPU in large batches, from s2 on with half-precision operands."""
+        """As `train.predict`; on a GPU from s2 on with half-precision operands."""
         if data.device.type != "cuda":
             return train.predict(network, split, data)
         with torch.autocast("cuda", torch.float16, enabled=self.speed.bfloat16):
-            return train.predict(network, split, data, GPU_TEST_BATCH).float()
+            return train.predict(network, split, data).float()
 
 
 class Seen:
@@ -186,6 +185,9 @@ class Step:
         self.between = config.noise_on == "gradient"
         parts = [self._gradient, self._update] if self.between else [self._whole]
         self.parts: list[Callable[[], None]] = parts
+        self.gradients: list[
+            Tensor
+        ] = []  # where a captured step leaves them, each size elsewhere; else empty
         if speed.graph and data.device.type == "cuda":
             self.parts = self._capture(parts)
 
@@ -195,6 +197,8 @@ class Step:
         first, *rest = self.parts
         first()
         if self.between and sigma > 0:
+            for parameter, gradient in zip(self.state.network.parameters(), self.gradients, strict=False):
+                parameter.grad = gradient
             method.add_gradient_noise(self.state.network.parameters(), sigma, noise)
         for part in rest:
             part()
@@ -246,6 +250,7 @@ class Step:
                 with torch.cuda.graph(graph, pool, aside, capture_error_mode="thread_local"):
                     part()
                 graphs.append(graph)
+            self.gradients = [parameter.grad for parameter in self.state.network.parameters()]
         return [graph.replay for graph in graphs]
 
 

@@ -402,14 +402,15 @@ def test_the_training_set_is_measured_every_few_epochs_and_after_the_last(few_no
             assert "train_loss" in unmeasured or not unmeasured
 
 
-def test_predictions_are_in_data_set_order_whatever_the_batch_and_leave_the_network_alone(few_digits):
+def test_predictions_are_in_data_set_order_whatever_the_batch_and_leave_the_network_alone(
+    few_digits, monkeypatch
+):
     state, _ = trained(SMALL.replace(epochs=1), few_digits)
     state.network.train()
     before = {name: value.clone() for name, value in state.tensors().items()}
     whole = train.predict(state.network, few_digits.train, few_digits)
-    torch.testing.assert_close(
-        train.predict(state.network, few_digits.train, few_digits, batch_size=7), whole
-    )
+    monkeypatch.setattr(train, "prediction_batch", lambda data: 7)
+    torch.testing.assert_close(train.predict(state.network, few_digits.train, few_digits), whole)
     m = {name: value.double() for name, value in state.network.state_dict().items()}
     slow = slow_logits(normalised(few_digits.train, few_digits), m, training=False)
     torch.testing.assert_close(whole.double(), slow, rtol=1e-4, atol=1e-5)
