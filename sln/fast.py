@@ -185,9 +185,7 @@ class Step:
         self.between = config.noise_on == "gradient"
         parts = [self._gradient, self._update] if self.between else [self._whole]
         self.parts: list[Callable[[], None]] = parts
-        self.gradients: list[
-            Tensor
-        ] = []  # where a captured step leaves them, each size elsewhere; else empty
+        self.gradients: list[Tensor] = []  # where this captured step leaves them; else empty
         if speed.graph and data.device.type == "cuda":
             self.parts = self._capture(parts)
 
