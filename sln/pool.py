@@ -7,9 +7,10 @@ import multiprocessing
 import os
 import signal
 import threading
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
+from typing import TypeVar
 
 from sln import runs
 from sln.config import Config
@@ -17,6 +18,8 @@ from sln.devices import device
 from sln.errors import InputError
 from sln.progress import Progress
 from sln.runs import Run
+
+Item, Result = TypeVar("Item"), TypeVar("Result")
 
 # Starting a worker costs seconds (it imports torch), so a notebook's workers are kept until it ends.
 _pool: ProcessPoolExecutor | None = None
@@ -53,6 +56,28 @@ def get_all(configs: Iterable[Config], what: str = "training") -> list[Run]:
             _train([config for config in missing if not config.corrects], progress)
             _train([config for config in missing if config.corrects], progress)
     return [runs.get(config) for config in configs]
+
+
+def each(work: Callable[[Item], Result], items: Sequence[Item]) -> Iterator[tuple[int, Result]]:
+    """`work` of every item, several at a time, as they are done: (position, result).
+
+    `work` is a function of a module, and items and results can be pickled. Raises what `work` raises, and
+    then no worker is left.
+    """
+    if min(workers(), len(items)) <= 1:
+        yield from enumerate(map(work, items))
+        return
+    pool = _shared_pool()
+    pending = {pool.submit(work, item): position for position, item in enumerate(items)}
+    try:
+        for finished in as_completed(pending):
+            yield pending[finished], finished.result()
+    except BrokenProcessPool:
+        close()
+        raise RuntimeError("a worker was killed (out of memory?); start the same again") from None
+    except BaseException:
+        close()
+        raise
 
 
 def _train(configs: list[Config], progress: Progress) -> None:
