@@ -36,7 +36,6 @@ from sln.loading import threads
 from sln.train import State, predict, train_epoch
 
 MODES, RATES = ("sym", "asym", "dependent"), (0.1, 0.2, 0.4)
-HUMAN = ("human-random1", "human-worst")
 CLEANLAB = ("self_confidence", "normalized_margin", "confidence_weighted_entropy")
 FOLDS = 5
 
@@ -45,7 +44,7 @@ def settings(seed: int, cifar: int) -> dict[tuple[str, float], Split]:
     """The labelled images by kind of noise and rate."""
     found = {(mode, rate): label_errors.noisy_digits(mode, rate, seed) for mode in MODES for rate in RATES}
     if cifar:
-        splits = {mode: label_errors.human_cifar10(mode, cifar, downsample=2) for mode in HUMAN}
+        splits = {mode: label_errors.human_cifar10(mode, cifar, downsample=2) for mode in label_errors.HUMAN}
         found |= {(mode, split.wrong.double().mean().item()): split for mode, split in splits.items()}
     return found
 

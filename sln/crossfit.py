@@ -167,11 +167,8 @@ def fit(
     As many networks train at once as `SLN_WORKERS` says, each on one thread: how many changes no number.
     Raises InputError for anything else.
     """
+    require_settings(sigma=sigma, folds=folds, repeats=repeats, epochs=epochs, model=model, seed=seed)
     examples = checked(images, labels, groups)
-    choose("model", model, NETWORKS)
-    require(2 <= folds <= 100, f"folds is {folds}, allowed is [2, 100]")
-    require(1 <= repeats <= 100, f"repeats is {repeats}, allowed is [1, 100]")
-    require(0 <= seed < 2**32, f"seed is {seed}, allowed is [0, {2**32})")
     features = examples.images.shape[2:] == (1, 1)
     dealt = [deal(examples, folds, seed, repeat) for repeat in range(repeats)]
     judges = [
@@ -233,7 +230,7 @@ def recipe(model: str, examples: int, epochs: int | None, seed: int) -> Config:
         model=model,
         batch_size=batch_size,
         epochs=epochs,
-        correction=round(0.9 * epochs),
+        correction=epochs * 9 // 10,
         seed=seed,
     )
 
@@ -357,6 +354,23 @@ def _normalised_by(images: Tensor, classes: Sequence[Hashable], state: dict[str,
 
 
 # --- checks -------------------------------------------------------------------------------------------------
+
+
+def require_settings(
+    *,
+    sigma: float | None = None,
+    folds: int = 5,
+    repeats: int = 2,
+    epochs: int | None = None,
+    model: str = "cnn",
+    seed: int = 0,
+) -> None:
+    """Raise InputError for settings that `fit` does not take; before images are read, which takes long."""
+    choose("model", model, NETWORKS)
+    require(2 <= folds <= 100, f"folds is {folds}, allowed is [2, 100]")
+    require(1 <= repeats <= 100, f"repeats is {repeats}, allowed is [1, 100]")
+    require(0 <= seed < 2**32, f"seed is {seed}, allowed is [0, {2**32})")
+    recipe(model, 1, epochs, seed).replace(sigma=float(sigma or 0))  # which refuses the others
 
 
 def checked(images: Tensor | np.ndarray, labels: Sequence, groups: Sequence[int] | None = None) -> Examples:

@@ -25,7 +25,7 @@ import pandas as pd
 
 from sln import clothing1m, own
 from sln.cells import harmless
-from sln.crossfit import Fitted, fit
+from sln.crossfit import Fitted, fit, require_settings
 from sln.errors import require
 from sln.files import write_text
 from sln.own import COLUMNS, WORK, Own
@@ -77,6 +77,7 @@ def relabel(
     source = Path(source)
     require(0 <= threshold <= 1, f"threshold is {threshold}, allowed is [0, 1]")
     require(weights is None or backbone is not None, "weights are those of a backbone, and none is named")
+    require_settings(**fitting)
     folder = output_folder(source, None if out is None else Path(out))
     encode = None
     if backbone is not None:

@@ -9,6 +9,8 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
+TINY = 1e-9  # added to every probability, so that a class that nobody predicts divides nothing by zero
+
 
 def transition(p: np.ndarray, given: np.ndarray) -> np.ndarray:
     """(C, C): T[true, given] = sum_n p[n, true] [i_n = given] / sum_n p[n, true]."""
@@ -29,7 +31,8 @@ def table(p: np.ndarray, given: np.ndarray) -> pd.DataFrame:
     suspect : probability that the given label is wrong
     rank : from 1, the most suspect; of equals the first
     """
-    q = posterior(p.astype(float), given)
+    p = p.astype(float) + TINY
+    q = posterior(p / p.sum(axis=1, keepdims=True), given)
     suspect = 1 - q[np.arange(len(given)), given]
     rank = np.empty(len(given), dtype=np.int64)
     rank[np.argsort(-suspect, kind="stable")] = np.arange(1, len(given) + 1)
