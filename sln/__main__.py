@@ -178,7 +178,7 @@ def add_relabel(parser: argparse.ArgumentParser) -> None:
             "strength of the stochastic noise (auto: chosen on noisy labels)",
         ),
         ("folds", int, "K", "parts of which each is judged by networks trained on the others (default 5)"),
-        ("repeats", int, "N", "how often all is dealt into folds anew (default 2)"),
+        ("repeats", int, "N", "how often all is dealt into folds anew, predictions averaged (default 1)"),
         ("epochs", int, "N", "passes over the images (default 100, fewer for more than 1,150 images)"),
         ("size", int, "PIXELS", "a side that images are resized to (default 32, less for smaller images)"),
         ("model", str, "NAME", "network: cnn, wrn-10-1 or wrn-28-2 (default cnn)"),

@@ -2,8 +2,8 @@
 
 The examples are dealt into K folds. For each fold one network is trained on all others by the paper's method:
 stochastic label noise (SLN), read through its momentum model (MO), which corrects the labels of the last
-tenth of the epochs (LC). What it predicts for the fold it has not seen is what `suspects` reads. The whole is
-repeated with other folds and the predictions averaged.
+tenth of the epochs (LC). What it predicts for the fold it has not seen is what `suspects` reads. All can be
+repeated with other folds, and the predictions averaged.
 """
 
 from __future__ import annotations
@@ -141,7 +141,7 @@ def fit(
     *,
     sigma: float | None = None,
     folds: int = 5,
-    repeats: int = 2,
+    repeats: int = 1,
     epochs: int | None = None,
     model: str = "cnn",
     groups: Sequence[int] | np.ndarray | None = None,
@@ -169,44 +169,26 @@ def fit(
     """
     require_settings(sigma=sigma, folds=folds, repeats=repeats, epochs=epochs, model=model, seed=seed)
     examples = checked(images, labels, groups)
-    features = examples.images.shape[2:] == (1, 1)
-    dealt = [deal(examples, folds, seed, repeat) for repeat in range(repeats)]
-    judges = [
-        Judge(
-            recipe("linear" if features else model, int((dealt[repeat] != fold).sum()), epochs, seed_of),
-            dealt[repeat] == fold,
-        )
-        for repeat in range(repeats)
-        for fold, seed_of in enumerate(training_seeds(seed, repeat, folds))
-        if (dealt[repeat] == fold).any()
-    ]
+    judges = panel(examples, folds, repeats, epochs, model, seed)
     networks = len(judges) + (len(SIGMAS) - 1 if sigma is None else 0)
+    validation, states = {}, []
     with Progress(networks, "cross-fitting", "networks", quiet=quiet) as progress:
-        validation = {}
         if sigma is None:
-            tried = [with_sigma(judges[0], candidate) for candidate in SIGMAS]
-            candidates = train_all(tried, examples, cache, progress)
-            validation = dict(zip(SIGMAS, (_validation(s, examples) for s in candidates), strict=True))
+            tried = train_all([with_sigma(judges[0], s) for s in SIGMAS], examples, cache, progress)
+            validation = {s: noisy_accuracy(state, examples) for s, state in zip(SIGMAS, tried, strict=True)}
             sigma = max(SIGMAS, key=validation.__getitem__)  # of equals the first, the smallest
-            states = [candidates[SIGMAS.index(sigma)]]
-        else:
-            states = train_all([with_sigma(judges[0], sigma)], examples, cache, progress)
-        states += train_all([with_sigma(judge, sigma) for judge in judges[1:]], examples, cache, progress)
+            states.append(tried[SIGMAS.index(sigma)])
+        rest = [with_sigma(judge, sigma) for judge in judges[len(states) :]]
+        states += train_all(rest, examples, cache, progress)
     probabilities = torch.zeros(len(examples.given), len(examples.classes))
     for state in states:
         probabilities[state["judged"]] += state["probabilities"] / repeats
-    return Fitted(
-        examples.classes,
-        examples.given,
-        probabilities,
-        sigma,
-        validation,
-        judges[0].config.model,
-        states,
-    )
+    kind = judges[0].config.model
+    return Fitted(examples.classes, examples.given, probabilities, sigma, validation, kind, states)
 
 
-def _validation(state: dict[str, Tensor], examples: Examples) -> float:
+def noisy_accuracy(state: dict[str, Tensor], examples: Examples) -> float:
+    """Share of the given, noisy labels that a judge predicts, of the examples that it judges."""
     return accuracy(state["probabilities"], examples.given[state["judged"]])
 
 
@@ -233,6 +215,22 @@ def recipe(model: str, examples: int, epochs: int | None, seed: int) -> Config:
         correction=epochs * 9 // 10,
         seed=seed,
     )
+
+
+def panel(
+    examples: Examples, folds: int, repeats: int, epochs: int | None, model: str, seed: int
+) -> list[Judge]:
+    """All judges: one a fold that has examples, repeat after repeat."""
+    features = examples.images.shape[2:] == (1, 1)
+    judges = []
+    for repeat in range(repeats):
+        fold = deal(examples, folds, seed, repeat)
+        for number, its_seed in enumerate(training_seeds(seed, repeat, folds)):
+            judged = fold == number
+            config = recipe("linear" if features else model, int((~judged).sum()), epochs, its_seed)
+            if judged.any():
+                judges.append(Judge(config, judged))
+    return judges
 
 
 def with_sigma(judge: Judge, sigma: float) -> Judge:
@@ -360,7 +358,7 @@ def require_settings(
     *,
     sigma: float | None = None,
     folds: int = 5,
-    repeats: int = 2,
+    repeats: int = 1,
     epochs: int | None = None,
     model: str = "cnn",
     seed: int = 0,

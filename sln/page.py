@@ -91,7 +91,7 @@ def page(
 <h1>Suspect labels: {html.escape(title)}</h1>
 {sentences}
 <form>
-<label for="threshold">Threshold: show labels that are wrong with a probability of at least
+<label for="threshold">Show labels whose estimated probability of being wrong is at least
 <output id="value" for="threshold">{start:.2f}</output></label><br>
 <input id="threshold" type="range" min="0" max="1" step="0.01" value="{start:.2f}" autocomplete="off"
  data-counts="{",".join(map(str, counts))}">
@@ -116,7 +116,7 @@ def _picture(of: Suspect) -> str:
         f'<li data-suspect="{of.suspect:.4f}">{picture}<br>'
         f'<span class="given">given <bdi>{given}</bdi></span><br>'
         f'<span class="suggested">suggested <bdi>{suggested}</bdi></span> ({of.probability:.2f})<br>'
-        f"no. {of.rank}, wrong with probability {of.suspect:.2f}<br>"
+        f"no. {of.rank}, suspect {of.suspect:.2f}<br>"
         f'<span class="name"><bdi>{name}</bdi></span></li>'
     )
 

@@ -99,7 +99,7 @@ PROFILES: dict[str, Profile] = {
         directions=2,
         surface_points=3,
         own_images=80,
-        own_fit={"folds": 2, "repeats": 1, "epochs": 3},
+        own_fit={"folds": 2, "epochs": 3},
         photographs=0,
         asserts=False,
     ),
@@ -109,7 +109,6 @@ PROFILES: dict[str, Profile] = {
         logit_sigmas=(0.5, 1.0, 2.0),
         comparison_modes=("sym",),
         comparison_seeds=2,
-        own_fit={"repeats": 1},
         photographs=0,
     ),
     "full": Profile(

@@ -1,6 +1,7 @@
 """Many runs at once: the same numbers, in the order asked for, and nothing left running."""
 
 import json
+import math
 import multiprocessing
 import os
 import signal
@@ -15,7 +16,7 @@ import pytest
 from sln import runs
 from sln.config import Config
 from sln.errors import InputError
-from sln.pool import get_all, workers
+from sln.pool import each, get_all, workers
 
 SHORT = [Config(epochs=2, fork_epoch=1, seed=seed) for seed in (3, 1, 2)]
 CORRECTED = [config.replace(correction=1) for config in SHORT[:2]]
@@ -171,3 +172,22 @@ def test_workers_die_with_their_killed_parent(tmp_path):
             parent.kill()
             for pid in filter(running, pids):
                 os.kill(pid, signal.SIGKILL)
+
+
+# --- any work
+
+
+@pytest.mark.parametrize("number", ["1", "2"])
+def test_each_gives_every_items_result_at_its_position(number, monkeypatch):
+    monkeypatch.setenv("SLN_WORKERS", number)
+    assert dict(each(math.factorial, [3, 1, 5])) == {0: 6, 1: 1, 2: 120}
+    assert list(each(math.factorial, [])) == []
+
+
+@pytest.mark.parametrize("number", ["1", "2"])
+def test_what_the_work_of_each_raises_is_raised_and_nothing_is_left_running(number, monkeypatch):
+    monkeypatch.setenv("SLN_WORKERS", number)
+    with pytest.raises(ValueError, match="factorial"):
+        list(each(math.factorial, [3, -1, 5]))
+    pool_left = multiprocessing.active_children() if number == "2" else []
+    assert pool_left == []
