@@ -17,27 +17,38 @@ def drawn(seed, count=40, classes=4):
 
 
 @given(SEEDS)
+def test_the_transition_matrix_is_counted_over_those_who_are_sure(seed):
+    p, labels = drawn(seed)
+    counts = np.full((4, 4), 1 / 4)
+    for n, label in enumerate(labels):
+        sure = [j for j in range(4) if p[n, j] >= np.mean([p[m, j] for m in range(40) if labels[m] == j])]
+        if sure:
+            counts[max(sure, key=lambda j: p[n, j]), label] += 1
+    T = suspects.transition(p, labels)
+    np.testing.assert_allclose(T, counts / counts.sum(axis=1, keepdims=True))
+    np.testing.assert_allclose(T.sum(axis=1), 1)
+
+
+@given(SEEDS)
 def test_the_posterior_is_bayes_rule_entry_by_entry(seed):
     p, labels = drawn(seed)
-    T = np.zeros((4, 4))
-    for n, label in enumerate(labels):
-        for true in range(4):
-            T[true, label] += p[n, true]
-    for true in range(4):
-        T[true] /= sum(p[n, true] for n in range(len(p)))
-    np.testing.assert_allclose(suspects.transition(p, labels), T)
-    np.testing.assert_allclose(T.sum(axis=1), 1)
-    q = suspects.posterior(p, labels)
+    T, q = suspects.transition(p, labels), suspects.posterior(p, labels)
     for n, label in enumerate(labels):
         evidence = sum(p[n, true] * T[true, label] for true in range(4))
         for true in range(4):
             assert q[n, true] == pytest.approx(p[n, true] * T[true, label] / evidence)
 
 
-def test_of_networks_that_are_sure_the_transition_matrix_is_the_count_of_their_disagreements():
-    true, labels = np.array([0, 0, 0, 1, 1, 1, 1, 2]), np.array([0, 0, 1, 1, 1, 2, 1, 2])
-    expected = [[2 / 3, 1 / 3, 0], [0, 3 / 4, 1 / 4], [0, 0, 1]]
-    np.testing.assert_allclose(suspects.transition(np.eye(3)[true], labels), expected, atol=1e-6)
+def test_the_noise_that_drew_the_labels_is_found_though_the_networks_are_unsure():
+    rng = np.random.default_rng(0)
+    T = np.array([[0.7, 0.3, 0], [0, 1, 0], [0.1, 0.1, 0.8]])
+    true = rng.integers(3, size=20_000)
+    labels = (rng.random(20_000)[:, None] >= T[true].cumsum(axis=1)[:, :-1]).sum(axis=1)
+    sure = rng.uniform(0.5, 0.9, 20_000)[:, None]  # right, but unsure
+    p = np.where(np.eye(3)[true] == 1, sure, (1 - sure) / 2)
+    np.testing.assert_allclose(suspects.transition(p, labels), T, atol=0.03)
+    naive = p.T @ np.eye(3)[labels]
+    assert np.abs(naive / naive.sum(axis=1, keepdims=True) - T).max() > 0.1
 
 
 def test_a_class_that_others_are_mistaken_for_is_more_suspect_than_one_that_is_never_wrong():
