@@ -116,18 +116,21 @@ def read(
             parts.append(images if encode is None else encode(images))
     _require_readable(source, listing, entries)
     groups = np.unique(hashes, return_inverse=True)[1]
+    kept = _judgeable(source, listing, entries, groups)
+    return Own(listing, [entries[row] for row in kept], torch.cat(parts)[kept], groups[kept])
+
+
+def _judgeable(source: Path, listing: Listing, entries: list[Entry], groups: np.ndarray) -> list[int]:
+    """Rows of the entries whose label is on another image too; the others are skipped."""
     labels = np.unique([entry.label for entry in entries], return_inverse=True)[1]
     alone = set(lonely(labels, groups).tolist())
     for row in sorted(alone):
-        why = f"its label {entries[row].label!r} is on no other image, so nobody could judge it"
-        listing.skipped.append((entries[row].name, why))
+        reason = f"its label {entries[row].label!r} is on no other image, so nobody could judge it"
+        listing.skipped.append((entries[row].name, reason))
     kept = [row for row in range(len(entries)) if row not in alone]
-    left = {entries[row].label for row in kept}
-    require(
-        len(left) >= 2,
-        f"{source} has {len(left)} labels that are on two different images or more; two are needed",
-    )
-    return Own(listing, [entries[row] for row in kept], torch.cat(parts)[kept], groups[kept])
+    left = len({entries[row].label for row in kept})
+    require(left >= 2, f"{source} has {left} labels that are on two different images or more; two are needed")
+    return kept
 
 
 def _batches(listing: Listing, size: int, progress: Progress) -> Iterator[tuple[list[Entry], np.ndarray]]:
