@@ -45,7 +45,7 @@ def encoder(backbone: str, weights: Path | None = None) -> Callable[[Tensor], Te
     network = network.eval().to(where)
     mean, std = (torch.tensor(values, device=where).view(3, 1, 1) for values in (MEAN, STD))
 
-    @torch.inference_mode()
+    @torch.no_grad()
     def encode(images: Tensor) -> Tensor:
         return network((images.to(where).float() / 255 - mean) / std).cpu()
 

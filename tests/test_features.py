@@ -37,7 +37,9 @@ def test_features_are_what_torchvisions_network_has_before_its_last_layer(networ
         expected = network(normalise(IMAGES.float() / 255))
     found = features.encoder("resnet18", weights)(IMAGES)
     assert found.shape == (3, 512)
-    torch.testing.assert_close(found @ network.fc.weight.T + network.fc.bias, expected, atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(
+        found @ network.fc.weight.detach().T + network.fc.bias.detach(), expected, atol=1e-4, rtol=1e-4
+    )
     torch.save(network.state_dict(), tmp_path / "w.pth")
     torch.testing.assert_close(features.encoder("resnet18", tmp_path / "w.pth")(IMAGES), found)
 
