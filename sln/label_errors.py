@@ -92,7 +92,7 @@ def checksum(folder: Path) -> str:
 
 def rows(labels: pd.DataFrame) -> np.ndarray:
     """The rows of the `export`ed examples, from the column path of `relabel`'s table."""
-    return labels["path"].map(lambda name: int(Path(name).stem)).to_numpy()
+    return np.array([int(Path(name).stem) for name in labels["path"]])
 
 
 def detection(suspect: np.ndarray, wrong: np.ndarray | Tensor) -> dict[str, float]:
