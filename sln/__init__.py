@@ -3,12 +3,14 @@
     from sln import Config, Study, runs
     run = runs.get(Config(sigma=1.0, seed=0))      # trained once, found ever after
     study = Study("quick")                         # the runs behind the notebooks
+    fit(images, labels).labels                     # your own labels, judged (relabel: files)
 """  # fmt: skip
 
 from sln.config import Config
+from sln.crossfit import fit
 from sln.errors import InputError
 from sln.noise import Corruption
 from sln.runs import Run
 from sln.study import Study
 
-__all__ = ["Config", "Corruption", "InputError", "Run", "Study"]
+__all__ = ["Config", "Corruption", "InputError", "Run", "Study", "fit"]

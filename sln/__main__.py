@@ -22,10 +22,12 @@ from sln.errors import InputError, require
 from sln.loading import draw_corruption, load_clean
 from sln.profiles import PROFILES
 from sln.recipes import RECIPES, recipe
+from sln.relabel import in_words, relabel
 from sln.streams import numpy_generator
 from sln.train import measure
 
 PARSERS = {"int": int, "float": float, "str": str}
+SKIPS_SHOWN = 10  # of the images that `relabel` leaves out; skipped.csv has them all
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -167,6 +169,8 @@ def build_parser() -> argparse.ArgumentParser:
     )
     many.set_defaults(command=sweep_command)
 
+    add_relabel(commands.add_parser("relabel", help="find wrong labels in a folder or CSV of your images"))
+
     of_runs = commands.add_parser("runs", help="list, show or remove trained runs").add_subparsers(
         required=True, metavar="ACTION"
     )
@@ -179,6 +183,43 @@ def build_parser() -> argparse.ArgumentParser:
         action.add_argument("run", metavar="RUN")
         action.set_defaults(command=command)
     return parser
+
+
+def add_relabel(parser: argparse.ArgumentParser) -> None:
+    """The options of `relabel`; one that is not given leaves no trace: the function's default holds."""
+    parser.description = (
+        "Judge every label by networks that were not shown it (SLN-MO-LC, cross-fitted). Writes labels.csv, "
+        "corrected.csv, skipped.csv and suspects.html to a folder of its own; your files are only read."
+    )
+    parser.add_argument(
+        "source", type=Path, metavar="FOLDER_OR_CSV", help="one sub-folder a class, or a CSV of path,label"
+    )
+    for name, kind, metavar, about in (
+        ("out", Path, "DIR", "where the files go (default NAME-relabelled, here)"),
+        ("images", Path, "FOLDER", "folder that a CSV's paths start from (default the CSV's own)"),
+        ("threshold", float, "P", "labels at least that suspect are replaced in corrected.csv (0.5)"),
+        (
+            "sigma",
+            sigma_or_auto,
+            "S",
+            "strength of the stochastic noise (auto: chosen on noisy labels)",
+        ),
+        ("folds", int, "K", "parts of which each is judged by networks trained on the others (default 5)"),
+        ("repeats", int, "N", "how often all is dealt into folds anew, predictions averaged (default 1)"),
+        ("epochs", int, "N", "passes over the images (default 100, fewer for more than 1,150 images)"),
+        ("size", int, "PIXELS", "a side that images are resized to (default 32, less for smaller images)"),
+        ("model", str, "NAME", "network: cnn, wrn-10-1 or wrn-28-2 (default cnn)"),
+        ("backbone", str, "NAME", "judge features of a pretrained resnet18 or resnet50 instead of pixels"),
+        ("weights", Path, "FILE", "the backbone's weights, .safetensors or torchvision's .pth"),
+        ("seed", int, "N", "seed of folds and training (default 0)"),
+    ):
+        parser.add_argument(f"--{name}", type=kind, metavar=metavar, default=argparse.SUPPRESS, help=about)
+    parser.set_defaults(command=relabel_command)
+
+
+def sigma_or_auto(text: str) -> float | None:
+    """`--sigma`: a number, or None for auto."""
+    return None if text == "auto" else float(text)
 
 
 def add_config_options(parser: argparse.ArgumentParser, names: Sequence[str] | None = None) -> None:
@@ -389,6 +430,20 @@ def sweep_command(options: argparse.Namespace) -> int:
     if options.workers is not None:
         os.environ["SLN_WORKERS"] = options.workers
     return sweep(options.profile, seeds=options.seeds, ray=options.ray, dry_run=options.dry_run)
+
+
+def relabel_command(options: argparse.Namespace) -> None:
+    """`relabel`: see `sln.relabel`."""
+    given = {name: value for name, value in vars(options).items() if name not in ("command", "source")}
+    if "images" in given:
+        given["root"] = given.pop("images")
+    found = relabel(options.source, **given)
+    for sentence in in_words(found.fitted, len(found.skipped)):
+        print(sentence)
+    for name, why in found.skipped[:SKIPS_SHOWN]:
+        print(f"  skipped {name!r}: {why}")
+    print(f"{found.changed} labels at least as suspect as the threshold are replaced in corrected.csv")
+    print(f"look at {found.folder / 'suspects.html'}")
 
 
 def list_command(options: argparse.Namespace) -> None:

@@ -6,7 +6,7 @@ from typing import Any
 
 DATASETS = ("digits", "cifar10", "cifar100", "clothing1m")
 NUM_CLASSES = {"digits": 10, "cifar10": 10, "cifar100": 100, "clothing1m": 14}
-MODELS = ("cnn", "wrn-28-2", "wrn-10-1", "resnet50", "resnet18")
+MODELS = ("cnn", "linear", "wrn-28-2", "wrn-10-1", "resnet50", "resnet18")
 NOISE_ON = ("labels", "logits", "gradient")
 STRENGTHS = ("fixed", "matched")
 SIGMA_SCHEDULES = ("constant", "rising", "falling", "first-half", "second-half")

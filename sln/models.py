@@ -48,6 +48,18 @@ class SmallCNN(nn.Module):
         return self.linear(global_average(x))
 
 
+class LinearHead(nn.Module):
+    """Global average pool and one linear layer: for features (N, D, 1, 1) of a network trained elsewhere."""
+
+    def __init__(self, in_channels: int, num_classes: int) -> None:
+        super().__init__()
+        self.linear = nn.Linear(in_channels, num_classes)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, in_channels, H, W) -> logits (B, num_classes)."""
+        return self.linear(global_average(x))
+
+
 class WideBlock(nn.Module):
     """BN-ReLU-conv3x3 twice, pre-activation, plus a shortcut from the raw input.
 
@@ -118,6 +130,8 @@ def build(
         torch.random.set_rng_state(torch_generator(seed, "initialisation", *counters).get_state())
         if name == "cnn":
             network = SmallCNN(in_channels, num_classes)
+        elif name == "linear":
+            network = LinearHead(in_channels, num_classes)
         else:
             depth, width = map(int, name.removeprefix("wrn-").split("-"))
             network = WideResNet(depth, width, in_channels, num_classes)

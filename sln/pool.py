@@ -12,11 +12,11 @@ import os
 import signal
 import threading
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, as_completed, wait
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 import torch
 
@@ -28,6 +28,8 @@ from sln.files import data_folder, runs_folder
 from sln.heartbeat import Heartbeat, Pulse
 from sln.progress import Progress
 from sln.runs import Run
+
+Item, Result = TypeVar("Item"), TypeVar("Result")
 
 ATTEMPTS = 3  # at the same piece of a run, before a run whose workers are killed is given up
 KILLED = "a training process was killed (out of memory?); the same command goes on where it stopped"
@@ -239,23 +241,30 @@ class Processes:
 
     def close(self) -> None:
         """End the workers, at once."""
-        processes = multiprocessing.active_children() if self._pools else []
-        for pool in self._pools.values():
-            pool.shutdown(wait=False, cancel_futures=True)
-        for process in processes:
-            process.terminate()
-        for process in processes:
-            process.join()
+        _end(list(self._pools.values()))
         self._pools, self._running = {}, {}
 
     def _pool(self, seat: int) -> ProcessPoolExecutor:
         if seat not in self._pools:
-            # a forked child inherits torch's threads in an unknown state
-            spawn = multiprocessing.get_context("spawn")
-            self._pools[seat] = ProcessPoolExecutor(
-                1, mp_context=spawn, initializer=_start_worker, initargs=(self.seats[seat],)
-            )
+            self._pools[seat] = _executor(1, self.seats[seat])
         return self._pools[seat]
+
+
+def _executor(count: int, seat: str) -> ProcessPoolExecutor:
+    # a forked child inherits torch's threads in an unknown state
+    spawn = multiprocessing.get_context("spawn")
+    return ProcessPoolExecutor(count, mp_context=spawn, initializer=_start_worker, initargs=(seat,))
+
+
+def _end(pools: list[ProcessPoolExecutor]) -> None:
+    """End workers at once."""
+    processes = multiprocessing.active_children() if pools else []
+    for pool in pools:
+        pool.shutdown(wait=False, cancel_futures=True)
+    for process in processes:
+        process.terminate()
+    for process in processes:
+        process.join()
 
 
 def _start_worker(seat: str) -> None:
@@ -318,9 +327,47 @@ def _shared_crew() -> Processes:
     return _crew
 
 
+# --- other work than runs -----------------------------------------------------------------------------------
+
+_hands: ProcessPoolExecutor | None = None
+
+
+def each(work: Callable[[Item], Result], items: Sequence[Item]) -> Iterator[tuple[int, Result]]:
+    """`work` of every item, several at a time, as they are done: (position, result).
+
+    `work` is a function of a module, and items and results can be pickled. On one device: of several GPUs
+    the first. Raises what `work` raises, and then no worker is left.
+    """
+    if min(workers(), len(items)) <= 1:
+        yield from enumerate(map(work, items))
+        return
+    hands = _shared_hands()
+    pending = {hands.submit(work, item): position for position, item in enumerate(items)}
+    try:
+        for finished in as_completed(pending):
+            yield pending[finished], finished.result()
+    except BrokenProcessPool:
+        close()
+        raise RuntimeError("a worker was killed (out of memory?); start the same again") from None
+    except BaseException:
+        close()
+        raise
+
+
+def _shared_hands() -> ProcessPoolExecutor:
+    global _hands
+    if _hands is None:
+        _hands = _executor(workers(), seats()[0])
+        atexit.register(close)
+    return _hands
+
+
 def close() -> None:
-    """End the workers that `get_all` keeps, at once."""
-    global _crew
+    """End the workers that `get_all` and `each` keep, at once."""
+    global _crew, _hands
     if _crew is not None:
         _crew.close()
         _crew = None
+    if _hands is not None:
+        _end([_hands])
+        _hands = None

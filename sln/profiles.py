@@ -50,6 +50,11 @@ class Profile:
     recipes: tuple[str, ...] = ()  # the paper's experiments that are trained before the notebooks run
     surface_points: int = 21  # a side, for loss surfaces
     landscape_images: int = 0  # images that the loss around the minima is over; 0 is all
+    # notebook 9: how many digits it exports (0 is all), how they are judged, and how many photographs of
+    # CIFAR-10 with human labels it judges where they are in the data folder
+    own_images: int = 0
+    own_fit: Mapping[str, Any] = field(default_factory=dict)
+    photographs: int = 4000
     asserts: bool = True  # whether the notebooks' claims must hold
 
 
@@ -93,6 +98,9 @@ PROFILES: dict[str, Profile] = {
         class_counts=(2, 10),
         directions=2,
         surface_points=3,
+        own_images=80,
+        own_fit={"folds": 2, "epochs": 3},
+        photographs=0,
         asserts=False,
     ),
     "quick": Profile(
@@ -101,6 +109,7 @@ PROFILES: dict[str, Profile] = {
         logit_sigmas=(0.5, 1.0, 2.0),
         comparison_modes=("sym",),
         comparison_seeds=2,
+        photographs=0,
     ),
     "full": Profile(
         about="the embedded digits: all comparisons with tuned settings, what goes beyond the paper, larger "

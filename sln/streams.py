@@ -23,6 +23,7 @@ STREAMS = (
     "class-balanced draw",  # which of Clothing1M's images an epoch sees
     "matched strength",  # the batch and the z that the noise's expected norm is estimated from
     "mixup",  # partners and weights
+    "cross-fitting",  # which fold judges an example, and the folds' training seeds
 )
 
 

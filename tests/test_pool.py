@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import math
 import multiprocessing
 import os
 import signal
@@ -296,3 +297,22 @@ def test_workers_die_with_their_killed_parent(tmp_path):
             parent.kill()
             for pid in filter(running, pids):
                 os.kill(pid, signal.SIGKILL)
+
+
+# --- any work
+
+
+@pytest.mark.parametrize("number", ["1", "2"])
+def test_each_gives_every_items_result_at_its_position(number, monkeypatch):
+    monkeypatch.setenv("SLN_WORKERS", number)
+    assert dict(pool.each(math.factorial, [3, 1, 5])) == {0: 6, 1: 1, 2: 120}
+    assert list(pool.each(math.factorial, [])) == []
+
+
+@pytest.mark.parametrize("number", ["1", "2"])
+def test_what_the_work_of_each_raises_is_raised_and_nothing_is_left_running(number, monkeypatch):
+    monkeypatch.setenv("SLN_WORKERS", number)
+    with pytest.raises(ValueError, match="factorial"):
+        list(pool.each(math.factorial, [3, -1, 5]))
+    pool_left = multiprocessing.active_children() if number == "2" else []
+    assert pool_left == []

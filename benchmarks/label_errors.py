@@ -1,0 +1,121 @@
+"""How well wrong labels are found: SLN-MO-LC cross-fitted, beside cleanlab and the plain loss of CE.
+
+    python benchmarks/label_errors.py --out label_errors.csv
+
+The embedded digits, 1,437 of them, with 10, 20 and 40% symmetric, asymmetric (of five classes) and
+instance-dependent noise; `--cifar 4000` adds that many images of CIFAR-10 with labels that people gave them.
+Scores, each the more suspect the higher:
+
+    here             `suspects.table`, of the cross-fitted probabilities
+    cleanlab ...     1 less cleanlab's label quality, of the *same* probabilities, by each of its methods
+    CE cross-fitted  loss of a plain network that was not shown the label
+    CE               loss of a plain network that was trained on all labels
+
+Needs cleanlab, which nothing else here does: `pip install -e ".[benchmark]"`.
+"""  # fmt: skip
+
+from __future__ import annotations
+
+import argparse
+import os
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+import torch.nn.functional as F
+from cleanlab.rank import get_label_quality_scores
+
+from sln import crossfit, label_errors, pool
+from sln.crossfit import Judge
+from sln.data import Split
+from sln.files import write_text
+from sln.loading import threads
+from sln.train import State, predict, train_epoch
+
+MODES, RATES = ("sym", "asym", "dependent"), (0.1, 0.2, 0.4)
+CLEANLAB = ("self_confidence", "normalized_margin", "confidence_weighted_entropy")
+FOLDS = 5
+
+
+def settings(seed: int, cifar: int) -> dict[tuple[str, float], Split]:
+    """The labelled images by kind of noise and rate."""
+    found = {(mode, rate): label_errors.noisy_digits(mode, rate, seed) for mode in MODES for rate in RATES}
+    if cifar:
+        splits = {mode: label_errors.human_cifar10(mode, cifar, downsample=2) for mode in label_errors.HUMAN}
+        found |= {(mode, split.wrong.double().mean().item()): split for mode, split in splits.items()}
+    return found
+
+
+def plain_losses(work: tuple[Judge, np.ndarray, np.ndarray, int]) -> tuple[np.ndarray, np.ndarray]:
+    """Rows (n,) and the loss (n,) of their given labels, by plain CE that is not shown what it judges.
+
+    The network itself, not its average, after the last epoch. A judge of nobody is trained on all examples,
+    and they are all judged.
+    """
+    judge, images, given, C = work
+    config, nobody = judge.config, not judge.judged.any()
+    data = crossfit.training_data(torch.from_numpy(images), torch.from_numpy(given), judge.judged, C)
+    with threads(config.threads):
+        state = State(config, data)
+        for epoch in range(1, config.epochs + 1):
+            train_epoch(state, data, config, epoch, 0.0)
+        split = data.train if nobody else data.validation
+        losses = F.cross_entropy(predict(state.network, split, data), split.given, reduction="none")
+    return np.flatnonzero(judge.judged | nobody), losses.numpy()
+
+
+def scores(split: Split, seed: int) -> tuple[dict[str, np.ndarray], crossfit.Fitted, float]:
+    """Every method's score (N,), what `fit` gave, and the seconds that it took."""
+    start = time.perf_counter()
+    fitted = crossfit.fit(split.images, split.given, folds=FOLDS, seed=seed, quiet=True)
+    found = {"here": fitted.labels["suspect"].to_numpy()}
+    took = time.perf_counter() - start
+    p, given = fitted.probabilities.double().numpy(), fitted.given.numpy()
+    for name in CLEANLAB:
+        quality = get_label_quality_scores(given, p, method=name, adjust_pred_probs=False)
+        found[f"cleanlab {name}"] = 1 - quality
+    examples = crossfit.checked(split.images, split.given)
+    arrays = (examples.images.numpy(), given, len(examples.classes))
+    fold = crossfit.deal(examples, FOLDS, seed)
+    judged = {"CE cross-fitted": [fold == number for number in range(FOLDS)], "CE": [fold < 0]}
+    for name, parts in judged.items():
+        work = []
+        for number, part in enumerate(parts):
+            config = crossfit.recipe("cnn", int((~part).sum()), None, number).replace(
+                sigma=0.0, correction=-1
+            )
+            work.append((Judge(config, part), *arrays))
+        found[name] = np.empty(len(given))
+        for _, (rows, losses) in pool.each(plain_losses, work):
+            found[name][rows] = losses
+    return found, fitted, took
+
+
+def main() -> None:
+    """Print the table, and write it where told."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--out", type=Path, metavar="CSV", help="also write the table there")
+    parser.add_argument("--cifar", type=int, default=0, metavar="N", help="also N images of CIFAR-10N")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0], metavar="S", help="default 0")
+    options = parser.parse_args()
+    table = []
+    with tempfile.TemporaryDirectory() as folder:
+        os.environ["SLN_RUNS"] = folder
+        for seed in options.seeds:
+            for (noise, rate), split in settings(seed, options.cifar).items():
+                found, fitted, took = scores(split, seed)
+                shared = {"noise": noise, "rate": round(rate, 3), "seed": seed, "sigma": fitted.sigma}
+                for name, score in found.items():
+                    measured = label_errors.detection(score, split.wrong)
+                    table.append(shared | {"method": name} | measured | {"seconds": took})
+                rows = pd.DataFrame(table[-len(found) :])
+                print(rows.to_string(index=False, float_format="%.3f"), flush=True)
+    if options.out:
+        write_text(options.out, pd.DataFrame(table).to_csv(index=False, float_format="%.4f"))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,29 @@
+"""Images of two classes that anybody can tell apart, as arrays and as files."""
+
+import numpy as np
+from PIL import Image
+
+CLASSES = ("left", "right")
+
+
+def pictures(count, seed=0, side=8):
+    """(count, 3, side, side) uint8 and labels (count,): noise, bright on the left (0) or the right (1)."""
+    rng = np.random.default_rng(seed)
+    images = rng.integers(100, size=(count, 3, side, side), dtype=np.uint8)
+    labels = np.arange(count) % 2
+    for image, label in zip(images, labels, strict=True):
+        image[:, :, slice(side // 2, None) if label else slice(side // 2)] += 150
+    return images, labels
+
+
+def save(pixels, path, **options):
+    """One image (channels, H, W) as a file."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(np.ascontiguousarray(pixels.transpose(1, 2, 0))).save(path, **options)
+
+
+def lay(folder, count=24, seed=0, side=8):
+    """A folder with a sub-folder a class; returns its path."""
+    for number, (pixels, label) in enumerate(zip(*pictures(count, seed, side), strict=True)):
+        save(pixels, folder / CLASSES[label] / f"{number:03}.png")
+    return folder

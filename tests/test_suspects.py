@@ -1,0 +1,90 @@
+"""How suspect a label is: Bayes' rule, written out, and what ranks must be."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from sln import suspects
+
+SEEDS = st.integers(0, 10_000)
+
+
+def drawn(seed, count=40, classes=4):
+    """Probabilities (N, C), no row sure, and labels (N,)."""
+    rng = np.random.default_rng(seed)
+    return rng.dirichlet(np.full(classes, 0.5), count).clip(1e-6), rng.integers(classes, size=count)
+
+
+@given(SEEDS)
+def test_the_transition_matrix_is_counted_over_those_who_are_sure(seed):
+    p, labels = drawn(seed)
+    counts = np.full((4, 4), 1 / 4)
+    for n, label in enumerate(labels):
+        sure = [j for j in range(4) if p[n, j] >= np.mean([p[m, j] for m in range(40) if labels[m] == j])]
+        if sure:
+            counts[max(sure, key=lambda j: p[n, j]), label] += 1
+    T = suspects.transition(p, labels)
+    np.testing.assert_allclose(T, counts / counts.sum(axis=1, keepdims=True))
+    np.testing.assert_allclose(T.sum(axis=1), 1)
+
+
+@given(SEEDS)
+def test_the_posterior_is_bayes_rule_entry_by_entry(seed):
+    p, labels = drawn(seed)
+    T, q = suspects.transition(p, labels), suspects.posterior(p, labels)
+    for n, label in enumerate(labels):
+        evidence = sum(p[n, true] * T[true, label] for true in range(4))
+        for true in range(4):
+            assert q[n, true] == pytest.approx(p[n, true] * T[true, label] / evidence)
+
+
+def test_the_noise_that_drew_the_labels_is_found_though_the_networks_are_unsure():
+    rng = np.random.default_rng(0)
+    T = np.array([[0.7, 0.3, 0], [0, 1, 0], [0.1, 0.1, 0.8]])
+    true = rng.integers(3, size=20_000)
+    labels = (rng.random(20_000)[:, None] >= T[true].cumsum(axis=1)[:, :-1]).sum(axis=1)
+    sure = rng.uniform(0.5, 0.9, 20_000)[:, None]  # right, but unsure
+    p = np.where(np.eye(3)[true] == 1, sure, (1 - sure) / 2)
+    np.testing.assert_allclose(suspects.transition(p, labels), T, atol=0.03)
+    naive = p.T @ np.eye(3)[labels]
+    assert np.abs(naive / naive.sum(axis=1, keepdims=True) - T).max() > 0.1
+
+
+def test_a_class_that_others_are_mistaken_for_is_more_suspect_than_one_that_is_never_wrong():
+    """Of two labels that the networks doubt alike, that of the class which took in others is the worse."""
+    rng = np.random.default_rng(0)
+    true = rng.integers(3, size=3000)
+    labels = np.where((true == 0) & (rng.random(3000) < 0.4), 1, true)  # 0 is given as 1, nothing else
+    p = 0.02 + 0.94 * np.eye(3)[true]
+    p = np.concatenate([p, [[0.6, 0.38, 0.02], [0.6, 0.02, 0.38]]])
+    table = suspects.table(p, np.append(labels, [1, 2]))
+    assert table["suspect"].iloc[-2] > table["suspect"].iloc[-1] + 0.2
+
+
+@settings(max_examples=100)
+@given(SEEDS)
+def test_ranks_are_a_permutation_from_the_most_suspect_down_and_numbers_are_probabilities(seed):
+    p, labels = drawn(seed)
+    table = suspects.table(p, labels)
+    assert sorted(table["rank"]) == list(range(1, len(p) + 1))
+    by_rank = table.sort_values("rank")["suspect"]
+    assert by_rank.is_monotonic_decreasing
+    assert table[["suspect", "probability"]].stack().between(0, 1).all()
+    agrees = table["suggested"] == table["given"]
+    np.testing.assert_allclose(table["probability"][agrees], 1 - table["suspect"][agrees])
+    assert (table["probability"][~agrees] <= table["suspect"][~agrees] + 1e-12).all()
+
+
+def test_of_equals_the_first_comes_first():
+    p = np.tile([0.7, 0.3], (5, 1))
+    assert suspects.table(p, np.zeros(5, dtype=int))["rank"].tolist() == [1, 2, 3, 4, 5]
+
+
+def test_probabilities_that_are_exactly_zero_or_one_give_no_gaps():
+    p, labels = np.eye(3)[[0, 1, 2, 0]], np.array([0, 1, 2, 1])
+    table = suspects.table(p, labels)
+    assert table["suspect"].between(0, 1).all()
+    assert table["rank"].iloc[3] == 1
+    one_class_unused = suspects.table(np.eye(3)[[0, 1, 0, 1]], np.array([0, 1, 2, 2]))
+    assert one_class_unused["suspect"].between(0, 1).all()
