@@ -23,7 +23,7 @@ import functools
 import hashlib
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -138,12 +138,21 @@ def find(config: Config) -> Run | None:
     return Run(config, path)
 
 
-def get(config: Config, *, quiet: bool = False, checkpoint_seconds: float = CHECKPOINT_SECONDS) -> Run:
+def get(
+    config: Config,
+    *,
+    quiet: bool = False,
+    checkpoint_seconds: float = CHECKPOINT_SECONDS,
+    watch: Callable[[list[dict]], None] | None = None,
+) -> Run:
     """The run of `config`: found, or resumed, or forked from its uncorrected run, or trained from the start.
 
     All four give the same numbers, bit for bit on a CPU. If another process is training the same run, this
     one waits for it. Under torchrun every process calls this, and they train one run together (Clothing1M
     only).
+
+    watch : called before the first epoch that is trained and after each, with the history's rows so far; not
+        for Clothing1M
     """
     clothing = config.dataset == "clothing1m"
     require(
@@ -159,18 +168,25 @@ def get(config: Config, *, quiet: bool = False, checkpoint_seconds: float = CHEC
                     if clothing:
                         clothing1m_train.train_run(config, quiet)
                     else:
-                        _train(config, quiet, checkpoint_seconds)
+                        _train(config, quiet, checkpoint_seconds, watch)
                     run = distributed.on_main(lambda: find(config))
     assert run is not None
     return run
 
 
-def _train(config: Config, quiet: bool, checkpoint_seconds: float) -> None:
+def _train(
+    config: Config,
+    quiet: bool,
+    checkpoint_seconds: float,
+    watch: Callable[[list[dict]], None] | None,
+) -> None:
+    watch = watch or (lambda rows: None)
     path = store.folder(config)
     with threads(config.threads):
         data = load_data(config).to(device())
         state = State(config, data)
         rows = _resume(path, config, state, data)
+        watch(rows)
         saved = time.monotonic()
         with Progress(config.epochs, path.name, "epochs", done=state.epoch, quiet=quiet) as progress:
             for epoch in train(state, data, config):
@@ -184,6 +200,7 @@ def _train(config: Config, quiet: bool, checkpoint_seconds: float) -> None:
                     store.write_history(path, rows)
                     store.write_tensors(path / "checkpoint.safetensors", state.tensors())
                     saved = time.monotonic()
+                watch(rows)
                 progress.advance(loss=epoch.rows[0]["objective"], accuracy=epoch.rows[-1]["test_accuracy"])
         _finish(path, state, data, rows)
 
