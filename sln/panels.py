@@ -150,24 +150,25 @@ def at_epoch(run: Run, epoch: int) -> Figure:
     figure = Figure(figsize=(10.2, 6.2), layout="none")  # fixed places: finding them takes half of a redraw
     above, below = (
         [figure.add_axes((x, y, width, 0.34)) for x, width in ((0.07, 0.26), (0.39, 0.26), (0.71, 0.26))]
-        for y in (0.58, 0.085)
+        for y in (0.565, 0.085)
     )
     for column, title, ax in zip(CURVES, CURVE_TITLES, above, strict=True):
-        _over_epochs(run, {column: (plots.COLOURS["SLN-MO"], title)}, epoch, ax, "share of examples")
+        _over_epochs(run, {column: (plots.COLOURS["SLN-MO"], title)}, epoch, ax)
         ax.set_title(title)
     for reader, style in MARKED.items():
         above[0].plot([], [], color="black", ls=style, label=READERS[reader])
+    above[0].set_ylabel("share of examples")
     above[0].legend(loc="lower right")
     surely = {"right_confidence": (RIGHT, "right label"), "wrong_confidence": (WRONG, "wrong label")}
-    _over_epochs(run, surely, epoch, below[0], "mean probability")
-    below[0].set_title("probability of the given label")
+    _over_epochs(run, surely, epoch, below[0])
+    below[0].set(title="probability of the given label", ylabel="mean probability")
     examples = pooled_examples([run])
     p_given, wrong = examples["network_p_given"].to_numpy(), examples["wrong"].to_numpy()
     plots.confidence_histogram(p_given, wrong, below[1], f"network, after epoch {run.config.epochs}")
     below[1].legend(loc="upper center")
     below[2].remove()
     _wrong_images(run, examples, figure, (0.685, 0.055, 0.30, 0.40))
-    figure.suptitle(named(run.config), fontsize=10.5)
+    figure.suptitle(named(run.config), fontsize=10.5, y=0.99)
     figure.words = _at_epoch_in_words(run, epoch)
     return figure
 
@@ -175,7 +176,7 @@ def at_epoch(run: Run, epoch: int) -> Figure:
 READERS = {"network": "network", "momentum": "momentum model"}
 
 
-def _over_epochs(run: Run, columns: Mapping[str, tuple[str, str]], epoch: int, ax: Axes, ylabel: str) -> None:
+def _over_epochs(run: Run, columns: Mapping[str, tuple[str, str]], epoch: int, ax: Axes) -> None:
     """History columns (column: colour, name) of both readers over epochs, with a mark at `epoch`."""
     for column, (colour, name) in columns.items():
         for reader, style in MARKED.items():
@@ -185,7 +186,8 @@ def _over_epochs(run: Run, columns: Mapping[str, tuple[str, str]], epoch: int, a
             if epoch >= measured.index[0]:
                 ax.plot(epoch, _known(run, reader, column, epoch), "o", color=colour, ms=7, clip_on=False)
     ax.axvline(epoch, color="black", lw=1, ls=":")
-    ax.set(xlabel="epoch", ylabel=ylabel, xlim=(0, run.config.epochs), ylim=(0, 1.02))
+    ax.set(xlabel="epoch", xlim=(0, run.config.epochs), ylim=(0, 1.02))
+    ax.locator_params(axis="x", integer=True)
     if len(columns) > 1:
         ax.legend(loc="upper left")
 

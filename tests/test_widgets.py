@@ -382,6 +382,7 @@ def test_when_nobody_watches_nothing_is_trained(study, monkeypatch):
     monkeypatch.setattr(background, "start", None)
     panel = explorers.Trained(study)
     assert panel.train_this.button.disabled
+    at(panel, sigma=0.65)
     panel.train_this.press()
     assert "nothing is trained" in panel.train_this.words.value
 
