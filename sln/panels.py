@@ -51,15 +51,15 @@ def label_noise(config: Config, noise_mode: str, noise_rate: float, noise_seed: 
     corruption, noisy = draw_corruption(config), load_data(config)
     figure = Figure(figsize=(9.6, 4.2))
     left, right = figure.subfigures(1, 2, width_ratios=(1, 1.2))
-    title = f"{NOISE_NAMES[noise_mode]}, rate {noise_rate:.2f}: {100 * corruption.realised_rate:.1f}% wrong"
-    plots.transition_matrix(corruption.transition_matrix, noisy.classes, left.subplots(), title)
+    heading = f"{NOISE_NAMES[noise_mode]}, rate {noise_rate:.2f}: {100 * corruption.realised_rate:.1f}% wrong"
+    plots.transition_matrix(corruption.transition_matrix, noisy.classes, left.subplots(), heading)
     order = numpy_generator(noise_seed, "bootstrap").permutation(len(corruption.given))[:8]
     for index, ax in zip(order, right.subplots(2, 4).flat, strict=True):
         split, wrong = noisy.train, bool(corruption.changed[index])
         title = caption(noisy, int(split.given[index]), int(split.true[index]))
         plots.image(split.images[index], ax, title, WRONG if wrong else RIGHT, noisy.scale)
     right.suptitle("eight training images", fontsize=10)
-    figure.words = f"{title} of {len(corruption.given):,} labels; seed {noise_seed}"
+    figure.words = f"{heading} of {len(corruption.given):,} labels; seed {noise_seed}"
     return figure
 
 

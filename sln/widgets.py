@@ -78,7 +78,8 @@ class Picture(ipywidgets.VBox):
     """
 
     def __init__(self, height: str = HEIGHT) -> None:
-        self.image = ipywidgets.Image(format="png", layout=ipywidgets.Layout(visibility="hidden"))
+        place = {"align_self": "flex-start", "max_width": "100%"}  # its own size, or smaller in a narrow page
+        self.image = ipywidgets.Image(format="png", layout={"visibility": "hidden"} | place)
         self.words = ipywidgets.HTML().add_class(WORDS)
         super().__init__([self.image, self.words], layout=ipywidgets.Layout(min_height=height))
 

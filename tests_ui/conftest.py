@@ -21,7 +21,7 @@ from playwright.sync_api import Page, expect, sync_playwright
 ROOT = Path(__file__).parent.parent
 UI = ROOT / "build" / "ui"
 TOKEN = "only-for-these-tests"
-expect.set_options(timeout=30_000)
+expect.set_options(timeout=60_000)  # for a machine that does other things too
 
 # user settings: every cell is drawn, nothing asks or looks for news, and widgets are saved with a notebook
 SETTINGS = {
@@ -80,10 +80,17 @@ def serving(folder: Path, *command: str, ready: str):
         log.close()
 
 
+class Stay(urllib.request.HTTPRedirectHandler):
+    """Follows no redirection: to be sent to a page that asks for the token is to be refused."""
+
+    def redirect_request(self, *_: object) -> None:
+        """None, so that the answer's own status is seen."""
+
+
 def status_of(url: str) -> int:
     """The HTTP status of an address; 0 where nobody answers."""
     try:
-        with urllib.request.urlopen(url, timeout=10) as answer:
+        with urllib.request.build_opener(Stay).open(url, timeout=10) as answer:
             return answer.status
     except urllib.error.HTTPError as error:
         return error.code
@@ -151,7 +158,7 @@ def open_page(browser, request):
         context = browser.new_context(viewport={"width": width, "height": height})
         contexts.append(context)
         page = context.new_page()
-        page.set_default_timeout(30_000)
+        page.set_default_timeout(90_000)
         page.goto(url)
         return page
 

@@ -2,9 +2,10 @@
 
 import json
 import re
+import shutil
 
 import pytest
-from conftest import ROOT, copied, fresh, python, serving, status_of, wait_for
+from conftest import ROOT, UI, copied, fresh, python, serving, status_of, wait_for
 from explorer import COUNT_PICTURES, drag, explorers, move, place_of, sliders_of, words_of
 from playwright.sync_api import expect
 
@@ -15,11 +16,15 @@ AHEAD = f"from sln import Study, experiments; experiments.train_ahead(Study('{PR
 
 @pytest.fixture(scope="session")
 def lab():
-    """JupyterLab on copies of the notebooks at the profile, with all their runs trained."""
+    """JupyterLab on copies of the notebooks at the profile, with all their runs trained.
+
+    These are kept in build/ui/trained/, as runs are, and each session starts with a copy.
+    """
     folder = fresh("lab")
     for path in PATHS:
         copied(path, folder / "notebooks", PROFILE)
-    python(folder, "-c", AHEAD)
+    python(UI / "trained", "-c", AHEAD)
+    shutil.copytree(UI / "trained" / "runs", folder / "runs")
     options = ["--ServerApp.ip=127.0.0.1", "--ServerApp.port=PORT", "--ServerApp.port_retries=0"]
     options += ["--IdentityProvider.token=only-for-these-tests", "--no-browser", "--allow-root"]
     options += ["--notebook-dir=" + str(folder / "notebooks"), "--expose-app-in-browser"]
