@@ -13,7 +13,7 @@ from collections.abc import Callable
 import ipywidgets
 import pandas as pd
 
-from sln import background, panels, plots_landscape, results, runs, widgets
+from sln import background, panels, plots_landscape, results, runs, store, widgets
 from sln.background import Training
 from sln.config import Config
 from sln.errors import InputError, require
@@ -42,13 +42,23 @@ def trained(study: Study) -> dict[tuple, Run]:
             key = tuple(getattr(run.config, knob) for knob in KNOBS)
             if run.config == configured(study, key):
                 found[key] = run
-    kinds = list(NOISE_NAMES)
-    return dict(sorted(found.items(), key=lambda item: (kinds.index(item[0][0]), *item[0][1:])))
+    kinds = list(dict.fromkeys([*NOISE_NAMES, *(key[0] for key in found)]))
+    return {key: found[key] for key in sorted(found, key=lambda key: (kinds.index(key[0]), *key[1:]))}
+
+
+def called(noise_mode: str) -> str:
+    """A kind of noise in words."""
+    return NOISE_NAMES.get(noise_mode, noise_mode)
 
 
 def configured(study: Study, key: tuple) -> Config:
     """The configuration of a study's first seed with these KNOBS, and else the study's."""
     return study.config(**dict(zip(KNOBS, key, strict=True)), seed=0)
+
+
+def is_there(config: Config) -> bool:
+    """Whether the run of `config` is finished; a look at its folder, without its checksums."""
+    return (store.folder(config) / "done.json").exists()
 
 
 class Trained(ipywidgets.VBox):
@@ -125,7 +135,7 @@ def _apart(value: object, wanted: object) -> float:
 
 def _offer(slider: ipywidgets.SelectionSlider, values: list, value: object) -> None:
     """Let a slider offer `values`, and stand at `value`; it cannot be moved where there is one only."""
-    options = tuple((NOISE_NAMES.get(v, v) if isinstance(v, str) else f"{v:g}", v) for v in values)
+    options = tuple((called(v) if isinstance(v, str) else f"{v:g}", v) for v in values)
     with slider.hold_sync():
         if slider.options != options:
             slider.options = options
@@ -142,6 +152,7 @@ class TrainThis(ipywidgets.VBox):
 
     def __init__(self, study: Study, start: Config, offer: Callable[[Config], None]) -> None:
         self.study, self.training, self._offer_run = study, None, offer
+        self._drawn = 0  # history rows in the picture
         self._watching: asyncio.Task | None = None  # kept here, or it could be collected while it runs
         kinds = {NOISE_NAMES[mode]: mode for mode in (*study.profile.noise_modes, "none")}
         alphas = sorted({*ALPHAS, start.alpha})
@@ -173,7 +184,7 @@ class TrainThis(ipywidgets.VBox):
     def press(self) -> None:
         """Train what the sliders are at, unless a run is being trained, or show it if it is there."""
         config = self.config
-        if (runs.runs_folder() / config.run_id / "done.json").exists():
+        if is_there(config):
             self._offer_run(config)
             return
         try:
@@ -182,7 +193,7 @@ class TrainThis(ipywidgets.VBox):
         except InputError as error:
             self._say(f"Not started: {error}")
             return
-        self._buttons(training=True)
+        self.button.disabled, self.stop.disabled, self._drawn = True, False, 0
         self._tell(self.training)
         self._watching = asyncio.get_running_loop().create_task(self.watch())
 
@@ -197,11 +208,13 @@ class TrainThis(ipywidgets.VBox):
         while training.look() == "training":
             self._tell(training)
             await asyncio.sleep(SECONDS_BETWEEN_LOOKS)
-        self._buttons(training=False)
+        self.stop.disabled = True
         self._draw(training)
         what = panels.named(training.config)
         if training.state == "done":
             self._offer_run(training.config)
+        self._stand()
+        if training.state == "done":
             self._say(f"Done: {what}. The sliders above have it now.")
         elif training.state == "cancelled":
             self._say(
@@ -215,7 +228,7 @@ class TrainThis(ipywidgets.VBox):
         if self.training is not None and self.training.state == "training":
             return
         config = self.config
-        there = (runs.runs_folder() / config.run_id / "done.json").exists()
+        there = is_there(config)
         self.button.description = "Show this" if there else "Train this"
         self.button.disabled = widgets.headless()
         self._say(f"{panels.named(config)}: {'trained' if there else 'not trained yet'}.")
@@ -230,11 +243,9 @@ class TrainThis(ipywidgets.VBox):
         self._draw(training)
 
     def _draw(self, training: Training) -> None:
-        if training.rows:
+        if len(training.rows) != self._drawn:
+            self._drawn = len(training.rows)
             self.picture.show(lambda: panels.live_curves(training.config, training.rows))
-
-    def _buttons(self, *, training: bool) -> None:
-        self.button.disabled, self.stop.disabled = training, not training
 
     def _say(self, words: str) -> None:
         self.words.value = f'<span role="status">{html.escape(words)}</span>'
@@ -247,9 +258,11 @@ def corrections(study: Study) -> ipywidgets.Widget:
     """The images that label correction moved, epoch by epoch, in the runs of a study's first seed."""
     losses = {"given": "clean rule", "as-released": "as released"}
     found = {
-        f"{NOISE_NAMES[run.config.noise_mode]}, {losses[run.config.correction_losses]}": run
+        f"{called(run.config.noise_mode)}, {losses[run.config.correction_losses]}": run
         for run in runs.finished()
-        if run.config.corrects and run.config == _correcting(study, run.config)
+        if run.config.dataset == study.dataset
+        and run.config.corrects
+        and run.config == _correcting(study, run.config)
     }
     if not found:
         return missing("No run with label correction is trained yet")

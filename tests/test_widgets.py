@@ -1,25 +1,29 @@
 """Sliders and the button that trains, without a browser: what they show, and what they do."""
 
+import ast
 import asyncio
 import io
 import multiprocessing
 import os
 import signal
 import time
+from pathlib import Path
 
+import nbformat
 import numpy as np
 import pandas as pd
 import pytest
 import torch
 from PIL import Image
 
-from sln import background, explorers, panels, plots, plots_theory, results, runs, widgets
+from sln import background, explorers, panels, plots, plots_theory, reproduce, results, runs, widgets
 from sln.config import Config
 from sln.errors import InputError
 from sln.files import figures_folder
 from sln.profiles import PROFILES
 from sln.study import Study
 
+PAGE = Path(__file__).parent.parent / "sln" / "app.ipynb"
 ENDLESS = Config(epochs=5000, fork_epoch=1)
 
 
@@ -468,6 +472,24 @@ def test_the_page_says_where_there_is_no_corrected_run(monkeypatch, tmp_path):
     monkeypatch.setenv("SLN_RUNS", str(tmp_path))
     assert "make reproduce" in explorers.corrections(Study("smoke")).value
     assert not list(tmp_path.iterdir())  # and trains none
+
+
+@pytest.mark.slow
+def test_the_page_runs_where_nothing_is_trained_and_trains_nothing(tmp_path):
+    values = {"PROFILE": "smoke"}
+    outcome = reproduce.run_notebook(PAGE, tmp_path / "app.ipynb", values, "smoke")
+    assert outcome.problems == []
+    assert not list(runs.runs_folder().glob("*/config.json"))
+
+
+def test_the_page_is_stripped_and_defines_nothing():
+    notebook = nbformat.read(PAGE, as_version=4)
+    nbformat.validate(notebook)
+    assert "widgets" not in notebook.metadata
+    code = [cell for cell in notebook.cells if cell.cell_type == "code"]
+    assert [(cell.outputs, cell.execution_count) for cell in code] == [([], None)] * len(code)
+    kinds = (ast.ClassDef, ast.FunctionDef, ast.For, ast.While)
+    assert not [node for cell in code for node in ast.walk(ast.parse(cell.source)) if isinstance(node, kinds)]
 
 
 def test_a_table_of_this_profile_comes_before_the_committed_one():
