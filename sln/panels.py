@@ -248,7 +248,8 @@ def moved_images(run: Run, epoch: int, count: int = 16) -> Figure:
     wrong = int((table["given"] != table["true"]).sum())
     heading = f"epoch {epoch}: given → target; {wrong} of {len(table)} given labels are wrong"
     figure = gallery(noisy, torch.tensor(table.index.to_numpy()), titles, heading)
-    figure.words = f"the {len(table)} that moved furthest, {heading}"
+    rule = {"given": "the clean rule", "as-released": "the released code"}[run.config.correction_losses]
+    figure.words = f"the {len(table)} that {rule} moved furthest, {heading}"
     return figure
 
 

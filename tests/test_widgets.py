@@ -459,7 +459,7 @@ def test_views_say_how_far_the_loss_goes_within_the_radius():
 def test_the_page_shows_what_there_is_and_says_what_is_missing(study):
     corrected = explorers.corrections(study)
     assert [text for text, _ in corrected.sliders["run"].options] == ["symmetric, clean rule"]
-    assert corrected.picture.words.value.startswith("the 16 that moved furthest, epoch 3")
+    assert corrected.picture.words.value.startswith("the 16 that the clean rule moved furthest, epoch 3")
     for make in (explorers.landscapes, explorers.results_by_noise):
         assert "make reproduce" in make(study).value
     quick = explorers.results_by_noise(Study("quick"))  # committed

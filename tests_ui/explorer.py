@@ -20,10 +20,15 @@ def words_of(panel: Locator) -> Locator:
 
 
 def sliders_of(panel: Locator) -> list[Locator]:
-    """The sliders that can be moved."""
+    """All its sliders."""
     rows = panel.locator(".widget-hslider")
     expect(rows.first).to_be_visible()
-    return [row for row in rows.all() if not row.locator("[disabled]").count()]
+    return rows.all()
+
+
+def movable(row: Locator) -> bool:
+    """Whether a slider can be moved now: one that offers a single value cannot."""
+    return not row.locator("[disabled]").count()
 
 
 def move(row: Locator, panel: Locator) -> float:
