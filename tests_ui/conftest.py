@@ -144,7 +144,9 @@ def browser():
     """The system's Chromium."""
     with sync_playwright() as playwright:
         options = ["--no-sandbox", "--disable-dev-shm-usage"]
-        chromium = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=options)
+        chromium = playwright.chromium.launch(
+            executable_path=shutil.which("chromium"), args=options, timeout=120_000
+        )
         yield chromium
         chromium.close()
 
