@@ -168,6 +168,7 @@ class TrainThis(ipywidgets.VBox):
         title = ipywidgets.HTML("<b>Train another</b>, saved like any other run")
         buttons = ipywidgets.HBox([self.button, self.stop])
         super().__init__([title, *self.sliders.values(), buttons, self.words, self.picture])
+        self.add_class("sln-train-this")
         self.button.on_click(lambda _: self.press())
         self.stop.on_click(lambda _: self.cancel())
         for slider in self.sliders.values():

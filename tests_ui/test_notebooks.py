@@ -110,8 +110,8 @@ def test_train_this_trains_and_the_slider_has_it(lab, open_page):
     page = opened(lab, open_page, "02_sln_training")
     run_all(page)
     told, button = page.locator(".sln-training"), page.get_by_role("button", name="Train this")
-    sigma = page.locator(".widget-hslider", has_text="σ").last
-    sigma.locator(".widget-readout").dblclick()
+    box = page.locator(".sln-train-this")
+    box.locator(".widget-hslider", has_text="σ").locator(".widget-readout").dblclick()
     page.keyboard.type("0.65")
     page.keyboard.press("Enter")
     expect(told).to_contain_text("σ = 0.65, symmetric noise at rate 0.4, α = 0.99: not trained yet")
@@ -157,9 +157,9 @@ def test_frames_move_where_no_kernel_has_run_anything(lab, open_page):
     (lab.folder / "notebooks" / "executed.ipynb").write_text(executed)
     python(lab.folder, "-m", "jupyter", "trust", str(lab.folder / "notebooks" / "executed.ipynb"))
     page = opened(lab, open_page, "executed")
-    close(page)
     frames = page.locator(".sln-explorer:has(.widget-stack), .sln-explorer:has(.jupyter-widget-stack)").first
     expect(words_of(frames)).to_be_visible()
+    close(page)
     frames.scroll_into_view_if_needed()
     epoch = re.search(r"epoch (\d+)", words_of(frames).inner_text())[1]
     move(sliders_of(frames)[0], frames)
