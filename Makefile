@@ -12,15 +12,17 @@ CONDA_PYTHON := $(if $(CONDA_PREFIX),$(shell test -x "$(CONDA_PREFIX)/bin/python
 ifneq ($(CONDA_PYTHON),)
 PY := $(CONDA_PYTHON)
 RUNTIME :=
+APP :=
 DEV :=
 else
 PY := .venv/bin/python
 RUNTIME := .venv/.runtime
+APP := .venv/.app
 DEV := .venv/.dev
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help setup data plan reproduce figures report lab test test-gpu lint format bench clean clean-runs
+.PHONY: help setup data plan reproduce figures report lab app test test-gpu test-ui lint format bench clean clean-runs
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-11s %s\n", $$1, $$2}'
@@ -48,6 +50,9 @@ report: reproduce ## the same, and say where the HTML report is
 lab: $(RUNTIME) ## JupyterLab on the notebooks, on loopback, with a token
 	$(PY) -m jupyterlab --ServerApp.ip=127.0.0.1 --notebook-dir=notebooks $(if $(filter 0,$(shell id -u)),--allow-root)
 
+app: $(APP) ## the explorers as a page of their own (Voilà), on loopback, with a token
+	$(PY) -m voila sln/app.ipynb --Voila.ip=127.0.0.1 --token
+
 test: $(DEV) ## run the tests and measure coverage
 	$(PY) -m pytest --cov --cov-report=term
 
@@ -55,13 +60,17 @@ test-gpu: $(DEV) ## run the tests that need a GPU, and fail where there is none
 	@$(PY) -c "import torch; raise SystemExit(not torch.cuda.is_available() and 'torch sees no GPU here')"
 	$(PY) -m pytest -m gpu
 
+test-ui: $(DEV) ## run the tests in a real browser (Chromium), screenshots to build/ui/
+	@$(FIND_CHROMIUM) || $(GET_CHROMIUM) || { echo "test-ui needs the browser chromium: install your system's package of that name (Debian: apt-get install chromium) and try again"; exit 2; }
+	$(PY) -m pytest tests_ui
+
 lint: $(DEV) ## check style, code and notebooks; changes nothing
 	$(PY) -m ruff check .
 	$(PY) -m ruff format --check .
-	$(PY) -m nbstripout --verify $(STRIP) notebooks/*.ipynb
+	$(PY) -m nbstripout --verify $(STRIP) notebooks/*.ipynb sln/app.ipynb
 
 format: $(DEV) ## format code and notebooks, strip notebook outputs
-	$(PY) -m nbstripout $(STRIP) notebooks/*.ipynb
+	$(PY) -m nbstripout $(STRIP) notebooks/*.ipynb sln/app.ipynb
 	$(PY) -m ruff check --fix .
 	$(PY) -m ruff format .
 
@@ -70,13 +79,17 @@ bench: $(DEV) ## measure times and memory on this machine
 
 clean: ## remove build/ and caches; keeps .venv, data and trained runs
 	rm -rf build .pytest_cache .ruff_cache .hypothesis .coverage .coverage.*
-	find sln tests benchmarks -name __pycache__ -type d -prune -exec rm -rf {} +
+	find sln tests tests_ui benchmarks -name __pycache__ -type d -prune -exec rm -rf {} +
 
 clean-runs: ## remove every trained run (they are trained again when asked for)
 	rm -rf runs
 
 # papermill's traces are stripped too, which nbstripout leaves by default
 STRIP := --extra-keys "metadata.papermill cell.metadata.papermill metadata.widgets metadata.language_info.version"
+
+# with apt-get where that can be: as root, or where sudo asks for no password
+FIND_CHROMIUM := command -v chromium >/dev/null
+GET_CHROMIUM := { root=$$(test "$$(id -u)" = 0 || echo "sudo -n"); $$root apt-get update -qq && $$root apt-get install -qq -y chromium; } >/dev/null 2>&1
 
 .venv/.created:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
@@ -87,6 +100,10 @@ STRIP := --extra-keys "metadata.papermill cell.metadata.papermill metadata.widge
 .venv/.runtime: .venv/.created pyproject.toml requirements.lock
 	.venv/bin/python -m pip install --quiet --disable-pip-version-check --constraint requirements.lock --editable .
 	@touch $@
+
+.venv/.app: .venv/.created pyproject.toml requirements.lock
+	.venv/bin/python -m pip install --quiet --disable-pip-version-check --constraint requirements.lock --editable ".[app]"
+	@touch $@ .venv/.runtime
 
 .venv/.dev: .venv/.created pyproject.toml requirements.lock
 	.venv/bin/python -m pip install --quiet --disable-pip-version-check --constraint requirements.lock --editable ".[dev]"

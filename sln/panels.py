@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import pandas as pd
 import torch
+from matplotlib.axes import Axes
 from torch import Tensor
 
 from sln import analysis, plots, plots_landscape, recovery
@@ -50,14 +51,15 @@ def label_noise(config: Config, noise_mode: str, noise_rate: float, noise_seed: 
     corruption, noisy = draw_corruption(config), load_data(config)
     figure = Figure(figsize=(9.6, 4.2))
     left, right = figure.subfigures(1, 2, width_ratios=(1, 1.2))
-    title = f"{NOISE_NAMES[noise_mode]}, rate {noise_rate:.2f}: {100 * corruption.realised_rate:.1f}% wrong"
-    plots.transition_matrix(corruption.transition_matrix, noisy.classes, left.subplots(), title)
+    heading = f"{NOISE_NAMES[noise_mode]}, rate {noise_rate:.2f}: {100 * corruption.realised_rate:.1f}% wrong"
+    plots.transition_matrix(corruption.transition_matrix, noisy.classes, left.subplots(), heading)
     order = numpy_generator(noise_seed, "bootstrap").permutation(len(corruption.given))[:8]
     for index, ax in zip(order, right.subplots(2, 4).flat, strict=True):
         split, wrong = noisy.train, bool(corruption.changed[index])
         title = caption(noisy, int(split.given[index]), int(split.true[index]))
         plots.image(split.images[index], ax, title, WRONG if wrong else RIGHT, noisy.scale)
     right.suptitle("eight training images", fontsize=10)
+    figure.words = f"{heading} of {len(corruption.given):,} labels; seed {noise_seed}"
     return figure
 
 
@@ -97,6 +99,27 @@ CURVES = ("right_accuracy", "wrong_memorised", "test_accuracy")
 CURVE_TITLES = ("right labels learnt", "wrong labels memorised", "test accuracy")
 
 
+def live_curves(config: Config, rows: Sequence[Mapping[str, float | str]]) -> Figure:
+    """`curves` of one run from its history's rows so far; the axis of epochs is already the whole run's."""
+    method = "SLN" if config.sigma > 0 else "CE"
+    names = {"network": method, "momentum": f"{method}-MO"}
+    # an epoch yet to come, of which nothing is known, keeps the axis where it is
+    last = [{"reader": reader, "epoch": config.epochs} for reader in names]
+    table = pd.DataFrame([*rows, *last])
+    table = table[table["reader"].isin(names)].assign(method=table["reader"].map(names))
+    for column in CURVES:
+        table[f"{column}_mean"] = table.get(column, np.nan)
+        table[f"{column}_std"] = 0.0
+    return curves(table, named(config))
+
+
+def named(config: Config) -> str:
+    """One training in words: "σ = 0.5, symmetric noise at rate 0.4, α = 0.99"."""
+    noise = NOISE_NAMES.get(config.noise_mode, config.noise_mode)
+    noise = "right labels" if config.noise_mode == "none" else f"{noise} noise at rate {config.noise_rate:g}"
+    return f"σ = {config.sigma:g}, {noise}, α = {config.alpha:g}"
+
+
 def curves(table: pd.DataFrame, heading: str = "") -> Figure:
     """Three panels over epochs: accuracy on right and on wrong given labels and on test images.
 
@@ -112,6 +135,109 @@ def curves(table: pd.DataFrame, heading: str = "") -> Figure:
     return figure
 
 
+MARKED = {"network": "-", "momentum": "--"}  # readers, and their line styles, of one run at an epoch
+LOOKED_AT = 8  # wrong labels in its gallery
+
+
+def at_epoch(run: Run, epoch: int) -> Figure:
+    """One run, with a mark at `epoch`: learning, memorising, confidence; and what it ended with.
+
+    Above, over epochs: accuracy on right and on wrong given labels and on test images. Below: mean
+    probability of right and of wrong given labels over epochs; its histogram, and what the network says of
+    the first LOOKED_AT images with a wrong label, both after the last epoch, the only one that a run keeps
+    example by example.
+    """
+    figure = Figure(figsize=(10.2, 6.2), layout="none")  # fixed places: finding them takes half of a redraw
+    above, below = (
+        [figure.add_axes((x, y, width, 0.34)) for x, width in ((0.07, 0.26), (0.39, 0.26), (0.71, 0.26))]
+        for y in (0.565, 0.085)
+    )
+    for column, title, ax in zip(CURVES, CURVE_TITLES, above, strict=True):
+        _over_epochs(run, {column: (plots.COLOURS["SLN-MO"], title)}, epoch, ax)
+        ax.set_title(title)
+    for reader, style in MARKED.items():
+        above[0].plot([], [], color="black", ls=style, label=READERS[reader])
+    above[0].set_ylabel("share of examples")
+    above[0].legend(loc="lower right")
+    surely = {"right_confidence": (RIGHT, "right label"), "wrong_confidence": (WRONG, "wrong label")}
+    _over_epochs(run, surely, epoch, below[0])
+    below[0].set(title="probability of the given label", ylabel="mean probability")
+    examples = pooled_examples([run])
+    p_given, wrong = examples["network_p_given"].to_numpy(), examples["wrong"].to_numpy()
+    plots.confidence_histogram(p_given, wrong, below[1], f"network, after epoch {run.config.epochs}")
+    below[1].legend(loc="upper center")
+    below[2].remove()
+    _wrong_images(run, examples, figure, (0.685, 0.055, 0.30, 0.40))
+    figure.suptitle(named(run.config), fontsize=10.5, y=0.99)
+    figure.words = _at_epoch_in_words(run, epoch)
+    return figure
+
+
+READERS = {"network": "network", "momentum": "momentum model"}
+
+
+def _over_epochs(run: Run, columns: Mapping[str, tuple[str, str]], epoch: int, ax: Axes) -> None:
+    """History columns (column: colour, name) of both readers over epochs, with a mark at `epoch`."""
+    for column, (colour, name) in columns.items():
+        for reader, style in MARKED.items():
+            measured = run.of(reader)[column].dropna()  # not every epoch measures everything
+            label = name if reader == "network" and len(columns) > 1 else None
+            ax.plot(measured.index, measured, color=colour, ls=style, label=label)
+            if epoch >= measured.index[0]:
+                ax.plot(epoch, _known(run, reader, column, epoch), "o", color=colour, ms=7, clip_on=False)
+    ax.axvline(epoch, color="black", lw=1, ls=":")
+    ax.set(xlabel="epoch", xlim=(0, run.config.epochs), ylim=(0, 1.02))
+    ax.locator_params(axis="x", integer=True)
+    if len(columns) > 1:
+        ax.legend(loc="upper left")
+
+
+def _known(run: Run, reader: str, column: str, epoch: int) -> float:
+    """The last measurement of a history column up to an epoch; NaN before the first."""
+    measured = run.of(reader)[column].dropna().loc[:epoch]
+    return float(measured.iloc[-1]) if len(measured) else np.nan
+
+
+def _wrong_images(
+    run: Run, examples: pd.DataFrame, figure: Figure, place: tuple[float, float, float, float]
+) -> None:
+    """The first wrong labels' images, and what the network says: the given label, the true one, another."""
+    noisy, rows = run.data, examples[examples["wrong"]].head(LOOKED_AT)
+    x, y, width, height = place
+    for number, row in enumerate(rows.itertuples()):
+        column, line = number % 4, number // 4
+        ax = figure.add_axes((x + column * width / 4, y + (1 - line) * height / 2, 0.05, 0.105))
+        says = row.network_prediction
+        colour = {row.given: WRONG, row.true: RIGHT}.get(says, "black")
+        title = f"{caption(noisy, row.given, row.true)}\nread as {name(noisy, says)}"
+        plots.image(noisy.train.images[row.Index], ax, title, colour, noisy.scale)
+
+
+def _at_epoch_in_words(run: Run, epoch: int) -> str:
+    parts = []
+    for column, title in zip(CURVES, CURVE_TITLES, strict=True):
+        values = [f"{_known(run, reader, column, epoch):.0%}" for reader in MARKED]
+        parts.append(f"{title} {values[0]} ({values[1]})".replace("nan%", "not measured yet"))
+    return (
+        f"{named(run.config)}, epoch {epoch}: {', '.join(parts)} by the network (by its momentum model); "
+        f"histogram and images are those after epoch {run.config.epochs}"
+    )
+
+
+def momentum_models(table: pd.DataFrame, alpha: float) -> Figure:
+    """Several momentum models of the same runs (`analysis.by_alpha`), one of them brought forward."""
+    ax = plots.alphas(table, plots.new_axes((7.2, 4.2)))
+    for shown, line, band in zip(sorted(set(table["alpha"])), ax.lines, ax.collections, strict=True):
+        if shown != alpha:
+            line.set_alpha(0.25)
+            band.set_alpha(0.04)
+    last = table[table["epoch"] == table["epoch"].max()].set_index("alpha")[["mean", "std"]]
+    mean, std = 100 * last.loc[alpha]
+    plain = "" if alpha == 0 else f"; the network itself {100 * last.loc[0, 'mean']:.1f}%"
+    ax.figure.words = f"α = {alpha:g}: test accuracy {mean:.1f} ± {std:.1f}% after the last epoch{plain}"
+    return ax.figure
+
+
 def moved_images(run: Run, epoch: int, count: int = 16) -> Figure:
     """The images whose targets correction moved furthest by `epoch`: given label, new target, truth."""
     table, noisy = recovery.most_moved(run, epoch, count), run.data
@@ -121,7 +247,10 @@ def moved_images(run: Run, epoch: int, count: int = 16) -> Figure:
     ]
     wrong = int((table["given"] != table["true"]).sum())
     heading = f"epoch {epoch}: given → target; {wrong} of {len(table)} given labels are wrong"
-    return gallery(noisy, torch.tensor(table.index.to_numpy()), titles, heading)
+    figure = gallery(noisy, torch.tensor(table.index.to_numpy()), titles, heading)
+    rule = {"given": "the clean rule", "as-released": "the released code"}[run.config.correction_losses]
+    figure.words = f"the {len(table)} that {rule} moved furthest, {heading}"
+    return figure
 
 
 def confidence(grid: Mapping[float, list[Run]], sigma: float) -> Figure:
@@ -139,6 +268,11 @@ def confidence(grid: Mapping[float, list[Run]], sigma: float) -> Figure:
         )
         ax.label_outer()
     axes[0, 0].legend(loc="upper center")
+    surely = [
+        f"{title.split(',')[0]} {Reading('', runs, reader).final('wrong_confidence').mean():.2f}"
+        for title, runs, reader in shown
+    ]
+    figure.words = f"σ = {sigma:g}: mean probability of wrong labels: {', '.join(surely)}"
     return figure
 
 
@@ -216,4 +350,51 @@ def dissections(tables: Mapping[str, pd.DataFrame]) -> Figure:
 
 def loss_surfaces(surfaces: Mapping[str, pd.DataFrame], labels: str, radius: float | None = None) -> Figure:
     """The same loss surfaces, over one kind of labels or images, as far as `radius`."""
-    return plots_landscape.contours(surfaces, labels, radius)
+    figure = plots_landscape.contours(surfaces, labels, radius)
+    figure.words = _surfaces_in_words(surfaces, labels, radius)
+    return figure
+
+
+def loss_views(
+    surfaces: Mapping[str, pd.DataFrame],
+    labels: str = "given",
+    azimuth: float = plots_landscape.AZIMUTH,
+    elevation: float = plots_landscape.ELEVATION,
+    radius: float | None = None,
+) -> Figure:
+    """Loss surfaces in 3-D (`plots_landscape.surface_3d`), seen from `azimuth` and `elevation` (degrees)."""
+    figure = plots_landscape.surface_3d(surfaces, labels, azimuth, elevation, radius)
+    figure.words = f"from {azimuth:g}°, {elevation:g}° up; {_surfaces_in_words(surfaces, labels, radius)}"
+    return figure
+
+
+def _surfaces_in_words(surfaces: Mapping[str, pd.DataFrame], labels: str, radius: float | None) -> str:
+    """The lowest and highest loss of each surface, as far as `radius`."""
+    shown = surfaces if radius is None else plots_landscape.within(surfaces, radius)
+    ranges = [
+        f"{name} {table[labels].min():.2g} to {table[labels].max():.2g}" for name, table in shown.items()
+    ]
+    far = "" if radius is None else f" up to {radius:g} away"
+    return f"loss on {plots_landscape.LOSSES[labels]}{far}: {', '.join(ranges)}"
+
+
+def results_of(table: pd.DataFrame, paper: pd.DataFrame, noise: str) -> Figure:
+    """One kind of noise: our test accuracy (bars), and the paper's where it has one (rings), in per cent.
+
+    The tables are those of `results.table` and `results.of_the_paper`.
+    """
+    part = table[table["noise"] == noise]
+    ax = plots.new_axes((7.2, 3.8))
+    colours = [plots.COLOURS[method] for method in part["method"]]
+    ax.bar(part["method"], part["mean"], yerr=part["std"], color=colours, capsize=3, width=0.6)
+    told = []
+    for row in part.itertuples():
+        published = paper["mean"].get((noise, row.method))
+        told.append(f"{row.method} {row.mean:.1f} ± {row.std:.1f}")
+        if published is not None:
+            ax.plot(row.method, published, "o", mfc="white", color="black", ms=8)
+            told[-1] += f" (paper {published:.2f})"
+    ax.set(ylabel="test accuracy (%)", ylim=(0, 105), title=f"{NOISE_NAMES[noise]} noise; rings: the paper")
+    ax.grid(axis="x", visible=False)
+    ax.figure.words = f"{NOISE_NAMES[noise]}: {', '.join(told)}"
+    return ax.figure

@@ -42,7 +42,12 @@ NOISE_NAMES = {
 
 
 class Figure(matplotlib.figure.Figure):
-    """A Figure that shows itself in a notebook, without pyplot."""
+    """A Figure that shows itself in a notebook, without pyplot.
+
+    words : what it shows, said below it in an explorer; where there are none, its titles are
+    """
+
+    words = ""
 
     def __init__(self, *args, **kwargs) -> None:  # noqa: ANN002, ANN003
         super().__init__(*args, **kwargs)

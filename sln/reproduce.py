@@ -11,6 +11,7 @@ import ast
 import contextlib
 import datetime
 import os
+import queue
 import sys
 import tempfile
 import time
@@ -24,6 +25,7 @@ import nbformat.reader
 import papermill
 import traitlets.config
 from nbclient.exceptions import CellTimeoutError, DeadKernelError
+from nbclient.util import run_sync
 from nbformat import NotebookNode
 from papermill.clientwrap import PapermillNotebookClient
 from papermill.engines import NBClientEngine, papermill_engines
@@ -148,6 +150,26 @@ class Client(PapermillNotebookClient):
         """Once a second, and when a cell ran out of time: look at the socket itself, and wake who waits."""
         await self.kc.shell_channel.socket.poll(1)
         await super()._async_check_alive()
+
+    async def _async_wait_for_idle(self) -> None:
+        """Wait until papermill's last request (kernel_info) is over, or the kernel is silent for a second."""
+        over = False
+        with contextlib.suppress(queue.Empty):
+            while not over:
+                message = await self.kc.iopub_channel.get_msg(timeout=1)
+                request = message["parent_header"].get("msg_type")
+                state = message["content"].get("execution_state")
+                over = (request, state) == ("kernel_info_request", "idle")
+
+    def _cleanup_kernel(self) -> None:
+        """Shut the kernel down, when it is idle.
+
+        Shutting down begins with an interrupt. The last request is answered a moment before it is over, and a
+        kernel that is interrupted in that moment prints "KeyboardInterrupt caught in kernel", though nothing
+        is wrong.
+        """
+        run_sync(self._async_wait_for_idle)()
+        super()._cleanup_kernel()
 
 
 class Engine(NBClientEngine):

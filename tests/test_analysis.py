@@ -6,9 +6,8 @@ import pytest
 import torch
 from sklearn.metrics import roc_auc_score
 
-from sln import analysis, confidence, labels, panels, plots, recovery, results, runs, widgets
+from sln import analysis, confidence, labels, panels, plots, recovery, results, runs
 from sln.config import Config
-from sln.errors import InputError
 from sln.files import figures_folder
 from sln.metrics import error_of
 from sln.study import METHODS, VARIANTS, Reading, Study
@@ -235,7 +234,7 @@ class fake:
         return np.array([self.mean - 0.01, self.mean + 0.01])
 
 
-# --- pictures and sliders
+# --- pictures
 
 
 def test_saving_writes_the_picture_and_the_numbers(tmp_path):
@@ -258,30 +257,6 @@ def test_label_noise_shows_the_realised_rate(mode, study):
     figure = panels.label_noise(Config(), mode, 0.4)
     realised = panels.draw_corruption(Config(noise_mode=mode, noise_rate=0.4)).realised_rate
     assert f"{100 * realised:.1f}% wrong" in figure.subfigs[0].axes[0].get_title()
-
-
-def test_a_slider_redraws_with_its_value_and_shows_it(study):
-    drawn = []
-
-    def draw(fixed, sigma):
-        drawn.append((fixed, sigma))
-
-    panel = widgets.explore(draw, "fixed", sigma=(1.0, [0.5, 1.0]))
-    panel.children[0].value = 0.5
-    assert drawn == [("fixed", 1.0), ("fixed", 0.5)]
-    assert panel.children[0].description == "σ"
-    assert panel.children[0].continuous_update is False
-
-
-@pytest.mark.parametrize("control", [(0.0, 0.9, 0.1), [0.1, 0.2], {"a": 0.1}])
-def test_a_slider_that_cannot_show_its_start_is_refused(control):
-    with pytest.raises(InputError, match=r"starts at 1\.0"):
-        widgets.slider("sigma", 1.0, control)
-
-
-def test_a_slider_for_no_argument_is_refused_naming_the_nearest():
-    with pytest.raises(InputError, match="did you mean 'noise_rate'"):
-        widgets.explore(panels.label_noise, noise_rat=(0.1, [0.1]))
 
 
 def test_images_are_shown_as_training_sees_them_and_framed_by_their_labels(study, monkeypatch):

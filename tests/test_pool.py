@@ -18,7 +18,7 @@ from sln import heartbeat, runs, store
 from sln.config import Config
 from sln.errors import InputError
 from sln.heartbeat import Heartbeat
-from sln.pool import Processes, Queue, WorkerDied, get_all, seats, work_through, workers
+from sln.pool import Processes, Queue, WorkerDied, each, get_all, seats, work_through, workers
 
 SHORT = [Config(epochs=2, fork_epoch=1, seed=seed) for seed in (3, 1, 2)]
 CORRECTED = [config.replace(correction=1) for config in SHORT[:2]]
@@ -305,14 +305,14 @@ def test_workers_die_with_their_killed_parent(tmp_path):
 @pytest.mark.parametrize("number", ["1", "2"])
 def test_each_gives_every_items_result_at_its_position(number, monkeypatch):
     monkeypatch.setenv("SLN_WORKERS", number)
-    assert dict(pool.each(math.factorial, [3, 1, 5])) == {0: 6, 1: 1, 2: 120}
-    assert list(pool.each(math.factorial, [])) == []
+    assert dict(each(math.factorial, [3, 1, 5])) == {0: 6, 1: 1, 2: 120}
+    assert list(each(math.factorial, [])) == []
 
 
 @pytest.mark.parametrize("number", ["1", "2"])
 def test_what_the_work_of_each_raises_is_raised_and_nothing_is_left_running(number, monkeypatch):
     monkeypatch.setenv("SLN_WORKERS", number)
     with pytest.raises(ValueError, match="factorial"):
-        list(pool.each(math.factorial, [3, -1, 5]))
+        list(each(math.factorial, [3, -1, 5]))
     pool_left = multiprocessing.active_children() if number == "2" else []
     assert pool_left == []

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from sln import method, models, plots_theory, theory, widgets
+from sln import method, models, plots_theory, theory
 from sln.config import NOISE_ON
 from sln.data import Split, digits
 from sln.method import label_noise_covariance
@@ -371,11 +371,3 @@ def test_the_pictures_show_their_tables(networks, batch):
     ax = plots_theory.over_classes(classes, 1.0).axes[0]
     assert np.allclose(ax.lines[1].get_ydata(), classes["std_drawn"])
     assert len(plots_theory.stochastic_noise(0.0, 0.5).axes) == 2
-
-
-def test_the_slider_draws_when_it_is_moved():
-    controls = {"sigma": (1.0, (0.05, 2.0, 0.05)), "probability": (0.9, (0.0, 1.0, 0.01))}
-    panel = widgets.explore(plots_theory.noise_at_logits, **controls, num_classes=(10, (2, 100, 1)))
-    panel.children[0].value = 0.5
-    outputs = panel.children[-1].outputs
-    assert [output["output_type"] for output in outputs if output["output_type"] == "error"] == []
