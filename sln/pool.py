@@ -158,8 +158,9 @@ def train_one(config: Config, settings: dict[str, str], checkpoint_seconds: floa
 
 
 def settings() -> dict[str, str]:
-    """What workers are told of this process's environment: where runs and data are."""
-    return {"SLN_RUNS": str(runs_folder().absolute()), "SLN_DATA": str(data_folder().absolute())}
+    """What workers are told of this process's environment: where runs and data are, and how to train."""
+    told = {"SLN_RUNS": str(runs_folder().absolute()), "SLN_DATA": str(data_folder().absolute())}
+    return told | {"SLN_SPEED": os.environ.get("SLN_SPEED", "auto")}
 
 
 # --- worker processes of this machine -----------------------------------------------------------------------
