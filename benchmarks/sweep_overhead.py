@@ -1,7 +1,8 @@
 """What a sweep costs beside its runs: `python benchmarks/sweep_overhead.py`, some minutes.
 
-Its wall time times its workers, against the sum of the seconds that its runs took in them. Nothing here is a
-test: machines differ and are shared. Runs are trained in a temporary folder.
+Its wall time times its workers, against the sum of the seconds that its runs took in them. Starting the
+workers (they import torch) costs seconds once, however many runs there are, and is told apart. Nothing here
+is a test: machines differ and are shared. Runs are trained in a temporary folder.
 """
 
 from __future__ import annotations
@@ -30,13 +31,18 @@ def main() -> None:
         os.environ["SLN_RUNS"] = folder
         with contextlib.closing(pool.Processes(pool.seats())) as crew:
             start = time.perf_counter()
+            first = [Config(epochs=1, seed=seed) for seed in range(len(crew.seats))]
+            sweep.train(first, crew, "starting the workers")
+            starting = time.perf_counter() - start
+            start = time.perf_counter()
             outcomes = sweep.train([*plain, *corrected], crew, "sweep")
             wall = time.perf_counter() - start
     workers = len(crew.seats)
     seconds = sum(outcome.last.seconds for outcome in outcomes if outcome.last is not None)
     print(f"{len(outcomes)} runs, {workers} workers")
     print(f"sum of the runs' seconds, over the workers  {seconds / workers:9.1f} s")
-    print(f"the sweep's wall time                       {wall:9.1f} s")
+    print(f"the sweep's wall time, its workers started  {wall:9.1f} s")
+    print(f"starting the workers, once, beside that     {starting:9.1f} s")
     print(f"overhead                                    {100 * (wall * workers / seconds - 1):9.1f} %")
 
 
