@@ -16,7 +16,7 @@ from sln import sources
 from sln.config import Config
 from sln.crossfit import fit
 from sln.data import Split, digits
-from sln.files import write_atomically
+from sln.files import runs_folder, write_atomically
 from sln.loading import load_data
 from sln.study import Study
 
@@ -66,7 +66,8 @@ def photographs(study: Study) -> pd.DataFrame:
         return pd.DataFrame()
     for noise_mode in HUMAN:
         split = human_cifar10(noise_mode, count, downsample=2)
-        fitted = fit(split.images, split.given, **study.profile.own_fit)
+        cache = runs_folder() / "own-data-photographs"
+        fitted = fit(split.images, split.given, cache=cache, **study.profile.own_fit)
         row = {"labels": noise_mode, "wrong": split.wrong.double().mean().item(), "sigma": fitted.sigma}
         rows.append(row | detection(fitted.labels["suspect"].to_numpy(), split.wrong))
     return pd.DataFrame(rows)

@@ -39,10 +39,10 @@ function show() {
   const threshold = Number(slider.value);
   for (const picture of pictures) picture.hidden = Number(picture.dataset.suspect) < threshold;
   const shown = pictures.filter((picture) => !picture.hidden).length;
-  document.getElementById("value").textContent = slider.value;
+  document.getElementById("value").textContent = threshold.toFixed(2);
   document.getElementById("suspects").textContent = counts[Math.round(100 * threshold)];
   document.getElementById("shown").textContent = shown;
-  document.getElementById("command").textContent = "--threshold " + slider.value;
+  document.getElementById("command").textContent = "--threshold " + threshold.toFixed(2);
 }
 slider.addEventListener("input", show);
 show();
