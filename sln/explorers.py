@@ -122,9 +122,7 @@ class Trained(ipywidgets.VBox):
 
 def _empty(knob: str) -> ipywidgets.SelectionSlider:
     """A slider of one value, to be filled by what is trained."""
-    slider = widgets.slider(knob, "none yet", ["none yet"])
-    slider.disabled = True
-    return slider
+    return widgets.slider(knob, "none yet", ["none yet"])
 
 
 def _apart(value: object, wanted: object) -> float:

@@ -162,7 +162,8 @@ def slider(name: str, start: Any, control: Control) -> ipywidgets.Widget:
         raise InputError(
             f"slider {name} starts at {start!r}, allowed are {', '.join(text for text, _ in options)}"
         )
-    return ipywidgets.SelectionSlider(value=start, options=options, **look)
+    # one value cannot be moved away from, and the slider looks so
+    return ipywidgets.SelectionSlider(value=start, options=options, disabled=len(options) == 1, **look)
 
 
 def options_of(control: Sequence[Any] | Mapping[str, Any]) -> list[tuple[str, Any]]:

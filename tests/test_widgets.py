@@ -66,6 +66,11 @@ def test_a_slider_that_cannot_show_its_start_is_refused(control, refused):
         widgets.slider("sigma", 1.0, control)
 
 
+@pytest.mark.parametrize(("values", "disabled"), [([1.0], True), ([0.5, 1.0], False)])
+def test_a_slider_of_one_value_cannot_be_moved(values, disabled):
+    assert widgets.slider("sigma", 1.0, values).disabled is disabled
+
+
 def test_a_slider_for_no_argument_is_refused_naming_the_nearest(refused):
     with refused("did you mean 'noise_rate'"):
         widgets.explore(panels.label_noise, noise_rat=(0.1, [0.1]))

@@ -73,10 +73,11 @@ def test_a_notebook_runs_and_all_its_sliders_answer(name, lab, open_page):
     page, seconds = opened(lab, open_page, name), []
     run_all(page)
     expect(explorers(page)).not_to_have_count(0)
-    for panel in explorers(page).all():
+    for number, panel in enumerate(explorers(page).all()):
         panel.scroll_into_view_if_needed()
         for row in filter(movable, sliders_of(panel)):  # which may change with those above
             seconds.append(f"{move(row, panel):.2f}")
+        panel.screenshot(path=UI / f"{name}-panel-{number}.png")
     (UI / f"{name}-seconds.txt").write_text("\n".join(seconds) + "\n")  # to look at, as the screenshots are
     close(page)
 
