@@ -203,6 +203,17 @@ def test_the_readmes_comparison_is_the_one_that_make_reproduce_wrote():
         assert f"| {method} | {' | '.join(cells)} |" in readme
 
 
+def test_the_readmes_label_errors_are_those_that_the_benchmark_wrote():
+    table = pd.read_csv(ROOT / "benchmarks" / "label_errors.csv")
+    precision = table.set_index(["noise", "rate", "method"])["average_precision"]
+    readme = (ROOT / "README.md").read_text()
+    for noise in ("sym", "asym", "dependent"):
+        for rate in (0.1, 0.2, 0.4):
+            methods = ("here", "cleanlab self_confidence", "CE cross-fitted", "CE")
+            cells = [f"{100 * precision[noise, rate, method]:.1f}" for method in methods]
+            assert f"| {NOISE_NAMES[noise]} | {rate} | {' | '.join(cells)} |" in readme
+
+
 def test_the_readme_maps_every_released_command_to_its_recipe():
     rows = re.findall(
         r"^\| `(noise_\w+_train\.py [^`]+)` \| `([^`]+)` \|$", (ROOT / "README.md").read_text(), re.M
