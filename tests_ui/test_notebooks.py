@@ -158,7 +158,7 @@ def test_frames_move_where_no_kernel_has_run_anything(lab, open_page):
     (lab.folder / "notebooks" / "executed.ipynb").write_text(executed)
     python(lab.folder, "-m", "jupyter", "trust", str(lab.folder / "notebooks" / "executed.ipynb"))
     page = opened(lab, open_page, "executed")
-    frames = page.locator(".sln-explorer:has(.widget-stack), .sln-explorer:has(.jupyter-widget-stack)").first
+    frames = explorers(page).nth(1)  # after that of alpha
     expect(words_of(frames)).to_be_visible()
     close(page)
     frames.scroll_into_view_if_needed()
