@@ -118,7 +118,7 @@ class Ours:
         self.number += 1
         self.engine.train_epoch(self.state, self.data, self.config, self.number, sigma)
         for network in self.state.readers.values():
-            train.measure(network, self.data, on_train=False, predict=self.engine.predict)
+            train.measure(network, self.data, whole=False, predict=self.engine.predict)
 
     def sln(self) -> None:
         """An epoch with stochastic label noise."""

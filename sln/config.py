@@ -135,7 +135,7 @@ class Config:
         "epoch whose whole state is kept, so that a corrected run can start there; no number depends on it"
     )
     measure_train_every: int = knob_by_dataset(
-        "epochs between measurements on the training set; the last epoch always has one"
+        "epochs between measurements on training and validation images; the last epoch always has one"
     )
     precision: str = knob(
         "float32", f"of the network's operations in training: {', '.join(PRECISIONS)} (mixed precision)"

@@ -105,8 +105,9 @@ PROFILES: dict[str, Profile] = {
     ),
     "quick": Profile(
         about="the embedded digits, four kinds of noise, 5 seeds: minutes on a laptop",
-        gradient_sigmas=(0.02, 0.05, 0.1),
-        logit_sigmas=(0.5, 1.0, 2.0),
+        sigma_curve=(0.0, 0.1, 0.2, 0.5, 1.0, 2.0),
+        gradient_sigmas=(0.05, 0.1),
+        logit_sigmas=(1.0, 2.0),
         comparison_modes=("sym",),
         comparison_seeds=2,
         photographs=0,

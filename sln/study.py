@@ -219,10 +219,13 @@ class Study:
         return {s: Arm(self.over_seeds(noise_mode, s, seeds, noise_on=noise_on)) for s in sigmas}
 
     def matched(self, noise_mode: str = "sym") -> dict[str, Arm]:
-        """Noise on the gradient and on the logits whose expected norm is SLN's: only its shape differs."""
-        sigma = self.choose_sigma(noise_mode)
+        """Noise on the gradient and on the logits whose expected norm is SLN's: only its shape differs.
+
+        Over the seeds of the comparison where the profile has one, which are few in `quick`.
+        """
+        sigma, seeds = self.choose_sigma(noise_mode), self.profile.comparison_seeds or None
         return {
-            name: Arm(self.over_seeds(noise_mode, sigma, noise_on=noise_on, strength="matched"))
+            name: Arm(self.over_seeds(noise_mode, sigma, seeds, noise_on=noise_on, strength="matched"))
             for name, noise_on in VARIANTS.items()
         }
 

@@ -147,9 +147,9 @@ def train(state: State, data: Data, config: Config, engine: Engine | None = None
             "sigma": sigma,
             "seconds": time.perf_counter() - start,
         }
-        on_train = epoch % config.measure_train_every == 0 or epoch == config.epochs
+        whole = epoch % config.measure_train_every == 0 or epoch == config.epochs
         rows = [
-            shared | {"reader": name} | measure(reader, data, on_train=on_train, predict=engine.predict)
+            shared | {"reader": name} | measure(reader, data, whole=whole, predict=engine.predict)
             for name, reader in state.readers.items()
         ]
         yield Epoch(epoch, rows, correction)
@@ -283,19 +283,19 @@ def measure(
     network: nn.Module,
     data: Data,
     *,
-    on_train: bool = True,
+    whole: bool = True,
     predict: Callable[[nn.Module, Split, Data], Tensor] = predict,
 ) -> dict[str, float]:
     """One history row's numbers: on test, on validation against its given, noisy labels, and on training.
 
-    Those on training are NaN without `on_train`, since that pass costs more than the two others together.
+    Those on validation and training are NaN without `whole`, since they cost most, and curves over epochs
+    need them less often.
     """
-    train = predict(network, data.train, data) if on_train else torch.zeros(0, data.num_classes)
-    split = data.train if on_train else Split(*(x[:0] for x in data.train.tensors))
+    train, validation = (part if whole else part[:0] for part in (data.train, data.validation))
     return {
         **measure_test(predict(network, data.test, data), data.test.true),
-        "validation_accuracy": accuracy(predict(network, data.validation, data), data.validation.given),
-        **measure_train(train, split),
+        "validation_accuracy": accuracy(predict(network, validation, data), validation.given),
+        **measure_train(predict(network, train, data), train),
     }
 
 
