@@ -48,7 +48,7 @@ report: reproduce ## the same, and say where the HTML report is
 	@echo "open build/$(PROFILE)/report.html"
 
 lab: $(RUNTIME) ## JupyterLab on the notebooks, on loopback, with a token
-	$(PY) -m jupyterlab --ServerApp.ip=127.0.0.1 --notebook-dir=notebooks $(if $(filter 0,$(shell id -u)),--allow-root)
+	$(PY) -m jupyterlab --ServerApp.ip=127.0.0.1 --notebook-dir=notebooks --LabApp.app_settings_dir=$(CURDIR)/sln/lab $(if $(filter 0,$(shell id -u)),--allow-root)
 
 app: $(APP) ## the explorers as a page of their own (Voilà), on loopback, with a token
 	$(PY) -m voila sln/app.ipynb --Voila.ip=127.0.0.1 --token

@@ -23,11 +23,10 @@ UI = ROOT / "build" / "ui"
 TOKEN = "only-for-these-tests"
 expect.set_options(timeout=60_000)  # for a machine that does other things too
 
-# user settings: every cell is drawn, nothing asks or looks for news, and widgets are saved with a notebook
+# user settings: every cell is drawn, nothing asks or looks for news
 SETTINGS = {
     "@jupyterlab/notebook-extension/tracker": '{"windowingMode": "none"}',
     "@jupyterlab/apputils-extension/notification": '{"fetchNews": "false", "checkForUpdates": false}',
-    "@jupyter-widgets/jupyterlab-manager/plugin": '{"saveState": true}',
 }
 
 
