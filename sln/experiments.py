@@ -36,11 +36,11 @@ def _asked(study: Study) -> Iterator[Config]:
     for mode in profile.noise_modes:
         yield from _configs(study.arms(mode))
     for sigma in profile.sigma_curve:
-        yield from study.over_seeds("sym", sigma)
+        yield from study.over_seeds("sym", sigma, study.curve_seeds)
     for losses in ("given", "as-released"):  # notebook 3 compares both
         yield from study.correcting("sym", correction_losses=losses)
     if profile.alphas:
-        yield from study.over_seeds("sym", study.choose_sigma("sym"), extra_alphas=list(profile.alphas))
+        yield from study.averaging("sym")
     yield from _configs(study.variant_arms())
     yield from _configs(study.matched())
     for noise_on in VARIANTS.values():

@@ -93,6 +93,11 @@ class Study:
         """The seeds of every configuration's runs."""
         return range(self.profile.seeds)
 
+    @property
+    def curve_seeds(self) -> int:
+        """How many of the first seeds curves over sigma and alpha are over."""
+        return self.profile.curve_seeds or self.profile.seeds
+
     def config(self, noise_mode: str = "sym", sigma: float = 1.0, seed: int = 0, **knobs: Any) -> Config:
         """One run's configuration.
 
@@ -124,9 +129,14 @@ class Study:
         }
 
     def grid(self, noise_mode: str, sigmas: Sequence[float]) -> dict[float, list[Run]]:
-        """The runs for each sigma over all seeds."""
-        arms = {sigma: Arm(self.over_seeds(noise_mode, sigma)) for sigma in sigmas}
+        """The runs for each sigma, over the seeds that curves are over."""
+        arms = {sigma: Arm(self.over_seeds(noise_mode, sigma, self.curve_seeds)) for sigma in sigmas}
         return {sigma: reading.runs for sigma, reading in self.read(arms, f"{noise_mode} noise").items()}
+
+    def averaging(self, noise_mode: str = "sym") -> list[Config]:
+        """The chosen sigma's configurations, read through momentum models of several alphas."""
+        sigma, alphas = self.choose_sigma(noise_mode), list(self.profile.alphas)
+        return self.over_seeds(noise_mode, sigma, self.curve_seeds, extra_alphas=alphas)
 
     # --- choices --------------------------------------------------------------------------------------------
 
