@@ -28,7 +28,7 @@ class Profile:
     sigma_choices: tuple[float, ...] = (0.1, 0.2, 0.5, 1.0)
     choice_seeds: int = 2  # the first runs that sigma is chosen on (the paper does not say how many it used)
     sigma_curve: tuple[float, ...] = (0.0, 0.1, 0.2, 0.5, 1.0, 1.5, 2.0)  # accuracy over sigma
-    curve_seeds: int = 0  # the first seeds that curves over sigma and alpha are over; 0 is all
+    curve_seeds: int = 0  # of curves over sigma and alpha and of sharpness, the first so many; 0 is all
     correction: int = 90  # last epoch before label correction
     alphas: tuple[float, ...] = (0.9, 0.97, 0.997)  # momentum models beside that of Config.alpha
     # sigma by kind of noise where it is not chosen here but the paper's, which chose it in the same way
@@ -113,6 +113,7 @@ PROFILES: dict[str, Profile] = {
         logit_sigmas=(1.0, 2.0),
         comparison_modes=("sym",),
         comparison_seeds=2,
+        own_fit={"folds": 3},
         photographs=0,
     ),
     "full": Profile(

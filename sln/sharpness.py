@@ -312,15 +312,15 @@ def measure(
     }
 
 
-def table(readings: Mapping[str, Reading], **options: Any) -> pd.DataFrame:
-    """One row a method and seed: `measures_of` each network; `options` are its own."""
+def table(readings: Mapping[str, Reading], seeds: int | None = None, **options: Any) -> pd.DataFrame:
+    """One row a method and seed, the first `seeds` or all: `measures_of` each network with its `options`."""
+    asked = [(name, reading, run) for name, reading in readings.items() for run in reading.runs[:seeds]]
     rows = []
-    with Progress(sum(len(r.runs) for r in readings.values()), "sharpness", "networks") as progress:
-        for name, reading in readings.items():
-            for run in reading.runs:
-                found = measures_of(run, reading.reader, **options)
-                rows.append({"method": name, "seed": run.config.seed, **found})
-                progress.advance()
+    with Progress(len(asked), "sharpness", "networks") as progress:
+        for name, reading, run in asked:
+            found = measures_of(run, reading.reader, **options)
+            rows.append({"method": name, "seed": run.config.seed, **found})
+            progress.advance()
     return pd.DataFrame(rows)
 
 
