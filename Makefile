@@ -74,7 +74,8 @@ format: $(DEV) ## format code and notebooks, strip notebook outputs
 	$(PY) -m ruff check --fix .
 	$(PY) -m ruff format .
 
-bench: $(DEV) ## measure times and memory on this machine
+bench: $(DEV) ## measure times and memory on this machine, and what each speed gains
+	$(PY) benchmarks/speeds.py
 	$(PY) benchmarks/bench.py
 
 clean: ## remove build/ and caches; keeps .venv, data and trained runs

@@ -33,12 +33,12 @@ def written():
 
 def test_the_threshold_says_what_it_shows_and_shows_it(written, open_page):
     page = open_page(written.as_uri())
-    suspects, slider = page.locator("figure.suspect"), page.locator("input#threshold")
-    values = [float(figure.get_attribute("data-suspicion")) for figure in suspects.all()]
+    suspects, slider = page.locator("li[data-suspect]"), page.locator("input#threshold")
+    values = [float(figure.get_attribute("data-suspect")) for figure in suspects.all()]
     assert values
     for press in ("End", "Home"):
         slider.press(press)
         threshold = float(slider.input_value())
         shown = sum(value >= threshold for value in values)
-        expect(page.locator("figure.suspect:visible")).to_have_count(shown)
-        assert re.search(rf"\\b{shown}\\b", page.locator("output#shown").inner_text())
+        expect(page.locator("li[data-suspect]:visible")).to_have_count(shown)
+        assert re.search(rf"\\b{shown}\\b", page.locator("#shown").inner_text())
