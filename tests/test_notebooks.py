@@ -127,7 +127,7 @@ def test_it_runs_anywhere(path):
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(280)
+@pytest.mark.timeout(600)
 def test_every_notebook_runs_headlessly_and_keeps_its_promises(tmp_path, capfd):
     assert reproduce("smoke", build=tmp_path / "build") == 0
     out = capfd.readouterr().out
