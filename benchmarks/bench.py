@@ -18,7 +18,7 @@ from pathlib import Path
 import torch
 from measuring import PeakMemory, row, seconds
 
-from sln import Config, Study, landscape, panels, pool, runs
+from sln import Config, Study, landscape, panels, plots_theory, pool, runs
 
 
 def median_seconds(action: Callable[[], object], repeats: int = 5) -> float:
@@ -53,8 +53,8 @@ def sliders() -> None:
     points = landscape.surface(corrected.network(), corrected.data, radius=0.5, points=21, quiet=True)
     surfaces = dict.fromkeys(("CE", "SLN", "SLN-MO"), points)
     draws = {
-        "label_noise": lambda: panels.label_noise("dependent", 0.4),
-        "stochastic_noise": lambda: panels.stochastic_noise(1.0, 0.9),
+        "label_noise": lambda: panels.label_noise(Config(), "dependent", 0.4),
+        "stochastic_noise": lambda: plots_theory.stochastic_noise(1.0, 0.9),
         "training_curves": lambda: panels.training_curves(grid, 1.0),
         "moved_images": lambda: panels.moved_images(corrected, 2, 24),
         "confidence": lambda: panels.confidence(grid, 1.0),
