@@ -22,9 +22,9 @@ from sln.errors import InputError
 from sln.experiments import planned
 from sln.heartbeat import Heartbeat
 from sln.plan import at_once, in_words, plan, require_data
-from sln.pool import Crew, Outcome, Queue, work_through
 from sln.progress import SECONDS_BETWEEN_LINES, watched
 from sln.study import Study
+from sln.work import Crew, Outcome, Queue, WorkerDied, work_through
 
 
 def sweep(profile: str, *, seeds: int | None = None, ray: str | None = None, dry_run: bool = False) -> int:
@@ -104,7 +104,7 @@ def failures(outcomes: Iterable[Outcome]) -> list[Outcome]:
 def in_words_of(error: Exception) -> str:
     """An error in one line; one that is not the user's with its type."""
     words = " ".join(str(error).split())
-    return words if isinstance(error, InputError | pool.WorkerDied) else f"{type(error).__name__}: {words}"
+    return words if isinstance(error, InputError | WorkerDied) else f"{type(error).__name__}: {words}"
 
 
 def in_one_line(profile: str, total: int, outcomes: list[Outcome], seconds: float) -> str:

@@ -1,7 +1,7 @@
 """A Ray cluster as the crew of a sweep: every run a task, on whichever machine has room for it.
 
 Ray starts workers, finds them room and notices their death; which run comes when, and what becomes of one
-whose worker died, is `pool`'s business as on one machine. Machines must see the same runs and data under the
+whose worker died, is `work`'s business as on one machine. Machines must see the same runs and data under the
 same paths, and have this package installed.
 
 The lock that keeps a run from being trained twice is the file system's (flock): on NFS the server frees it
@@ -17,16 +17,16 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from sln import pool, runs
+from sln import pool, runs, work
 from sln.config import Config
 from sln.errors import InputError, require
 from sln.files import runs_folder, write_text
 from sln.heartbeat import Heartbeat
-from sln.pool import WorkerDied
+from sln.work import WorkerDied
 
 
 def train_there(config: Config, settings: dict[str, str], seconds: float, mark: str) -> Heartbeat:
-    """In a worker of the cluster: `pool.train_one`, where the sweep's own folder is to be seen.
+    """In a worker of the cluster: `work.train_one`, where the sweep's own folder is to be seen.
 
     mark : a file beside the runs that the sweep has written
     """
@@ -34,7 +34,7 @@ def train_there(config: Config, settings: dict[str, str], seconds: float, mark: 
         Path(mark).exists(),
         f"{socket.gethostname()} does not see {mark}; set SLN_RUNS to a folder that all machines share",
     )
-    return pool.train_one(config, settings, seconds)
+    return work.train_one(config, settings, seconds)
 
 
 class RayCluster:
@@ -62,14 +62,14 @@ class RayCluster:
         self.checkpoint_seconds = checkpoint_seconds
         self._mark = runs_folder().absolute() / ".heartbeats" / f"sweep-{socket.gethostname()}-{os.getpid()}"
         write_text(self._mark, "a sweep on a Ray cluster\n")
-        self._settings = pool.settings()
+        self._settings = work.settings()
         on_cpu = os.environ.get("SLN_DEVICE") == "cpu"
         if on_cpu:
             self._settings["SLN_DEVICE"] = "cpu"
         gpus = 0 if on_cpu else self._ray.cluster_resources().get("GPU", 0)
         options = {
             "num_gpus": 1 / (pool.per_gpu() or 1) if gpus else 0,
-            "max_retries": 0,  # a dead worker's run is queued again by `pool`, as on one machine
+            "max_retries": 0,  # a dead worker's run is queued again by `work`, as on one machine
             "max_calls": 1 if gpus else 0,  # a worker that had a GPU does not keep it
         }
         self._task = self._ray.remote(**options)(train_there)
@@ -81,7 +81,7 @@ class RayCluster:
         self._running[reference] = config
 
     def ended(self, seconds: float) -> list[tuple[Config, Heartbeat | Exception]]:
-        """The runs that have ended since, as `pool.Crew` says."""
+        """The runs that have ended since, as `work.Crew` says."""
         done, _ = self._ray.wait(list(self._running), timeout=seconds)
         return [(self._running.pop(reference), self._result(reference)) for reference in done]
 

@@ -18,7 +18,8 @@ from sln import heartbeat, runs, store
 from sln.config import Config
 from sln.errors import InputError
 from sln.heartbeat import Heartbeat
-from sln.pool import Processes, Queue, WorkerDied, each, get_all, seats, work_through, workers
+from sln.pool import Processes, each, get_all, seats, workers
+from sln.work import Queue, WorkerDied, work_through
 
 SHORT = [Config(epochs=2, fork_epoch=1, seed=seed) for seed in (3, 1, 2)]
 CORRECTED = [config.replace(correction=1) for config in SHORT[:2]]

@@ -13,10 +13,10 @@ from sln.__main__ import main
 from sln.config import Config
 from sln.experiments import planned
 from sln.heartbeat import Heartbeat
-from sln.pool import Queue
 from sln.profiles import PROFILES, Profile
 from sln.study import Study
 from sln.sweep import Standing, standing, summary, table
+from sln.work import Queue
 
 PLAIN = Config(epochs=4, fork_epoch=2)
 

@@ -19,8 +19,9 @@ from sln import heartbeat, runs, store, sweep_ray
 from sln.__main__ import main
 from sln.config import Config
 from sln.errors import InputError
-from sln.pool import Processes, Queue, WorkerDied, work_through
+from sln.pool import Processes
 from sln.sweep_ray import RayCluster, train_there
+from sln.work import Queue, WorkerDied, work_through
 
 PLAIN = [Config(epochs=40, fork_epoch=15, seed=seed) for seed in range(5)]
 CORRECTED = [config.replace(correction=15) for config in PLAIN[:3]]
@@ -38,8 +39,8 @@ ENVIRONMENT = {
 DRIVER = """
 import dataclasses, json, sys
 from sln.config import Config
-from sln.pool import Queue, work_through
 from sln.sweep_ray import RayCluster
+from sln.work import Queue, work_through
 
 configs = [Config.from_dict(knobs) for knobs in json.loads(sys.argv[2])]
 cluster = RayCluster(sys.argv[1], configs, checkpoint_seconds=0.5)
