@@ -22,7 +22,7 @@ DEV := .venv/.dev
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help setup data plan reproduce figures report lab app test test-gpu test-ui lint format bench clean clean-runs
+.PHONY: help setup data plan reproduce figures report lab app test test-gpu test-ui browser lint format bench clean clean-runs
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-11s %s\n", $$1, $$2}'
@@ -60,9 +60,11 @@ test-gpu: $(DEV) ## run the tests that need a GPU, and fail where there is none
 	@$(PY) -c "import torch; raise SystemExit(not torch.cuda.is_available() and 'torch sees no GPU here')"
 	$(PY) -m pytest -m gpu
 
-test-ui: $(DEV) ## run the tests in a real browser (Chromium), screenshots to build/ui/
-	@$(FIND_CHROMIUM) || $(GET_CHROMIUM) || { echo "test-ui needs the browser chromium: install your system's package of that name (Debian: apt-get install chromium) and try again"; exit 2; }
+test-ui: browser $(DEV) ## run the tests in a real browser (Chromium), screenshots to build/ui/
 	$(PY) -m pytest tests_ui
+
+browser: ## find Chromium, or install it where that can be done without asking
+	@$(FIND_CHROMIUM) || $(GET_CHROMIUM) || { echo "test-ui needs the browser chromium: install your system's package of that name (Debian: apt-get install chromium) and try again"; exit 2; }
 
 lint: $(DEV) ## check style, code and notebooks; changes nothing
 	$(PY) -m ruff check .

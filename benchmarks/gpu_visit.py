@@ -3,11 +3,11 @@
     python benchmarks/gpu_visit.py --minutes 9 --out OUT [--released FOLDER]     there, again and again
     python benchmarks/gpu_visit.py --take-home OUT                               at home: runs into runs/
 
-Needs torch, torchvision, numpy, pandas, scikit-learn, tqdm, safetensors and filelock, and pytest for the
-checks; neither network nor Jupyter. The data must be in `SLN_DATA`. A visit starts nothing that it cannot
-leave: training is a process of its own that is ended when time is up and goes on from its checkpoints the
-next time (same `--work` folder), so a visit ends within its minutes. After every stage that ended, a line
-says what is there; OUT is complete at any time.
+Needs torch, torchvision, numpy, pandas, scikit-learn, tqdm, safetensors and filelock; for the checks pytest,
+pytest-timeout and hypothesis, for the benchmark psutil; neither network nor Jupyter. The data must be in
+`SLN_DATA`. A visit starts nothing that it cannot leave: training is a process of its own that is ended when
+time is up and goes on from its checkpoints the next time (same `--work` folder), so a visit ends within its
+minutes. After every stage that ended, a line says what is there; OUT is complete at any time.
 
 Order: (a) the equivalence checks and the benchmark, (b) the profile's runs: symmetric noise, first seed (CE,
 SLN, then LC), the variants of SGD noise that the landscape figure needs, the other kinds of noise, then more
@@ -18,6 +18,7 @@ and without training states; benchmark tables; a manifest of machine, versions a
 from __future__ import annotations
 
 import argparse
+import math
 import os
 import shutil
 import subprocess
@@ -36,6 +37,8 @@ from sln.study import VARIANTS, Study
 
 HERE = Path(__file__).resolve().parent
 READY = 20  # seconds that packing the parcel takes, kept free at the end
+SURFACES = 60  # seconds kept free for them after training
+MEASURING = 180  # seconds that each stage before training may take
 SURFACE = {"radius": 1.0, "points": 51, "images": 10_000}
 
 
@@ -65,14 +68,20 @@ def _table(study: Study, noise_mode: str, seeds: range) -> Iterator[tuple[str, l
         yield f"{noise_mode}: {name}, seeds {seeds.start}..{seeds.stop - 1}", configs
 
 
-def train(study: Study, at_once: int) -> None:
-    """All groups in turn; what cannot be trained here, because its data is missing, is named and left out."""
+def train(study: Study, at_once: int) -> bool:
+    """All groups in turn; what cannot be trained here, because its data is missing, is named and left out.
+
+    Returns whether all is trained.
+    """
+    complete = True
     for name, configs in groups(study):
         try:
             together.get_together(configs, at_once, name)
             print(f"done: {name}", flush=True)
         except InputError as error:
             print(f"left out: {name}: {error}", flush=True)
+            complete = False
+    return complete
 
 
 def surfaces(study: Study) -> None:
@@ -107,18 +116,23 @@ class Visit:
         """Seconds."""
         return self.end - time.monotonic()
 
-    def stage(self, name: str, command: list[str], *, once: bool = True) -> bool:
-        """Run a command until it ends or time is up, its output in OUT. Returns whether it ended well."""
+    def stage(
+        self, name: str, command: list[str], *, once: bool = True, most: float = math.inf, spare: float = 0
+    ) -> bool:
+        """Run a command until it ends or time is up, its output in OUT. Returns whether it ended well.
+
+        most : seconds that it may take; spare : seconds that it must leave
+        """
         log, done = self.out / f"{name}.log", self.out / f".{name}.done"
         if once and done.exists():
             return True
-        if self.left < 10:
+        if self.left - spare < 10:
             return False
         start = time.monotonic()
         with log.open("a") as output:
             process = subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT)
             try:
-                code = process.wait(timeout=self.left)
+                code = process.wait(timeout=min(most, self.left - spare))
             except subprocess.TimeoutExpired:
                 process.terminate()
                 process.wait()
@@ -145,13 +159,15 @@ def visit(options: argparse.Namespace) -> None:
     script = [sys.executable, str(HERE / "gpu_visit.py"), "--profile", options.profile]
     if not options.only_train:
         tests = str(HERE.parent / "tests" / "test_fast.py")
-        here.stage("checks", [sys.executable, "-m", "pytest", "-q", "-m", "gpu", tests])
+        here.stage("checks", [sys.executable, "-m", "pytest", "-q", "-m", "gpu", tests], most=MEASURING)
         table = str(here.out / "speeds.csv")
-        here.stage("speeds", [sys.executable, str(HERE / "speeds.py"), "--out", table])
+        here.stage("speeds", [sys.executable, str(HERE / "speeds.py"), "--out", table], most=MEASURING)
         if options.released:
             compare = [sys.executable, str(HERE / "released.py"), "--code", str(options.released)]
-            here.stage("released", [*compare, "--rounds", "1", "--out", str(here.out / "released.csv")])
-    trained = here.stage("train", [*script, "--stage", "train", "--at-once", str(options.at_once)])
+            compare += ["--rounds", "1", "--out", str(here.out / "released.csv")]
+            here.stage("released", compare, most=MEASURING)
+    training = [*script, "--stage", "train", "--at-once", str(options.at_once)]
+    trained = here.stage("train", training, spare=SURFACES)
     # a picture of what is trained by now is worth more than a few epochs, so it may be asked for again
     here.stage("surfaces", [*script, "--stage", "surfaces"], once=trained)
     here.pack()
@@ -209,7 +225,8 @@ def main() -> None:
     if options.take_home:
         take_home(options.take_home)
     elif options.stage == "train":
-        train(Study(options.profile), options.at_once)
+        if not train(Study(options.profile), options.at_once):
+            raise SystemExit(1)  # what was left out is asked for again at the next visit
     elif options.stage == "surfaces":
         surfaces(Study(options.profile))
     else:

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import functools
 import os
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
 import pandas as pd
@@ -75,14 +77,16 @@ def table(steps: int, rounds: int, names: tuple[str, ...]) -> pd.DataFrame:
     """A row a speed; "of floor" is the share of the bound by arithmetic, "ratio" that of the first row."""
     peak, trials, memory = peak_flops(), {}, {}
     for name in names:
+        before = 0
         if device().type == "cuda":
             torch.cuda.reset_peak_memory_stats()
+            before = torch.cuda.memory_allocated()  # by the trials before
         watched = PeakMemory(os.getpid())
         trials[name] = Trial(name, steps)
         trials[name].test()
         memory[name] = watched.stop() / 1e9
         if device().type == "cuda":
-            memory[name] = torch.cuda.max_memory_allocated() / 1e9
+            memory[name] = (torch.cuda.max_memory_allocated() - before) / 1e9
     train = alternating({name: trial.train for name, trial in trials.items()}, rounds)
     test = alternating({name: trial.test for name, trial in trials.items()}, rounds)
     N = steps * 128
@@ -107,28 +111,30 @@ def table(steps: int, rounds: int, names: tuple[str, ...]) -> pd.DataFrame:
 
 
 def together(steps: int, rounds: int) -> pd.DataFrame:
-    """Run-epochs a second of K runs at once on a GPU, a stream each."""
-    rows = []
+    """Run-epochs a second of K runs at once on a GPU, a stream each; tests are timed apart, as in `table`."""
+    rows, N = [], steps * 128
     for K in TOGETHER:
         trials = [Trial("s3", steps, seed=seed) for seed in range(K)]
         streams = [torch.cuda.Stream() for _ in trials]
 
-        def on_stream(trial: Trial, stream: torch.cuda.Stream) -> None:
-            with torch.cuda.stream(stream):
-                trial.train()
-                trial.test()
-                trial.test()
+        def everyone(what: Callable[[Trial], None], trials: list[Trial], streams: list) -> None:
+            def on_stream(trial: Trial, stream: torch.cuda.Stream) -> None:
+                with torch.cuda.stream(stream):
+                    what(trial)
 
-        def everyone(trials: list[Trial] = trials, streams: list[torch.cuda.Stream] = streams) -> None:
             with ThreadPoolExecutor(len(trials)) as threads:
                 list(threads.map(on_stream, trials, streams))
 
-        everyone()
-        took = alternating({"all": everyone}, rounds)["all"]
-        # as many test passes as an epoch has, for so many batches less
-        rows.append({"runs at once": K, "images/s": K * steps * 128 / took})
+        passes = {
+            what: functools.partial(everyone, getattr(Trial, what), trials, streams)
+            for what in ("train", "test")
+        }
+        for one in passes.values():
+            one()
+        took = alternating(passes, rounds)
+        rows.append({"runs at once": K, "epochs/s": K * N / (TRAIN * took["train"] + TESTS * took["test"])})
     found = pd.DataFrame(rows).set_index("runs at once")
-    found["ratio"] = found["images/s"] / found["images/s"].iloc[0]
+    found["ratio"] = found["epochs/s"] / found["epochs/s"].iloc[0]
     return found
 
 

@@ -25,13 +25,17 @@ from sln.recipes import RECIPES, recipe
 from sln.relabel import in_words, relabel
 from sln.streams import numpy_generator
 from sln.train import measure
+from sln.work import WorkerDied
 
 PARSERS = {"int": int, "float": float, "str": str}
 SKIPS_SHOWN = 10  # of the images that `relabel` leaves out; skipped.csv has them all
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one command. Returns 0, 1 when a reproduction failed, 2 for bad input, 130 for Ctrl-C."""
+    """Run one command.
+
+    Returns 0, 1 when a reproduction failed or a worker was killed, 2 for bad input, 130 for Ctrl-C.
+    """
     options = build_parser().parse_args(arguments)
     try:
         code = options.command(options) or 0
@@ -41,6 +45,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if distributed.is_main():  # of several processes, one says it
             print(f"sln: {error}", file=sys.stderr)
         return 2
+    except WorkerDied as error:
+        print(f"sln: {error}", file=sys.stderr)
+        return 1
     except BrokenPipeError:
         # who reads our output has seen enough (`| head`); leave nothing for Python to complain about at exit
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

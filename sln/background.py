@@ -28,7 +28,7 @@ class Training:
     def __init__(self, config: Config) -> None:
         self.config, self.state, self.problem = config, "training", ""
         self.rows: list[dict] = []
-        self._resumed_at: int | None = None  # epochs finished when training began, and when that was
+        self._timed_from: int | None = None  # the first epoch that was trained here, and when it ended
         self._began = self._latest = 0.0
         spawn = multiprocessing.get_context("spawn")  # a forked child inherits torch's threads, and a kernel
         self._messages, sender = spawn.Pipe(duplex=False)
@@ -44,9 +44,9 @@ class Training:
     @property
     def seconds_left(self) -> float | None:
         """An estimate from the epochs so far; None before there are any."""
-        trained = self.epoch - (self._resumed_at or 0)
-        if self._resumed_at is None or trained == 0:
+        if self._timed_from is None or self.epoch == self._timed_from:
             return None
+        trained = self.epoch - self._timed_from
         return (self._latest - self._began) / trained * (self.config.epochs - self.epoch)
 
     def look(self) -> str:
@@ -71,8 +71,8 @@ class Training:
             return
         self.rows += message
         self._latest = time.monotonic()
-        if self._resumed_at is None:
-            self._resumed_at, self._began = self.epoch, self._latest
+        if self._timed_from is None:
+            self._timed_from, self._began = self.epoch, self._latest
 
     def cancel(self) -> None:
         """End it at once. What it has learnt up to a second ago is kept: started again, it goes on there."""
@@ -107,10 +107,8 @@ def _train(config: Config, messages: Connection) -> None:
 
     def report(epoch: Epoch) -> None:
         nonlocal first
-        if first:
-            messages.send(_rows_before(config, epoch.number))
-            first = False
-        messages.send(epoch.rows)
+        messages.send((_rows_before(config, epoch.number) if first else []) + epoch.rows)
+        first = False
 
     try:
         runs.get(config, quiet=True, checkpoint_seconds=CHECKPOINT_SECONDS, on_epoch=report)

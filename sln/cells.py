@@ -11,6 +11,7 @@ from sln.errors import InputError, require
 # What makes a spreadsheet take a cell for a formula (OWASP, "CSV injection").
 FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n")
 CELL = re.compile(r'("(?:[^"]|"")*"|[^",\r\n]*)(,|\r\n|\n|\r|\Z)')
+NUMBER = re.compile(r"[+-]\d+([.,]\d+)?")
 BOM = "\ufeff"  # that some spreadsheets begin a file with
 
 
@@ -73,6 +74,11 @@ def value(raw: str) -> str:
     return raw[1:-1].replace('""', '"') if raw.startswith('"') else raw
 
 
-def harmless(text: str) -> str:
-    """`text`, behind an apostrophe where a spreadsheet would take it for a formula."""
-    return f"'{text}" if text.startswith(FORMULA) else text
+def harmless(text: str, mark: str = "'") -> str:
+    """`text`, behind a mark where a spreadsheet would take it for a formula; numbers are none.
+
+    Inside, an apostrophe separates what one would take for the end of a cell and a formula after it: where
+    lists are separated by semicolons, quotes do not help.
+    """
+    text = re.sub(r"([;\t\r\n])(?=[=+\-@])", r"\1'", text)
+    return f"{mark}{text}" if text.startswith(FORMULA) and not NUMBER.fullmatch(text) else text

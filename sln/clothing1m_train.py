@@ -79,12 +79,11 @@ def imagenet_weights(model: str) -> dict[str, Tensor]:
 
     Reading them runs no code. Raises InputError where they are missing or not the published ones.
     """
-    name = IMAGENET[model]
-    places = [data_folder() / name, Path(torch.hub.get_dir()) / "checkpoints" / name]
-    found = next((place for place in places if place.is_file()), None)
+    ours, torchs = places(model)
+    found = next((place for place in (ours, torchs) if place.is_file()), None)
     if found is None:
         raise InputError(
-            f"ImageNet weights {name} are in neither {places[0].parent} nor {places[1].parent}; "
+            f"ImageNet weights {IMAGENET[model]} are in neither {ours.parent} nor {torchs.parent}; "
             f"{_way_to(model)}, --no-pretrained does without"
         )
     prefix = found.stem.rpartition("-")[2]
@@ -95,6 +94,12 @@ def imagenet_weights(model: str) -> dict[str, Tensor]:
         f"remove it; {_way_to(model)}",
     )
     return torch.load(found, map_location="cpu", weights_only=True)
+
+
+def places(model: str) -> tuple[Path, Path]:
+    """Where ImageNet weights of `model` may be: in the data folder, or in torch.hub's."""
+    name = IMAGENET[model]
+    return data_folder() / name, Path(torch.hub.get_dir()) / "checkpoints" / name
 
 
 def _way_to(model: str) -> str:

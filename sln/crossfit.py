@@ -164,7 +164,8 @@ def fit(
         training and judging; None: identical images belong together
     cache : folder that keeps every finished network, so that the same call goes on after a break
 
-    As many networks train at once as `SLN_WORKERS` says, each on one thread: how many changes no number.
+    As many networks train at once as `SLN_WORKERS` says, each on one thread: how many changes no number. They
+    are processes that import the calling script: there, call `fit` below `if __name__ == "__main__":`.
     Raises InputError for anything else.
     """
     require_settings(sigma=sigma, folds=folds, repeats=repeats, epochs=epochs, model=model, seed=seed)
@@ -249,7 +250,8 @@ def deal(examples: Examples, folds: int, seed: int, repeat: int = 0) -> np.ndarr
 
     A group has the label of its first example. The groups of a label are shuffled and dealt one by one, each
     label going on at the fold where the last one ended, so that a label's and all folds' counts of groups
-    differ by one at most.
+    differ by one at most. A label that is only found on copies of images whose first label is another may
+    have all of them in one fold: the network that judges them has then never seen it.
     """
     first = np.unique(examples.groups, return_index=True)[1]  # of each group, in the order of the groups
     shuffled = numpy_generator(seed, "cross-fitting", repeat).permutation(len(first))
@@ -377,7 +379,8 @@ def checked(images: Tensor | np.ndarray, labels: Sequence, groups: Sequence[int]
     given, classes = _classes(labels)
     require(len(pixels) == len(given), f"there are {len(pixels)} images and {len(given)} labels")
     groups = distinct(pixels) if groups is None else np.asarray(groups)
-    require(groups.shape == (len(given),), f"groups has shape {groups.shape}, expected one number an example")
+    require(groups.shape == (len(given),), f"groups has shape {groups.shape}, expected one value an example")
+    groups = np.unique(groups, return_inverse=True)[1]
     require(len(classes) >= 2, f"all labels are {classes[0]!r}; there is nothing to tell apart")
     alone = lonely(given.numpy(), groups)
     if len(alone):
@@ -402,7 +405,8 @@ def distinct(images: Tensor) -> np.ndarray:
 
 def _pixels(images: Tensor | np.ndarray) -> Tensor:
     """(N, channels, H, W), or features (N, D, 1, 1)."""
-    pixels = torch.as_tensor(images).cpu()
+    # numpy's views may run backwards, as of BGR read as RGB; torch's may not
+    pixels = torch.as_tensor(np.ascontiguousarray(images) if isinstance(images, np.ndarray) else images).cpu()
     require(pixels.dtype != torch.bool and not pixels.is_complex(), "images must be real numbers")
     if pixels.dtype == torch.float64:
         pixels = pixels.float()

@@ -6,6 +6,7 @@ found again on a laptop. `versions.json` records it.
 
 from __future__ import annotations
 
+import contextlib
 import os
 
 import torch
@@ -30,3 +31,8 @@ def device() -> torch.device:
     if int(number or 0) >= gpus:
         raise InputError(f"device is {asked!r}, but torch sees {gpus} GPUs here; use cpu or auto")
     return torch.device("cuda", int(number or 0))
+
+
+def current(device: torch.device) -> contextlib.AbstractContextManager[object]:
+    """Inside, `device` is the one where torch makes streams and captures graphs, if it is a GPU."""
+    return torch.cuda.device(device) if device.type == "cuda" else contextlib.nullcontext()

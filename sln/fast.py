@@ -7,7 +7,7 @@ step by step (`SPEEDS`):
 
 reference : the plain loop itself
 s1 : each epoch's draws and noisy targets lie on the device before its first step, in tensors that stay where
-    they are
+    they are; noise on the gradient, which is as large as the network, is drawn on the device
 s2 : bfloat16 operands in the network (master weights, average, BatchNorm and loss stay float32), and on a GPU
     the whole step as one CUDA graph, half precision in test passes
 s3 : forward pass and loss compiled, inside that graph
@@ -20,7 +20,10 @@ Several runs at once on one GPU, a stream each, are `together.get_together`.
 from __future__ import annotations
 
 import contextlib
+import gc
+import importlib.util
 import os
+import shutil
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -77,14 +80,26 @@ def chosen(device: torch.device) -> str:
         asked = "fast" if device.type == "cuda" else "reference"
     if asked != "fast":
         return asked
+    if not has_bfloat16(device):
+        return "s1"
+    return "s3" if device.type == "cuda" and compiles(device) else "s2"
+
+
+def has_bfloat16(device: torch.device) -> bool:
+    """Whether the device multiplies bfloat16 numbers itself; where it does not, they are slower."""
     if device.type == "cuda":
-        return "s3"
-    return "s2" if has_bfloat16() else "s1"
-
-
-def has_bfloat16() -> bool:
-    """Whether this processor multiplies bfloat16 numbers itself; where it does not, they are slower."""
+        return torch.cuda.is_bf16_supported(including_emulation=False)
     return torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+
+
+def compiles(gpu: torch.device) -> bool:
+    """Whether torch.compile can work for this GPU: it needs Triton, and Triton a C compiler."""
+    compilers = (os.environ.get("CC"), "cc", "gcc", "clang")
+    return (
+        importlib.util.find_spec("triton") is not None
+        and torch.cuda.get_device_capability(gpu) >= (7, 0)
+        and any(name and shutil.which(name) for name in compilers)
+    )
 
 
 def engine(config: Config, device: torch.device) -> train.Engine:
@@ -118,7 +133,7 @@ class Engine(train.Engine):
         for index in draws.order.split(config.batch_size):
             step = self._steps.get(len(index))
             if step is None:
-                with _preparing, torch.backends.cudnn.flags(enabled=True, benchmark=True):
+                with _preparing, chooses_kernels():
                     step = Step(state, data, self.config, self.speed, self._seen, len(index))
                 self._steps[len(index)] = step
             step(index, noise, sigma)
@@ -179,7 +194,7 @@ class Step:
         self.index = torch.zeros(size, dtype=torch.int64, device=data.device)
         self.mean_loss: Callable[..., Tensor] = self._mean_loss
         if speed.compiled:
-            # every run and batch size is one more variant of the same code; past the limit it runs uncompiled
+            # every batch size and network is one more variant of the code; past the limit it runs uncompiled
             torch._dynamo.config.recompile_limit = max(64, torch._dynamo.config.recompile_limit)
             self.mean_loss = torch.compile(self._mean_loss, dynamic=False)
         self.between = config.noise_on == "gradient"
@@ -232,6 +247,7 @@ class Step:
 
         The steps before a capture really train; what they change is put back.
         """
+        gc.collect()  # a run that has ended keeps its graphs' memory until its steps are collected
         here, aside = torch.cuda.current_stream(), torch.cuda.Stream()
         with unchanged(self.state, self.seen):
             aside.wait_stream(here)
@@ -250,6 +266,12 @@ class Step:
                 graphs.append(graph)
             self.gradients = [parameter.grad for parameter in self.state.network.parameters()]
         return [graph.replay for graph in graphs]
+
+
+def chooses_kernels() -> contextlib.AbstractContextManager[None]:
+    """cuDNN tries its kernels, and takes the fastest; its other settings stay as they are."""
+    cudnn = torch.backends.cudnn
+    return cudnn.flags(True, benchmark=True, deterministic=cudnn.deterministic, allow_tf32=cudnn.allow_tf32)
 
 
 @contextlib.contextmanager

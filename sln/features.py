@@ -56,9 +56,9 @@ def read(path: Path) -> dict[str, Tensor]:
     """The tensors of a .safetensors file or of torch.save; InputError where it is neither, or holds code."""
     if not path.is_file():
         raise InputError(f"weights {path} are missing; name a .safetensors file, or torchvision's .pth")
-    if path.suffix == ".safetensors":
-        return store.read_tensors(path)
     try:
+        if path.suffix == ".safetensors":
+            return store.read_tensors(path)
         state = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # noqa: BLE001  on other bytes the reader raises whatever comes
         raise InputError(
@@ -70,7 +70,7 @@ def read(path: Path) -> dict[str, Tensor]:
 
 
 def _imagenet(backbone: str) -> dict[str, Tensor]:
-    if backbone in sources.NAMES:
+    if backbone in sources.NAMES and not any(map(Path.is_file, clothing1m_train.places(backbone))):
         sources.get(backbone)
     try:
         return clothing1m_train.imagenet_weights(backbone)

@@ -92,7 +92,16 @@ def training_curves(grid: Mapping[float, list[Run]], sigma: float) -> Figure:
             "SLN": Reading("SLN", grid[sigma], "network"),
             "SLN-MO": Reading("SLN-MO", grid[sigma], "momentum"),
         }
-    return curves(analysis.curves(readings, CURVES), f"σ = {sigma:g}")
+    table = analysis.curves(readings, CURVES)
+    figure = curves(table, f"σ = {sigma:g}")
+    last = table[table["epoch"] == table["epoch"].max()]
+    told = (
+        f"{row.method} {100 * row.test_accuracy_mean:.1f} ± {100 * row.test_accuracy_std:.1f}%, "
+        f"{100 * row.wrong_memorised_mean:.0f}% of wrong labels memorised"
+        for row in last.itertuples()
+    )
+    figure.words = f"σ = {sigma:g}, test accuracy after the last epoch: {'; '.join(told)}"
+    return figure
 
 
 CURVES = ("right_accuracy", "wrong_memorised", "test_accuracy")

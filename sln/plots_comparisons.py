@@ -204,6 +204,8 @@ def one_variant(table: pd.DataFrame, variant: str) -> Figure:
     style = {"color": COLOURS[variant], "marker": "o", "capsize": 3, "label": variant}
     ax.errorbar(part["sigma"], part["test_mean"], part["test_std"], **style)
     ax.set(xlabel="σ", ylabel="test accuracy (%)", xscale="log", ylim=(0, 102))
+    ax.set_xticks(part["sigma"], [f"{sigma:g}" for sigma in part["sigma"]])
+    ax.minorticks_off()
     ax.legend(loc="lower left")
     row = best[best["variant"] == variant].iloc[0]
     ax.figure.words = f"{variant}: {row.test_mean:.1f} ± {row.test_std:.1f}% at its chosen σ = {row.sigma:g}"
@@ -217,8 +219,9 @@ def at_rate(table: pd.DataFrame, rate: float) -> Figure:
     colours = [COLOURS[method] for method in part["method"]]
     ax.bar(part["method"], part["mean"], yerr=part["std"], color=colours, capsize=3, width=0.6)
     sigma = part["sigma"].max()
-    ax.set(
-        ylabel="test accuracy (%)", ylim=(0, 105), title=f"symmetric noise at rate {rate:g}, σ = {sigma:g}"
-    )
+    title = f"symmetric noise at rate {rate:g}, σ = {sigma:g}"
+    ax.set(ylabel="test accuracy (%)", ylim=(0, 105), title=title)
     ax.grid(axis="x", visible=False)
+    told = (f"{row.method} {row.mean:.1f} ± {row.std:.1f}%" for row in part.itertuples())
+    ax.figure.words = f"{title}: {', '.join(told)}"
     return ax.figure

@@ -24,7 +24,9 @@ def suspects(
         f"{row.given} → {row.suggested}\nsuspect {row.suspect:.2f}" for row in shown.itertuples(index=False)
     ]
     heading = f"ranks {first} to {first + len(shown) - 1}, given → suggested; {sum(wrong)} are wrong"
-    return plots.gallery(images[shown.index.tolist()], titles, wrong, heading=heading, scale=255)
+    figure = plots.gallery(images[shown.index.tolist()], titles, wrong, heading=heading, scale=255)
+    figure.words = heading
+    return figure
 
 
 def over_threshold(table: pd.DataFrame, ax: Axes) -> Axes:

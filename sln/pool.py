@@ -25,7 +25,10 @@ from sln.work import Queue, WorkerDied, settings, train_one, work_through
 
 Item, Result = TypeVar("Item"), TypeVar("Result")
 
-KILLED = "a training process was killed (out of memory?); the same command goes on where it stopped"
+KILLED = (
+    "a training process was killed (out of memory?), the same again goes on where it stopped; or it could "
+    'not start: a script that trains must do so below `if __name__ == "__main__":`'
+)
 
 
 # --- worker processes of this machine -----------------------------------------------------------------------
@@ -124,7 +127,8 @@ def _executor(count: int, seat: str) -> ProcessPoolExecutor:
 
 def _end(pools: list[ProcessPoolExecutor]) -> None:
     """End workers at once."""
-    processes = multiprocessing.active_children() if pools else []
+    # public ways to end a pool's processes come with Python 3.14; other children are none of our business
+    processes = [process for pool in pools for process in (pool._processes or {}).values()]
     for pool in pools:
         pool.shutdown(wait=False, cancel_futures=True)
     for process in processes:
@@ -214,7 +218,7 @@ def each(work: Callable[[Item], Result], items: Sequence[Item]) -> Iterator[tupl
             yield pending[finished], finished.result()
     except BrokenProcessPool:
         close()
-        raise RuntimeError("a worker was killed (out of memory?); start the same again") from None
+        raise WorkerDied(KILLED) from None
     except BaseException:
         close()
         raise

@@ -8,8 +8,9 @@ Everything is written to a folder of its own, and nothing into the user's data:
     suspects.html    the most suspect images, with a slider for the threshold
     .sln-relabel/    finished networks, so that the same command goes on after a break
 
-A cell that a spreadsheet would take for a formula begins with an apostrophe here. The cells of a CSV, in
-corrected.csv, stay as they are.
+A path that a spreadsheet would take for a formula begins with ./ here, which leads to the same file, and any
+other such cell with an apostrophe; so does what follows a semicolon or a line end inside a cell. The cells of
+a CSV, in corrected.csv, stay as they are.
 """  # fmt: skip
 
 from __future__ import annotations
@@ -23,14 +24,16 @@ from typing import Any
 
 import pandas as pd
 
-from sln import clothing1m, own
+from sln import own
 from sln.cells import harmless
 from sln.crossfit import Fitted, fit, require_settings
 from sln.errors import require
 from sln.files import write_text
-from sln.own import COLUMNS, WORK, Own
+from sln.own import COLUMNS, Own
 from sln.page import Suspect, page
 
+WORK = ".sln-relabel"
+SOURCE = "source"  # in WORK: whose labels these are
 PICTURES = 200  # that the page holds
 THRESHOLD = 0.5  # a label is replaced where it is more likely wrong than not
 
@@ -68,6 +71,7 @@ def relabel(
     ----------
     source, root, size : as `own.read` takes them
     out : default <name>-relabelled in the working directory; must be new, empty, or of an earlier `relabel`
+        of the same source, and not inside a folder of images
     threshold : labels at least that suspect are replaced in corrected.csv
     backbone, weights : judge features of a pretrained network (`features.encoder`) instead of pixels
     fitting : as `fit` takes it
@@ -77,6 +81,7 @@ def relabel(
     source = Path(source)
     require(0 <= threshold <= 1, f"threshold is {threshold}, allowed is [0, 1]")
     require(weights is None or backbone is not None, "weights are those of a backbone, and none is named")
+    require("model" not in fitting or backbone is None, "model does not go with a backbone, which is one")
     require_settings(**fitting)
     folder = output_folder(source, None if out is None else Path(out))
     encode = None
@@ -86,10 +91,12 @@ def relabel(
         require(size is None, "size does not go with a backbone, which has its own")
         size, encode = features.SIDE, features.encoder(backbone, None if weights is None else Path(weights))
     found = own.read(source, root=None if root is None else Path(root), size=size, encode=encode, quiet=quiet)
+    write_text(folder / WORK / SOURCE, printable(str(source.resolve())))
     fitted = fit(found.images, found.labels, groups=found.groups, cache=folder / WORK, quiet=quiet, **fitting)
     labels = fitted.labels.assign(path=[entry.name for entry in found.entries])
     labels = labels[["path", "given", "suggested", "probability", "suspect", "rank"]]
-    replace = (labels["suspect"] >= threshold) & (labels["suggested"] != labels["given"])
+    # as many decimals as labels.csv and the page have
+    replace = (labels["suspect"].round(4) >= threshold) & (labels["suggested"] != labels["given"])
     new = labels["given"].where(~replace, labels["suggested"])
     by_rank = labels.sort_values("rank")
     told = [*in_words(fitted, len(found.listing.skipped)), f"Made by python -m sln relabel from {source}."]
@@ -101,32 +108,49 @@ def relabel(
         "suspects.html": page(source.name, suspects, labels["suspect"], threshold, told),
     }
     for name, text in texts.items():
-        write_text(folder / name, text)
+        write_text(folder / name, printable(text))
     return Relabelled(folder, labels, fitted, int(replace.sum()), found.listing.skipped)
 
 
 def output_folder(source: Path, out: Path | None) -> Path:
     """Where the files go. Raises InputError for a place in the user's data, and for a folder of others'."""
+    whole = source.resolve()
     if out is None:
-        out = Path(f"{source.resolve().stem}-relabelled")
-        inside = source.is_dir() and out.resolve().is_relative_to(source.resolve())
-        require(not inside, f"{out.resolve()} is inside your data; say where the files go with --out")
+        out = Path(f"{whole.name if source.is_dir() else whole.stem}-relabelled")
+    inside = source.is_dir() and out.resolve().is_relative_to(whole)
+    require(not inside, f"{out.resolve()} is inside your data; name a folder elsewhere with --out")
     require(not out.exists() or out.is_dir(), f"{out} is a file; name a folder with --out")
-    used = out.is_dir() and any(out.iterdir())
-    require(
-        not used or (out / WORK).exists(),
-        f"{out} has files that are not of `relabel`; name another folder with --out",
-    )
+    if out.is_dir() and own.contents(out):
+        require(
+            (out / WORK).exists(),
+            f"{out} has files that are not of `relabel`; name another folder with --out",
+        )
+        known = out / WORK / SOURCE
+        require(
+            not known.exists() or known.read_text(encoding="utf-8") == printable(str(whole)),
+            f"{out} is of other labels ({known} says which); name another folder with --out, or remove it",
+        )
     return out
 
 
+def printable(text: str) -> str:
+    """`text` with what is no UTF-8, in names of files, as \\udc.."""
+    return text.encode("utf-8", "backslashreplace").decode()
+
+
 def as_csv(header: Iterable[str], rows: Iterable[Sequence]) -> str:
-    """A CSV; numbers with four decimals, and no cell that a spreadsheet would take for a formula."""
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
+    """A CSV; numbers with four decimals, and no cell that a spreadsheet would take for a formula.
+
+    Every cell is in quotes: so its line ends begin no other.
+    """
+    header, text = list(header), io.StringIO()
+    writer = csv.writer(text, lineterminator="\n", quoting=csv.QUOTE_ALL)
     writer.writerow(header)
     for row in rows:
-        writer.writerow(f"{cell:.4f}" if isinstance(cell, float) else harmless(str(cell)) for cell in row)
+        writer.writerow(
+            f"{cell:.4f}" if isinstance(cell, float) else harmless(str(cell), "./" if name == "path" else "'")
+            for name, cell in zip(header, row, strict=True)
+        )
     return text.getvalue()
 
 
@@ -169,8 +193,8 @@ def in_words(fitted: Fitted, skipped: int) -> list[str]:
 
 def _suspect(found: Own, of: pd.Series, row: int) -> Suspect:
     try:
-        image = own.decode(found.path(found.entries[row]))
-    except clothing1m.UNREADABLE:  # it was there when it was read first
+        image = found.picture(found.entries[row])
+    except own.Unreadable:  # it was there when it was read first
         image = None
     return Suspect(
         of["path"], of["given"], of["suggested"], of["suspect"], of["probability"], of["rank"], image

@@ -36,7 +36,7 @@ from torch import nn
 from sln import clothing1m_train, distributed, fast, models, store
 from sln.config import Config
 from sln.data import Data
-from sln.devices import device
+from sln.devices import current, device
 from sln.errors import InputError, require
 from sln.files import lock, read_json, runs_folder, write_json, write_text
 from sln.loading import labels_are_pinned, load_data, threads
@@ -174,9 +174,9 @@ def get(
 def _train(
     config: Config, quiet: bool, checkpoint_seconds: float, on_epoch: Callable[[Epoch], None] | None
 ) -> None:
-    path = store.folder(config)
-    with threads(config.threads):
-        data = load_data(config).to(device())
+    path, where = store.folder(config), device()
+    with threads(config.threads), current(where):
+        data = load_data(config).to(where)
         state = State(config, data)
         rows = _resume(path, config, state, data)
         saved = time.monotonic()
@@ -192,7 +192,7 @@ def _train(
                     store.write_tensors(store.state_file(path, epoch.number), state.tensors())
                 if time.monotonic() - saved > checkpoint_seconds and epoch.number < config.epochs:
                     store.write_history(path, rows)
-                    store.write_tensors(path / "checkpoint.safetensors", state.tensors())
+                    store.write_tensors(path / store.CHECKPOINT, state.tensors())
                     saved = time.monotonic()
                 progress.advance(loss=epoch.rows[0]["objective"], accuracy=epoch.rows[-1]["test_accuracy"])
         _finish(path, state, data, rows)
@@ -220,7 +220,7 @@ def _resume(path: Path, config: Config, state: State, data: Data) -> list[dict]:
         how = {"device": _name_of(data.device), "speed": fast.chosen(data.device)}
         write_json(path / "versions.json", store.versions() | how)
     source = path
-    checkpoint = path / "checkpoint.safetensors"
+    checkpoint = path / store.CHECKPOINT
     if not checkpoint.exists() and config.corrects:
         source = store.folder(config.uncorrected)
         checkpoint = store.state_file(source, config.correction)
@@ -247,7 +247,7 @@ def _finish(path: Path, state: State, data: Data, rows: list[dict]) -> None:
         for name, value in network.state_dict().items()
     }
     store.write_tensors(path / "weights.safetensors", weights)
-    (path / "checkpoint.safetensors").unlink(missing_ok=True)
+    (path / store.CHECKPOINT).unlink(missing_ok=True)
     store.seal(path)
 
 

@@ -26,10 +26,20 @@ from sln.config import Config
 from sln.errors import InputError
 from sln.files import read_json, read_table, runs_folder, write_atomically, write_json, write_text
 
+CHECKPOINT = "checkpoint.safetensors"
+
 
 def folder(config: Config) -> Path:
     """Where the run of `config` is or will be: `runs/<run_id>/`."""
     return runs_folder() / config.run_id
+
+
+def checkpointed(config: Config) -> int | None:
+    """When the run last wrote a checkpoint, in nanoseconds; None where it has none."""
+    try:
+        return (folder(config) / CHECKPOINT).stat().st_mtime_ns
+    except OSError:
+        return None
 
 
 def read_tensors(path: Path) -> dict[str, Tensor]:

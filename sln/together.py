@@ -13,19 +13,23 @@ import torch
 
 from sln import runs
 from sln.config import Config
-from sln.devices import device
+from sln.devices import current, device
+from sln.errors import require
 from sln.progress import Progress
 from sln.runs import Run
+
+AT_MOST = 8  # each run takes three of the 32 streams that torch has for a GPU
 
 
 def get_together(configs: Iterable[Config], at_once: int, what: str = "training") -> list[Run]:
     """The runs of `configs`, in their order; those that are missing are trained, `at_once` at a time.
 
     The numbers are those of one run alone. Runs with label correction start when all others have ended, so
-    that they fork from their uncorrected run if that is asked for too. Raises what training raises, once the
-    runs that are being trained have ended; asking again goes on from there.
+    that they fork from their uncorrected run if that is asked for too. Raises the first error of training,
+    once all others have been trained; asking again goes on from there. InputError for more than AT_MOST.
     """
-    configs = list(configs)
+    require(1 <= at_once <= AT_MOST, f"runs at once are {at_once}, allowed is [1, {AT_MOST}]")
+    configs, errors = list(configs), []
     missing = [config for config in dict.fromkeys(configs) if runs.find(config) is None]
     with Progress(len(missing), what, "runs", quiet=not missing) as progress:
         for group in (
@@ -36,18 +40,19 @@ def get_together(configs: Iterable[Config], at_once: int, what: str = "training"
                 pending = {threads.submit(_train, config): config for config in group}
                 try:
                     for finished in as_completed(pending):
-                        finished.result()
+                        if (error := finished.exception()) is not None:
+                            errors.append(error)
                         progress.advance(last=pending[finished].run_id)
                 except BaseException:
                     threads.shutdown(cancel_futures=True)
                     raise
+    if errors:
+        raise errors[0]
     return [runs.get(config) for config in configs]
 
 
 def _train(config: Config) -> None:
     where = device()
-    if where.type == "cpu":
-        runs.get(config, quiet=True)
-        return
-    with torch.cuda.device(where), torch.cuda.stream(torch.cuda.Stream(where)):
+    stream = torch.cuda.Stream(where) if where.type == "cuda" else None
+    with current(where), torch.cuda.stream(stream):  # of no stream: nothing
         runs.get(config, quiet=True)

@@ -53,7 +53,7 @@ class Queue:
         self.outcomes: list[Outcome] = []
         self.epochs = {config.run_id: config.epochs for config in configs}  # to train, of every run
         self._parents: dict[str, str] = {}
-        self._deaths: Counter[tuple[str, int | None]] = Counter()
+        self._deaths: Counter[tuple[str, int | None]] = Counter()  # by run, and the age of its checkpoint
         for config in filter(lambda config: config.corrects, configs):
             parent = self.waiting.get(config.uncorrected.run_id)
             if parent is not None and parent.fork_epoch == config.correction:
@@ -84,8 +84,7 @@ class Queue:
         run_id = config.run_id
         del self.running[run_id]
         if isinstance(result, WorkerDied):
-            last = heartbeat.read(run_id)
-            attempt = (run_id, last.first if last else None)
+            attempt = (run_id, store.checkpointed(config))
             self._deaths[attempt] += 1
             if self._deaths[attempt] < ATTEMPTS:
                 self.waiting = {run_id: config} | self.waiting

@@ -1,6 +1,7 @@
 """What all tests share: folders of their own, one thread, small data."""
 
 import contextlib
+import os
 
 import pytest
 import torch
@@ -9,6 +10,9 @@ from hypothesis import settings
 from sln import data, loading
 from sln.config import Config
 from sln.errors import InputError
+
+# what is tested is the CPU's, bit for bit, also where there is a GPU; tests marked gpu name it themselves
+os.environ["SLN_DEVICE"] = "cpu"
 
 # the same examples on every machine and day: a failure is a failure of the code
 settings.register_profile("sln", deadline=None, derandomize=True, database=None, max_examples=50)

@@ -64,7 +64,7 @@ def test_other_files_are_refused_and_nothing_of_them_runs(content, tmp_path, ref
         torch.save(torch.zeros(3), path)
     else:
         path.write_text("no weights")
-    with refused(path.name):
+    with refused(path.name, "no weights" if content == "tensor" else "no file of weights"):
         features.encoder("resnet18", path)
     assert "this ran" not in capfd.readouterr().out
 
@@ -91,7 +91,13 @@ def test_resnet50s_weights_are_got_once(tmp_path, monkeypatch):
         state = torchvision().models.resnet50(weights=None).state_dict()
     monkeypatch.setattr(features.sources, "get", lambda name: asked.append(name) or [])
     monkeypatch.setattr(features.clothing1m_train, "imagenet_weights", lambda name: state)
+    monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
+    monkeypatch.setenv("SLN_DATA", str(tmp_path))
     assert features.encoder("resnet50")(IMAGES[:1]).shape == (1, 2048)
+    assert asked == ["resnet50"]
+    (tmp_path / "checkpoints").mkdir()
+    (tmp_path / "checkpoints" / features.clothing1m_train.IMAGENET["resnet50"]).write_text("torch.hub's")
+    features.encoder("resnet50")
     assert asked == ["resnet50"]
 
 

@@ -2,13 +2,14 @@
 
 import csv
 import io
+import os
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from own_images import lay, pictures, save
-from PIL import Image
+from PIL import Image, ImageOps
 
 from sln import own
 from sln.cells import Cells, harmless, value
@@ -82,21 +83,22 @@ def test_every_kind_of_bad_entry_is_skipped_by_name_with_its_reason(folder, tmp_
         "../outside.png": "leads out",
         str(tmp_path / "outside.png"): "leads out",
         "link.png": "leads out",
-        "broken.png": "",
+        "broken.png": "image file is truncated",
         "text.png": "none of JPEG, PNG",
         "floats.tiff": "floating-point",
         "none.png": "missing",
         "left": "missing",
         "zero\0byte.png": "cannot be used",
-        "": "no path",
+        "long" * 100: "cannot be used",
     }
     good = [(f"{c}/{i:03}.png", c) for i, c in enumerate(["left", "right"] * 3)]
-    extra = [("left/006.png", ""), ("left/008.png", "only one")]
+    extra = [("left/006.png", ""), ("left/008.png", "only one"), ("", "left")]
     found = own.read(write_csv(folder / "list.csv", [*good, *((name, "left") for name in bad), *extra]))
     assert names(found) == [name for name, _ in good]
     told = dict(found.listing.skipped)
-    assert told.keys() == {*bad, "left/006.png", "left/008.png"}
+    assert told.keys() == {*bad, "left/006.png", "left/008.png", f"record {len(good) + len(bad) + 3}"}
     assert all(words in told[name] for name, words in bad.items())
+    assert "no path" in told[f"record {len(good) + len(bad) + 3}"]
     assert "no label" in told["left/006.png"]
     assert "'only one'" in told["left/008.png"]
     assert all("\n" not in reason and reason for reason in told.values())
@@ -128,10 +130,35 @@ def test_hidden_files_are_nobodys_business_and_loose_ones_are_named(folder):
     (folder / ".DS_Store").write_text("x")
     (folder / "left" / ".DS_Store").write_text("x")
     (folder / "README.txt").write_text("x")
-    (folder / "result" / own.WORK).mkdir(parents=True)
     found = own.read(folder)
     assert [name for name, _ in found.listing.skipped] == ["README.txt"]
     assert len(found.entries) == 12
+
+
+def test_links_are_named_where_they_lead_nowhere_or_out(folder, tmp_path, refused):
+    (folder / "left" / "nowhere.png").symlink_to("none.png")
+    assert own.read(folder).listing.skipped == [("left/nowhere.png", "it is missing")]
+    (tmp_path / "store").mkdir()
+    (folder / "right").rename(tmp_path / "store" / "right")
+    (folder / "right").symlink_to(tmp_path / "store" / "right")
+    with refused("'right'", "no images", "right/001.png", "leads out of the folder mine"):
+        own.read(folder)
+
+
+def test_names_that_are_no_utf8_are_skipped(folder):
+    name = os.fsdecode(b"caf\xe9.png")
+    save(pictures(1, seed=9)[0][0], folder / "left" / name)
+    found = own.read(folder)
+    assert found.listing.skipped == [(f"left/{name}", "its name cannot be used")]
+
+
+def test_what_may_not_be_looked_at_is_refused(folder, monkeypatch, refused):
+    def denied(self):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr("pathlib.Path.iterdir", denied)
+    with refused("mine", "Permission denied"):
+        own.read(folder)
 
 
 def test_identical_images_are_one_group(folder):
@@ -221,6 +248,40 @@ def test_what_is_transparent_is_white_and_cameras_orientation_is_followed(tmp_pa
     assert own.decode(tmp_path / "turned.jpg").size == (16, 8)
 
 
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_every_orientation_is_followed_as_pillow_does_it(orientation, tmp_path):
+    image, exif = Image.fromarray(pictures(1, side=10)[0][0].transpose(1, 2, 0)[:8]), Image.Exif()
+    exif[0x0112] = orientation
+    image.save(tmp_path / "turned.png", exif=exif)
+    with Image.open(tmp_path / "turned.png") as stored:
+        expected = np.asarray(ImageOps.exif_transpose(stored))
+    assert np.array_equal(np.asarray(own.decode(tmp_path / "turned.png")), expected)
+
+
+def test_odd_exif_is_no_reason_to_fail(tmp_path):
+    tiff = b"II*\0\x08\0\0\0\x02\0"  # two tags: orientation 6, and a resolution that is text
+    tiff += b"\x12\x01\x03\0\x01\0\0\0\x06\0\0\0" + b"\x1a\x01\x02\0\x03\0\0\x0072\0\0" + b"\0\0\0\0"
+    Image.new("L", (8, 16)).save(tmp_path / "odd.jpg", exif=b"Exif\0\0" + tiff)
+    with Image.open(tmp_path / "odd.jpg") as stored, pytest.raises(TypeError):
+        ImageOps.exif_transpose(stored)
+    assert own.decode(tmp_path / "odd.jpg").size == (16, 8)
+
+
+@pytest.mark.parametrize("bits", [8, 12, 16])
+def test_images_of_more_than_8_bits_share_one_scale(bits, tmp_path):
+    white = 2**bits - 1
+    for number, label in enumerate(["dark", "light"] * 2):
+        grey = np.full((8, 8), white if label == "light" else white // 4, np.uint16)
+        grey[number] = 0
+        path = tmp_path / "mine" / label / f"{number}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(grey).save(path)
+    found = own.read(tmp_path / "mine")
+    assert found.white == white
+    assert found.images.amax(dim=(1, 2, 3)).tolist() == [63, 63, 255, 255]
+    assert np.asarray(found.picture(found.entries[0])).max() == 63
+
+
 def test_the_square_is_the_whole_image_antialiased():
     stripes = np.tile(np.array([0, 255], np.uint8), (64, 32))
     square = own.square(Image.fromarray(stripes).convert("RGB"), 8)
@@ -254,6 +315,12 @@ def test_cells_are_those_that_python_reads(tmp_path_factory, table, style):
 
 @pytest.mark.parametrize("start", ["=", "+", "-", "@", "\t", "\r", "\n"])
 def test_formulas_are_made_harmless_and_nothing_else_is_touched(start):
-    assert harmless(f"{start}1") == f"'{start}1"
-    assert harmless(f"1{start}") == f"1{start}"
+    assert harmless(f"{start}A1") == f"'{start}A1"
+    assert harmless(f"{start}A1", "./") == f"./{start}A1"
+    assert harmless(f"A1{start}") == f"A1{start}"
     assert harmless("") == ""
+
+
+def test_signed_numbers_are_no_formulas():
+    assert [harmless(text) for text in ("-1", "+2.5", "-1,5")] == ["-1", "+2.5", "-1,5"]
+    assert [harmless(text) for text in ("-1+1", "+2.", "--1", "=1")] == ["'-1+1", "'+2.", "'--1", "'=1"]

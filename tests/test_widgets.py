@@ -191,11 +191,11 @@ def test_a_cancelled_run_ends_at_once_and_goes_on_from_its_checkpoint():
     before = training.epoch
     again = background.start(ENDLESS)
     begun(again)
-    assert 1 <= again._resumed_at <= before
+    assert 2 <= again._timed_from <= before + 1  # the first after its checkpoint
     epochs = [row["epoch"] for row in again.rows if row["reader"] == "network"]
     assert epochs == list(range(1, again.epoch + 1))  # those before the break too, each once
-    kept = [row for row in training.rows if row["epoch"] <= again._resumed_at]
-    same = [row for row in again.rows if row["epoch"] <= again._resumed_at]
+    kept = [row for row in training.rows if row["epoch"] < again._timed_from]
+    same = [row for row in again.rows if row["epoch"] < again._timed_from]
     assert [row["test_loss"] for row in same] == [row["test_loss"] for row in kept]
 
 
@@ -213,7 +213,8 @@ def test_time_left_comes_from_the_epochs_that_were_trained_here():
     assert training.seconds_left is None
     begun(training)
     training.cancel()
-    training.rows, training._resumed_at = [{"epoch": 1000}], 600
+    assert training._timed_from == 1  # whose own time nobody has measured
+    training.rows, training._timed_from = [{"epoch": 1000}], 600
     training._began, training._latest = 10.0, 14.0
     assert training.seconds_left == pytest.approx(40.0)  # 4 s for 400 epochs, 4000 to go
 

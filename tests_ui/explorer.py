@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import time
-
 from playwright.sync_api import Locator, Page, expect
 
 SLOW = 10.0  # seconds: an answer that takes longer is none, also on a machine that is busy
@@ -31,17 +29,33 @@ def movable(row: Locator) -> bool:
     return not row.locator("[disabled]").count()
 
 
+# milliseconds from a key to the first frame in which the panel's words are others than `said`
+TIME_THE_ANSWER = """(panel, said) => {
+    window.answered = null;
+    const words = () => [...panel.querySelectorAll('.sln-words')].find(e => e.checkVisibility())?.innerText;
+    panel.addEventListener('keydown', () => {
+        const start = performance.now();
+        const look = () => {
+            if (words() === said) requestAnimationFrame(look);
+            else window.answered = performance.now() - start;
+        };
+        look();
+    }, {capture: true, once: true});
+}"""
+
+
 def move(row: Locator, panel: Locator) -> float:
     """Move a slider by the keyboard: its value and the panel's words follow. Returns the seconds it took."""
     handle, value, words = row.locator(".noUi-handle"), row.locator(".widget-readout"), words_of(panel)
     before, said = value.inner_text(), words.inner_text()
     at_the_end = handle.get_attribute("aria-valuenow") == handle.get_attribute("aria-valuemax")
     handle.focus()
-    start = time.monotonic()
+    panel.evaluate(TIME_THE_ANSWER, said)
     handle.press("ArrowLeft" if at_the_end else "ArrowRight")
     expect(value).not_to_have_text(before)
     expect(words).not_to_have_text(said, timeout=1000 * SLOW)
-    return time.monotonic() - start
+    row.page.wait_for_function("window.answered !== null", timeout=1000 * SLOW)
+    return row.page.evaluate("window.answered") / 1000
 
 
 def drag(page: Page, row: Locator, share: float) -> None:
