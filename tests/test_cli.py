@@ -19,6 +19,8 @@ from sln import data, noise, runs, sources
 from sln.__main__ import main
 from sln.config import Config
 from sln.loading import load_data
+from sln.pool import KILLED
+from sln.work import WorkerDied
 
 TINY = ["--epochs", "2", "--fork-epoch", "1"]
 CONFIG = Config(epochs=2, fork_epoch=1)
@@ -327,6 +329,16 @@ def test_reproduce_without_notebooks_says_where_it_looked(tmp_path, fails, monke
         (tmp_path / "project" / folder).mkdir(parents=True)
     monkeypatch.chdir(tmp_path / "project")
     fails("reproduce", words=[tmp_path / "project" / "notebooks"])
+
+
+def test_a_killed_worker_is_one_line_and_1(monkeypatch, capsys):
+    def killed(*_, **__):
+        raise WorkerDied(KILLED)
+
+    monkeypatch.setattr("sln.__main__.relabel", killed)
+    assert main(["relabel", "mine"]) == 1
+    said = capsys.readouterr().err
+    assert said == f"sln: {KILLED}\n"
 
 
 # --- as a process

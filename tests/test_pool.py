@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from sln import heartbeat, runs, store
+from sln import heartbeat, pool, runs, store
 from sln.config import Config
 from sln.errors import InputError
 from sln.heartbeat import Heartbeat
@@ -295,6 +295,19 @@ def test_workers_die_with_their_killed_parent(tmp_path):
             parent.kill()
             for pid in filter(running, pids):
                 os.kill(pid, signal.SIGKILL)
+
+
+def test_other_children_of_ours_are_left_alone(tmp_path, monkeypatch):
+    monkeypatch.setenv("SLN_RUNS", str(tmp_path))
+    sleeper = multiprocessing.get_context("spawn").Process(target=time.sleep, args=(60,))
+    sleeper.start()
+    try:
+        in_workers(2, tmp_path, SHORT)
+        pool.close()
+        assert multiprocessing.active_children() == [sleeper]
+    finally:
+        sleeper.kill()
+        sleeper.join()
 
 
 # --- any work
