@@ -11,6 +11,9 @@ Scores, each the more suspect the higher:
     CE cross-fitted  loss of a plain network that was not shown the label
     CE               loss of a plain network that was trained on all labels
 
+Beside them: the share of given labels that the cross-fitted networks predict (`agreement`), and the share of
+labels that are true once those at least as suspect as `relabel`'s threshold are replaced (`true_after`).
+
 Needs cleanlab, which nothing else here does: `pip install -e ".[benchmark]"`.
 """  # fmt: skip
 
@@ -33,6 +36,7 @@ from sln.crossfit import Judge
 from sln.data import Split
 from sln.files import write_text
 from sln.loading import threads
+from sln.relabel import THRESHOLD
 from sln.train import State, predict, train_epoch
 
 MODES, RATES = ("sym", "asym", "dependent"), (0.1, 0.2, 0.4)
@@ -94,6 +98,13 @@ def scores(split: Split, seed: int) -> tuple[dict[str, np.ndarray], crossfit.Fit
     return found, fitted, took
 
 
+def true_after(fitted: crossfit.Fitted, split: Split) -> float:
+    """Share of labels that are true once those more likely wrong than not are replaced, as `relabel` does."""
+    labels = fitted.labels
+    after = labels["given"].where(labels["suspect"] < THRESHOLD, labels["suggested"])
+    return float((after.to_numpy() == split.true.numpy()).mean())
+
+
 def main() -> None:
     """Print the table, and write it where told."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -108,6 +119,7 @@ def main() -> None:
             for (noise, rate), split in settings(seed, options.cifar).items():
                 found, fitted, took = scores(split, seed)
                 shared = {"noise": noise, "rate": round(rate, 3), "seed": seed, "sigma": fitted.sigma}
+                shared |= {"agreement": fitted.agreement, "true_after": true_after(fitted, split)}
                 for name, score in found.items():
                     measured = label_errors.detection(score, split.wrong)
                     table.append(shared | {"method": name} | measured | {"seconds": took})

@@ -115,6 +115,11 @@ class Fitted:
             table[column] = names[table[column]]
         return table
 
+    @property
+    def agreement(self) -> float:
+        """Share of the given labels that the networks predict which were not shown them."""
+        return accuracy(self.probabilities, self.given)
+
     def networks(self) -> Iterator[tuple[nn.Module, dict[str, Tensor]]]:
         """The judges' momentum models, each with the `mean` and `std` that its images are normalised by."""
         for state in self.states:

@@ -36,6 +36,7 @@ WORK = ".sln-relabel"
 SOURCE = "source"  # in WORK: whose labels these are
 PICTURES = 200  # that the page holds
 THRESHOLD = 0.5  # a label is replaced where it is more likely wrong than not
+DOUBTFUL = 0.7  # share of given labels that networks predict, below which a warning is due
 
 
 @dataclass(frozen=True)
@@ -178,13 +179,19 @@ def corrected(found: Own, labels: Sequence[str]) -> str:
 
 
 def in_words(fitted: Fitted, skipped: int) -> list[str]:
-    """Sentences on how the labels were judged."""
+    """Sentences on how the labels were judged, and how far that is to be trusted."""
+    agree = fitted.agreement
     told = [
         f"{len(fitted.given)} labelled images, {len(fitted.classes)} classes"
         + (f"; {skipped} skipped (skipped.csv names them)." if skipped else "."),
         f"Each label was judged by networks that were not shown it (SLN-MO-LC, σ = {fitted.sigma:g}, "
-        f"{len(fitted.states)} networks).",
+        f"{len(fitted.states)} networks). They predict {agree:.0%} of the given labels.",
     ]
+    if agree < DOUBTFUL:
+        told.append(
+            "That is little: many labels are wrong, or these networks are poor judges of these images. Look "
+            "at the most suspect before you use corrected.csv; more images, --size or --backbone may help."
+        )
     if fitted.validation:
         scores = ", ".join(f"{sigma:g}: {score:.3f}" for sigma, score in fitted.validation.items())
         told.append(f"σ was chosen by accuracy on the given, noisy labels of one fold ({scores}).")

@@ -1,12 +1,15 @@
 """How suspect a label is, from probabilities of networks that were not shown it.
 
 Notation: p (N, C) the probabilities, i_n the given label of example n, T[true, given] the chance that class
-`true` is given the label `given`, rows sum to one.
+`true` is given the label `given`.
 
 A label is judged by Bayes' rule: the chance that class j is true, once label i is known to have been given,
 is proportional to p[n, j] T[j, i]. So a doubt counts for more where the class's examples are often given that
 label by mistake, and for less where such a mistake is never made. The usual score, 1 - p[n, i_n], takes every
 mistake for as likely as any other.
+
+T is counted (`transition`), but where the networks are poor it counts their own mistakes, too; so it is
+trusted no further than they agree with the labels (`mistakes`).
 """
 
 from __future__ import annotations
@@ -35,9 +38,23 @@ def transition(p: np.ndarray, given: np.ndarray) -> np.ndarray:
     return counts / counts.sum(axis=1, keepdims=True)
 
 
+def mistakes(p: np.ndarray, given: np.ndarray) -> np.ndarray:
+    """(C, C): how likely mistakes are, in comparison: what Bayes' rule takes for T.
+
+    On the diagonal is the share of labels that are kept, for all classes alike: which class keeps more is
+    told badly by networks that are unsure of some classes. Beside it, T counts for as much as there are
+    labels that the networks predict; the rest are mistakes that are all alike, which leaves 1 - p[n, i_n].
+    """
+    T, C = transition(p, given), p.shape[1]
+    kept, trust = T.diagonal().mean(), (p.argmax(axis=1) == given).mean()
+    found = trust * T + (1 - trust) * (1 - kept) / (C - 1)
+    np.fill_diagonal(found, kept)
+    return found
+
+
 def posterior(p: np.ndarray, given: np.ndarray) -> np.ndarray:
     """(N, C): the true class's probabilities once the given label is known, p[n, j] T[j, i_n], normalised."""
-    joint = p * transition(p, given)[:, given].T
+    joint = p * mistakes(p, given)[:, given].T
     return joint / joint.sum(axis=1, keepdims=True)
 
 

@@ -32,11 +32,32 @@ def test_the_transition_matrix_is_counted_over_those_who_are_sure(seed):
 @given(SEEDS)
 def test_the_posterior_is_bayes_rule_entry_by_entry(seed):
     p, labels = drawn(seed)
-    T, q = suspects.transition(p, labels), suspects.posterior(p, labels)
+    T, q = suspects.mistakes(p, labels), suspects.posterior(p, labels)
     for n, label in enumerate(labels):
         evidence = sum(p[n, true] * T[true, label] for true in range(4))
         for true in range(4):
             assert q[n, true] == pytest.approx(p[n, true] * T[true, label] / evidence)
+
+
+@given(SEEDS)
+def test_what_was_counted_is_trusted_as_far_as_the_networks_agree_with_the_labels(seed):
+    p, labels = drawn(seed)
+    T, found = suspects.transition(p, labels), suspects.mistakes(p, labels)
+    agree = sum(p[n].argmax() == labels[n] for n in range(40)) / 40
+    kept = sum(T[j, j] for j in range(4)) / 4
+    for true in range(4):
+        for label in range(4):
+            alike = (1 - kept) / 3
+            expected = kept if true == label else agree * T[true, label] + (1 - agree) * alike
+            assert found[true, label] == pytest.approx(expected)
+
+
+def test_networks_that_predict_no_label_leave_the_usual_score():
+    p, labels = drawn(0)
+    labels = np.where(p.argmax(axis=1) == labels, (labels + 1) % 4, labels)
+    suspect = suspects.table(p, labels)["suspect"].to_numpy()
+    usual = -p[np.arange(40), labels] / p.sum(axis=1)
+    assert np.array_equal(np.argsort(suspect, kind="stable"), np.argsort(usual, kind="stable"))
 
 
 def test_the_noise_that_drew_the_labels_is_found_though_the_networks_are_unsure():
