@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import csv
 import io
+import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -92,7 +93,7 @@ def relabel(
         require(size is None, "size does not go with a backbone, which has its own")
         size, encode = features.SIDE, features.encoder(backbone, None if weights is None else Path(weights))
     found = own.read(source, root=None if root is None else Path(root), size=size, encode=encode, quiet=quiet)
-    write_text(folder / WORK / SOURCE, printable(str(source.resolve())))
+    write_text(folder / WORK / SOURCE, seen_from(folder, source))
     fitted = fit(found.images, found.labels, groups=found.groups, cache=folder / WORK, quiet=quiet, **fitting)
     labels = fitted.labels.assign(path=[entry.name for entry in found.entries])
     labels = labels[["path", "given", "suggested", "probability", "suspect", "rank"]]
@@ -128,10 +129,15 @@ def output_folder(source: Path, out: Path | None) -> Path:
         )
         known = out / WORK / SOURCE
         require(
-            not known.exists() or known.read_text(encoding="utf-8") == printable(str(whole)),
+            not known.exists() or known.read_text(encoding="utf-8") == seen_from(out, source),
             f"{out} is of other labels ({known} says which); name another folder with --out, or remove it",
         )
     return out
+
+
+def seen_from(out: Path, source: Path) -> str:
+    """The way from the output to the source, which stays the same where both are moved together."""
+    return printable(Path(os.path.relpath(source.resolve(), out.resolve())).as_posix())
 
 
 def printable(text: str) -> str:

@@ -238,6 +238,12 @@ def test_results_of_other_data_are_not_replaced(tmp_path, monkeypatch, refused):
     with refused("v1.0-relabelled", "other labels", "--out"):
         relabel(tmp_path / "other" / "v1.0", quiet=True, **QUICK)
     assert hashes(tmp_path / "v1.0-relabelled") == before
+    # but data and results that were moved together still belong together
+    (tmp_path / "moved").mkdir()
+    for name in ("v1.0", "v1.0-relabelled"):
+        (tmp_path / name).rename(tmp_path / "moved" / name)
+    monkeypatch.chdir(tmp_path / "moved")
+    relabel(Path("v1.0"), quiet=True, **QUICK)
 
 
 def test_names_that_are_no_utf8_are_told_in_all_files(folder, tmp_path):
