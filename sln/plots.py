@@ -55,7 +55,7 @@ class Figure(matplotlib.figure.Figure):
 
     def _repr_png_(self) -> bytes:
         buffer = io.BytesIO()
-        self.savefig(buffer, format="png", dpi=self.dpi)
+        self.canvas.print_png(buffer)  # the same bytes as savefig's, which draws everything twice
         return buffer.getvalue()
 
 

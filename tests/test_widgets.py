@@ -43,6 +43,13 @@ def size_of(image):
 # --- sliders and pictures
 
 
+def test_a_picture_is_what_savefig_writes():
+    shown, saved = (plots_theory.stochastic_noise(1.0, 0.9) for _ in range(2))
+    buffer = io.BytesIO()
+    saved.savefig(buffer, format="png", dpi=saved.dpi)
+    assert shown._repr_png_() == buffer.getvalue()
+
+
 def test_a_slider_redraws_once_with_its_value_and_the_words_follow():
     drawn = []
 
