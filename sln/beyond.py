@@ -113,11 +113,13 @@ def schedules(study: Study) -> pd.DataFrame:
 def corrections(study: Study) -> pd.DataFrame:
     """Clean and released correction by kind of noise: noise, losses, mean, std, label_accuracy, seeds (%).
 
-    label_accuracy : share of training labels that are true, of the targets' largest entries
+    label_accuracy : share of training labels that are true, of the targets' largest entries; images of no
+    class (open-set) are left out
     """
     rows = []
     for (mode, losses), reading in study.read(correction_arms(study), "label correction").items():
-        truer = [(run.examples["target"] == run.examples["true"]).mean() for run in reading.runs]
+        of_a_class = [run.examples.query("true >= 0") for run in reading.runs]
+        truer = [(examples["target"] == examples["true"]).mean() for examples in of_a_class]
         row = {"noise": mode, "losses": losses} | _accuracy(reading)
         rows.append(row | {"label_accuracy": 100 * float(np.mean(truer))})
     return pd.DataFrame(rows)
@@ -126,16 +128,17 @@ def corrections(study: Study) -> pd.DataFrame:
 def class_counts(study: Study) -> pd.DataFrame:
     """Test accuracy (%) of SLN-MO by classes C and strength: classes, when_sure, sigma, mean, std, seeds.
 
-    when_sure : sigma sqrt(C - 1); gain : mean less that of the same C without stochastic noise
+    when_sure : sigma sqrt(C - 1)
+    gain, gain_std : over the same C without stochastic noise, paired over seeds
     """
     rows = []
-    for (C, sure), reading in study.read(class_arms(study), "class counts").items():
-        read = Reading("", reading.runs, "momentum")
+    readings = study.read(class_arms(study), "class counts")
+    for (C, sure), reading in readings.items():
+        read, plain = (Reading("", r.runs, "momentum") for r in (reading, readings[C, 0.0]))
+        gain = 100 * (read.final("test_accuracy") - plain.final("test_accuracy"))
         row = {"classes": C, "when_sure": sure, "sigma": reading.runs[0].config.sigma}
-        rows.append(row | _accuracy(read))
-    found = pd.DataFrame(rows)
-    plain = found[found["when_sure"] == 0].set_index("classes")["mean"]
-    return found.assign(gain=found["mean"] - found["classes"].map(plain))
+        rows.append(row | _accuracy(read) | {"gain": gain.mean(), "gain_std": gain.std(ddof=1)})
+    return pd.DataFrame(rows)
 
 
 def _accuracy(reading: Reading) -> dict[str, float]:

@@ -332,6 +332,8 @@ def loss_lines(tables: Mapping[str, pd.DataFrame]) -> Figure:
     figure, axes = plots.panels(1, 3, size=(10.2, 3.5), sharex=True, sharey=True)
     for (column, title), ax in zip(plots_landscape.LOSSES.items(), axes.flat, strict=True):
         plots_landscape.line(tables, ax, column, title)
+    plots_landscape.loss_ticks(axes[0, 0])
+    for ax in axes.flat:
         ax.label_outer()
     axes[0, 0].legend(loc="lower right")
     return figure

@@ -38,6 +38,7 @@ NOISE_NAMES = {
     "dependent": "instance-dependent",
     "openset": "open-set",
     "none": "none",
+    "own": "of its own",
 }
 
 
@@ -256,7 +257,7 @@ def alphas(table: pd.DataFrame, ax: Axes) -> Axes:
         ylabel="test accuracy",
         xlim=(1, table["epoch"].max()),
         ylim=(0, 1.02),
-        title="One run, read through several momentum models",
+        title="The same runs, read through several momentum models",
     )
     ax.legend(loc="lower right")
     return ax
@@ -323,7 +324,7 @@ def reliability(table: pd.DataFrame, ax: Axes, method: str) -> Axes:
         ylabel="test accuracy",
         xlim=(0, 1),
         ylim=(0, 1),
-        title=f"{method}: error {error_of(table):.2f}",
+        title=f"{method}\ncalibration error {error_of(table):.2f}",
         aspect="equal",
     )
     return ax
@@ -411,7 +412,7 @@ def beside_published(table: pd.DataFrame) -> Figure:
 
 
 def steps(table: pd.DataFrame, profile: str) -> Figure:
-    """Each step of the paper's order: our gain with two standard errors, the paper's as a diamond.
+    """Each step of the paper's order: our gain with two standard errors, the paper's as a ring.
 
     One panel a kind of noise (`results.steps_of_the_order`).
     """
@@ -429,7 +430,7 @@ def steps(table: pd.DataFrame, profile: str) -> Figure:
             capsize=3,
             label=f"ours ({profile})",
         )
-        ax.plot(part["paper"], part["step"], "D", color="#D55E00", mfc="none", ms=7, label="paper (CIFAR-10)")
+        ax.plot(part["paper"], part["step"], "o", color="black", mfc="none", ms=9, label="paper (CIFAR-10)")
         ax.set(xlabel="gain in test accuracy (points)", title=NOISE_NAMES[noise])
         ax.margins(y=0.3)
     figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside upper center", ncols=2)

@@ -6,13 +6,21 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pandas as pd
+import seaborn as sns
 from matplotlib.axes import Axes
+from matplotlib.lines import Line2D
 
 from sln import plots
 from sln.plots import COLOURS, NOISE_NAMES, Figure
 
 READERS = {"network": "networks", "momentum": "momentum models"}
 OTHER = "#777777"  # a method that is not the paper's
+# the paper's names for methods, by how they are read
+PAPERS = {
+    "network": {"CE": "CE", "SLN": "SLN", "SLN + LC": "SLN-MO-LC"},
+    "momentum": {"CE": "CE-MO", "SLN": "SLN-MO", "SLN + LC": "SLN-MO-LC"},
+}
+SETTINGS = {"published": "published setting", "tuned": "setting chosen on noisy validation labels"}
 
 
 def over_epochs(tables: Mapping[str, pd.DataFrame]) -> Figure:
@@ -41,8 +49,8 @@ def strengths(table: pd.DataFrame) -> Figure:
                 capsize=3,
                 label=variant,
             )
-    axes[0, 0].set(title="test accuracy", ylabel="accuracy (%)")
-    axes[0, 1].set(title="accuracy on noisy validation labels")
+    axes[0, 0].set(title="momentum models: test accuracy", ylabel="accuracy (%)")
+    axes[0, 1].set(title="momentum models: noisy validation labels")
     for ax in axes.flat:
         ax.set(xlabel="σ of the variant", xscale="log", ylim=(0, 102))
     axes[0, 0].legend(loc="lower left")
@@ -62,15 +70,19 @@ def methods(table: pd.DataFrame) -> Figure:
         for column, noise in enumerate(noises):
             ax = axes[row, column]
             part = table[(table["reader"] == reader) & (table["noise"] == noise)]
-            _method_dots(part, names, ax)
+            _method_dots(part, names, PAPERS[reader], ax)
             ax.set_title(f"{NOISE_NAMES[noise]}, {title}")
     for ax in axes[-1]:
         ax.set_xlabel("test accuracy (%)")
-    figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside upper center", ncols=2)
+    shown = ((SETTINGS["published"], "white"), (SETTINGS["tuned"], "black"))[: table["settings"].nunique()]
+    handles = [
+        Line2D([], [], ls="", marker="o", color="black", mfc=face, label=label) for label, face in shown
+    ]
+    figure.legend(handles=handles, loc="outside upper center", ncols=2)
     return figure
 
 
-def _method_dots(part: pd.DataFrame, names: Sequence[str], ax: Axes) -> None:
+def _method_dots(part: pd.DataFrame, names: Sequence[str], names_of: Mapping[str, str], ax: Axes) -> None:
     both = part["settings"].nunique() > 1
     for settings, group in part.groupby("settings", sort=False):
         tuned = settings == "tuned"
@@ -78,11 +90,10 @@ def _method_dots(part: pd.DataFrame, names: Sequence[str], ax: Axes) -> None:
             len(names) - names.index(name) + (0.16 if both else 0) * (-1 if tuned else 1)
             for name in group["method"]
         ]
-        colours = [COLOURS.get(name, COLOURS["SLN"] if "SLN" in name else OTHER) for name in group["method"]]
+        colours = [COLOURS[names_of[name]] if name in names_of else OTHER for name in group["method"]]
         ax.hlines(y, group["mean"] - group["std"], group["mean"] + group["std"], color=colours, lw=1.4)
         faces = colours if tuned else "white"
-        label = "setting chosen on noisy validation labels" if tuned else "published setting"
-        ax.scatter(group["mean"], y, c=faces, edgecolors=colours, s=34, zorder=3, label=label)
+        ax.scatter(group["mean"], y, c=faces, edgecolors=colours, s=34, zorder=3)
     ax.set_yticks(range(len(names), 0, -1), names)
     ax.set_ylim(0.4, len(names) + 0.6)
 
@@ -143,7 +154,7 @@ def corrections(table: pd.DataFrame) -> Figure:
     shown = {
         "none": ("SLN-MO, no correction", COLOURS["SLN-MO"]),
         "given": ("clean rule", COLOURS["SLN-MO-LC"]),
-        "as-released": ("as released", COLOURS["CE-MO"]),
+        "as-released": ("as released", OTHER),
     }
     for number, (losses, (name, colour)) in enumerate(shown.items()):
         part = table[table["losses"] == losses].set_index("noise").loc[noises]
@@ -161,12 +172,11 @@ def corrections(table: pd.DataFrame) -> Figure:
 def class_counts(table: pd.DataFrame) -> Figure:
     """What SLN-MO adds by sigma, and by sigma sqrt(C - 1), a line a C (`beyond.class_counts`)."""
     figure, axes = plots.panels(1, 2, size=(9.6, 3.8), sharey=True)
-    shades = ("#56B4E9", "#0072B2", "#000000", "#999999")
-    for (C, part), colour in zip(table.groupby("classes"), shades, strict=False):
+    shades = sns.color_palette("viridis", table["classes"].nunique())
+    for (C, part), colour in zip(table.groupby("classes"), shades, strict=True):
         for column, ax in zip(("sigma", "when_sure"), axes.flat, strict=True):
-            ax.errorbar(
-                part[column], part["gain"], part["std"], color=colour, marker="o", capsize=3, label=f"C = {C}"
-            )
+            style = {"color": colour, "marker": "o", "capsize": 3, "label": f"C = {C}"}
+            ax.errorbar(part[column], part["gain"], part["gain_std"], **style)
     axes[0, 0].set(xlabel="σ", ylabel="gain of SLN-MO over σ = 0 (points)")
     axes[0, 1].set(xlabel="σ √(C − 1): noise at the logit of a sure class")
     for ax in axes.flat:
@@ -203,7 +213,7 @@ def one_variant(table: pd.DataFrame, variant: str) -> Figure:
     part = table[table["variant"] == variant]
     style = {"color": COLOURS[variant], "marker": "o", "capsize": 3, "label": variant}
     ax.errorbar(part["sigma"], part["test_mean"], part["test_std"], **style)
-    ax.set(xlabel="σ", ylabel="test accuracy (%)", xscale="log", ylim=(0, 102))
+    ax.set(xlabel="σ", ylabel="momentum models: test accuracy (%)", xscale="log", ylim=(0, 102))
     ax.set_xticks(part["sigma"], [f"{sigma:g}" for sigma in part["sigma"]])
     ax.minorticks_off()
     ax.legend(loc="lower left")

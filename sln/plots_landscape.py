@@ -74,6 +74,13 @@ def text_of(losses: np.ndarray) -> list[str]:
     return texts
 
 
+def loss_ticks(ax: Axes) -> None:
+    """Losses at the ticks of a logarithmic axis."""
+    ticks = round_losses(*ax.get_ylim())
+    ax.set_yticks(ticks, labels=text_of(ticks))
+    ax.minorticks_off()
+
+
 def radii(tables: Mapping[str, pd.DataFrame]) -> list[float]:
     """What a slider offers for the radius of computed surfaces: their steps, from the second on."""
     steps = sorted({round(abs(x), 12) for table in tables.values() for x in table["x"]} - {0})
@@ -172,10 +179,10 @@ def _look_at(ax: Axes3D, heights: tuple[float, float], azimuth: float, elevation
     ax.set_zticks(np.log10(ticks), labels=text_of(ticks))
     ax.set_box_aspect((1, 1, 0.85), zoom=0.95)
     ax.tick_params(labelsize=7.5, pad=-1)
-    ax.locator_params(axis="x", nbins=5)
-    ax.locator_params(axis="y", nbins=5)
-    ax.set_xlabel("direction 1", fontsize=8, labelpad=-5)
-    ax.set_ylabel("direction 2", fontsize=8, labelpad=-5)
+    ax.locator_params(axis="x", nbins=3)
+    ax.locator_params(axis="y", nbins=3)
+    ax.set_xlabel("direction 1", fontsize=8, labelpad=-4)
+    ax.set_ylabel("direction 2", fontsize=8, labelpad=-4)
     for axis in (ax.xaxis, ax.yaxis, ax.zaxis):
         axis.set_pane_color((0.96, 0.96, 0.96, 1))
     ax.view_init(elev=elevation, azim=azimuth)
@@ -205,7 +212,7 @@ def between(tables: Mapping[str, pd.DataFrame], start: str, end: str) -> Figure:
             label = f"BatchNorm statistics {statistics}"
             ax.plot(table["t"], table[column], color=colour, ls=style, label=label)
         for place, method in ((0, start), (1, end)):
-            ax.axvline(place, color=COLOURS.get(method), lw=1.2, zorder=0)
+            ax.axvline(place, color=COLOURS.get(method), lw=1.2, zorder=0.9)
             ax.text(
                 place,
                 1.0,
@@ -215,9 +222,7 @@ def between(tables: Mapping[str, pd.DataFrame], start: str, end: str) -> Figure:
                 transform=ax.get_xaxis_transform(),
             )
         ax.set(xlabel=f"t: {start} at 0, {end} at 1", ylabel="cross-entropy", title=title, yscale="log")
-    ticks = round_losses(*axes[0, 0].get_ylim())
-    axes[0, 0].set_yticks(ticks, labels=text_of(ticks))
-    axes[0, 0].minorticks_off()
+    loss_ticks(axes[0, 0])
     for ax in axes.flat:
         ax.label_outer()
     figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=2)
@@ -244,6 +249,6 @@ def sharpness(summary: pd.DataFrame, than: str = "CE") -> Figure:
     else:  # around a point that is no minimum, a loss can fall
         ax.set_xscale("symlog", linthresh=0.01)
     ax.set_xlabel(f"relative to the mean of {than}: further left is flatter")
-    ax.axvline(1, color="black", lw=1, zorder=0)
+    ax.axvline(1, color="black", lw=1, zorder=0.9)
     figure.legend(*ax.get_legend_handles_labels(), loc="outside upper center", ncols=len(methods))
     return figure

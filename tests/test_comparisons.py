@@ -142,7 +142,9 @@ def test_beyond_the_paper_every_experiment_has_its_plain_control(study):
 def test_class_counts_compare_the_same_noise_at_the_logits(study):
     table = beyond.class_counts(study)
     assert np.allclose(table["sigma"] * np.sqrt(table["classes"] - 1), table["when_sure"])
-    assert (table.loc[table["when_sure"] == 0, "gain"] == 0).all()
+    assert (table.loc[table["when_sure"] == 0, ["gain", "gain_std"]] == 0).all(axis=None)
+    plain = table[table["when_sure"] == 0].set_index("classes")["mean"]
+    np.testing.assert_allclose(table["gain"], table["mean"] - table["classes"].map(plain))
     runs = study.read(beyond.class_arms(study))
     for (C, _), reading in runs.items():
         assert {run.data.num_classes for run in reading.runs} == {C}
