@@ -6,7 +6,7 @@ FOLDER holds the authors' repository, which has no licence and is therefore no p
 it is changed. Its data sets are built here as its `dataset.py` does, which torchvision's today no longer lets
 one import; and on a CPU the integer counters are left out of its moving average, which it stumbles over.
 
-R1 : epoch time of the released code over ours, for an SLN epoch and for an epoch with label correction
+R1 : time of the released code over ours, for a training step, an SLN epoch, and one with label correction
 R2 : the same with K of our runs at once on a GPU, or with as many as there are processors on a CPU, against
     one run of the released code, which uses the whole machine: run-epochs in equal time
 An epoch is training and both test passes. On a CPU a part of CIFAR-10 is enough, since time is proportional
@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import math
 import multiprocessing
 import sys
 import types
@@ -78,10 +79,14 @@ class Released:
         """A loader as its script makes them."""
         return torch.utils.data.DataLoader(part, batch_size=BATCH, shuffle=shuffle, **self.workers)
 
-    def epoch(self) -> None:
-        """Training, and the two test passes."""
+    def steps(self) -> None:
+        """Training alone: every image once."""
         loader = self.loader(self.train_set, shuffle=True)
         self.utils.train_noise(self.args, self.net, self.device, loader, self.optimizer, 1, self.ema)
+
+    def epoch(self) -> None:
+        """Training, and the two test passes."""
+        self.steps()
         for network in (self.ema_net, self.net):
             self.utils.test(self.args, network, self.device, self.loader(self.test_set, shuffle=False))
 
@@ -113,10 +118,14 @@ class Ours:
         self.engine = fast.Engine(self.config, chosen) if chosen.static else train.Engine()
         self.number = 0
 
-    def epoch(self, sigma: float) -> None:
-        """Training, and the two test passes."""
+    def steps(self, sigma: float = SIGMA) -> None:
+        """Training alone: every image once."""
         self.number += 1
         self.engine.train_epoch(self.state, self.data, self.config, self.number, sigma)
+
+    def epoch(self, sigma: float) -> None:
+        """Training, and the two test passes."""
+        self.steps(sigma)
         for network in self.state.readers.values():
             train.measure(network, self.data, whole=False, predict=self.engine.predict)
 
@@ -204,18 +213,23 @@ def main() -> None:
     released = Released(options.code.resolve(), *size)
     ours = {speed: Ours(*size, speed) for speed in options.speeds}
     for run in (released, *ours.values()):  # compile, capture, fill caches
-        run.sln()
         run.correction()
+        run.sln()  # whose sigma and targets the steps below have
     everyone = {"released": released, **ours}
-    sln = alternating({name: run.sln for name, run in everyone.items()}, options.rounds)
-    correction = alternating({name: run.correction for name, run in everyone.items()}, options.rounds)
-    found = pd.DataFrame({"SLN epoch s": sln, "correction epoch s": correction})
-    for kind in ("SLN", "correction"):
-        found[f"R1 {kind}"] = found[f"{kind} epoch s"].iloc[0] / found[f"{kind} epoch s"]
+    found = pd.DataFrame(index=list(everyone))
+    for column, what, share in (
+        ("step s", "steps", 1 / math.ceil(options.images / BATCH)),
+        ("SLN epoch s", "sln", 1),
+        ("correction epoch s", "correction", 1),
+    ):
+        times = alternating({name: getattr(run, what) for name, run in everyone.items()}, options.rounds)
+        found[column] = share * pd.Series(times)
+    for column in list(found):
+        found[f"R1 {column.removesuffix(' s')}"] = found[column].iloc[0] / found[column]
     where = torch.cuda.get_device_name() if gpu else f"CPU, {torch.get_num_threads()} threads"
     print(f"torch {torch.__version__}, {where}, {size[0]} + 2 x {size[1]} images an epoch")
     print(found.round(3).to_string())
-    best = found["R1 SLN"].drop("released").idxmax()
+    best = found["R1 SLN epoch"].drop("released").idxmax()
     if gpu:
         runs = [Ours(*size, best, seed) for seed in range(options.together)]
         together(runs)
