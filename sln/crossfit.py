@@ -23,7 +23,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from sln import models, pool, store, suspects
+from sln import models, pool, store, suspects, train
 from sln.config import Config
 from sln.data import Data, Split
 from sln.devices import device
@@ -32,7 +32,7 @@ from sln.loading import threads
 from sln.metrics import accuracy
 from sln.progress import Progress
 from sln.streams import numpy_generator
-from sln.train import State, correct, predict, train_epoch
+from sln.train import State, predict
 
 NETWORKS = ("cnn", "wrn-10-1", "wrn-28-2")
 SIGMAS = (0.1, 0.2, 0.5, 1.0)  # the paper's candidates
@@ -302,7 +302,7 @@ def train_judge(work: tuple[Judge, np.ndarray, np.ndarray, int]) -> dict[str, np
     judge, images, given, C = work
     with threads(judge.config.threads):
         data = training_data(torch.from_numpy(images), torch.from_numpy(given), judge.judged, C)
-        network = train(data.to(device()), judge.config)
+        network = trained(data.to(device()), judge.config)
         probabilities = F.softmax(predict(network, data.validation, data), dim=1)
     kept = {
         "judged": torch.from_numpy(np.flatnonzero(judge.judged)),
@@ -314,19 +314,11 @@ def train_judge(work: tuple[Judge, np.ndarray, np.ndarray, int]) -> dict[str, np
     return {name: value.cpu().contiguous().numpy() for name, value in kept.items()}
 
 
-def train(data: Data, config: Config) -> nn.Module:
-    """The momentum model of SLN with label correction, trained on `data.train`, on the CPU.
-
-    It is `train.train` without its measurements, which would cost a third of the time.
-    """
+def trained(data: Data, config: Config) -> nn.Module:
+    """The momentum model of SLN with label correction, trained on `data.train`, on the CPU."""
     state = State(config, data)
-    for epoch in range(1, config.epochs + 1):
-        corrects = config.corrects and epoch > config.correction
-        if corrects:
-            correct(state, data, config, epoch)
-        loss = train_epoch(state, data, config, epoch, 0.0 if corrects else config.sigma)
-        require(math.isfinite(loss), f"the loss became {loss} in epoch {epoch}; use a smaller sigma")
-        state.epoch = epoch
+    for _ in train.train(state, data, config, measured=False):
+        pass
     return state.averages["momentum"].module.cpu()
 
 
@@ -337,13 +329,13 @@ def training_data(images: Tensor, given: Tensor, judged: np.ndarray, num_classes
     normalised by those of the training images alone.
     """
     seen, rest = torch.from_numpy(np.flatnonzero(~judged)), torch.from_numpy(np.flatnonzero(judged))
-    train, held = (Split(images[rows], given[rows], given[rows]) for rows in (seen, rest))
-    std, mean = torch.std_mean(train.images.float(), dim=(0, 2, 3), correction=0)
+    shown, held = (Split(images[rows], given[rows], given[rows]) for rows in (seen, rest))
+    std, mean = torch.std_mean(shown.images.float(), dim=(0, 2, 3), correction=0)
     std[std == 0] = 1  # a channel that never changes says nothing, and must not become infinite
     if images.shape[2:] == (1, 1):
         std = std * math.sqrt(images.shape[1] / HEAD_WIDTH)
     return Data(
-        train, held, held, tuple(map(str, range(num_classes))), 1.0, tuple(mean.tolist()), tuple(std.tolist())
+        shown, held, held, tuple(map(str, range(num_classes))), 1.0, tuple(mean.tolist()), tuple(std.tolist())
     )
 
 

@@ -120,10 +120,13 @@ class Engine:
         return predict(network, split, data)
 
 
-def train(state: State, data: Data, config: Config, engine: Engine | None = None) -> Iterator[Epoch]:
+def train(
+    state: State, data: Data, config: Config, engine: Engine | None = None, *, measured: bool = True
+) -> Iterator[Epoch]:
     """Train from `state.epoch` to `config.epochs`, yielding what was measured after every epoch.
 
-    `state` is whole then: save it, or go on. `engine` decides how fast, default `Engine`.
+    `state` is whole then: save it, or go on. `engine` decides how fast, default `Engine`. Without `measured`
+    there are no rows, which spares a third of a small network's time.
 
     The recipe, for CIFAR as released: constant step size, shuffled batches with the last, smaller one kept,
     each batch's loss its own mean, the momentum model updated after every step, two passes over the test
@@ -151,6 +154,7 @@ def train(state: State, data: Data, config: Config, engine: Engine | None = None
         rows = [
             shared | {"reader": name} | measure(reader, data, whole=whole, predict=engine.predict)
             for name, reader in state.readers.items()
+            if measured
         ]
         yield Epoch(epoch, rows, correction)
 

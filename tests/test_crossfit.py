@@ -83,7 +83,7 @@ def test_labels_that_can_only_be_memorised_are_not_known_to_their_judges():
     assert accuracy(fitted.probabilities, fitted.given) < 0.75  # a coin's toss, 0.5 ± 0.06
     judge = crossfit.Judge(crossfit.recipe("cnn", 60, 100, 0).replace(sigma=0.0), np.zeros(60, dtype=bool))
     data = training_data(torch.from_numpy(images), torch.from_numpy(labels), judge.judged, 2)
-    network = crossfit.train(data, judge.config)
+    network = crossfit.trained(data, judge.config)
     assert accuracy(predict(network, data.train, data), data.train.given) > 0.9
 
 
@@ -122,7 +122,7 @@ def test_the_network_is_the_momentum_model_that_the_studys_loop_trains(epochs):
     state = State(config, data)
     *_, last = study_train(state, data, config)
     assert last.number == epochs
-    ours, theirs = crossfit.train(data, config).state_dict(), state.averages["momentum"].module.state_dict()
+    ours, theirs = crossfit.trained(data, config).state_dict(), state.averages["momentum"].module.state_dict()
     assert ours.keys() == theirs.keys()
     assert all(torch.equal(ours[name], theirs[name]) for name in ours)
 
