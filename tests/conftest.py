@@ -7,7 +7,7 @@ import pytest
 import torch
 from hypothesis import settings
 
-from sln import data, loading
+from sln import data, loading, pool
 from sln.config import Config
 from sln.errors import InputError
 
@@ -28,6 +28,13 @@ def own_folders(tmp_path, monkeypatch):
     torch.set_num_threads(1)
     loading._load.cache_clear()
     loading._load_photographs.cache_clear()
+
+
+@pytest.fixture(autouse=True, scope="module")
+def no_workers_left():
+    """What a module's tests keep running is not the next one's."""
+    yield
+    pool.close()
 
 
 @pytest.fixture

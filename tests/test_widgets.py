@@ -3,7 +3,6 @@
 import ast
 import asyncio
 import io
-import multiprocessing
 import os
 import signal
 import time
@@ -193,7 +192,7 @@ def test_a_cancelled_run_ends_at_once_and_goes_on_from_its_checkpoint():
     wait(lambda: training.look() and checkpoint.exists())
     training.cancel()
     assert training.look() == "cancelled"
-    assert not multiprocessing.active_children()
+    assert not training._process.is_alive()
     assert runs.find(ENDLESS) is None
     before = training.epoch
     again = background.start(ENDLESS)
@@ -230,7 +229,7 @@ def test_time_left_comes_from_the_epochs_that_were_trained_here():
 def test_a_killed_process_is_a_failure_in_one_line():
     training = background.start(ENDLESS)
     begun(training)
-    os.kill(multiprocessing.active_children()[0].pid, signal.SIGKILL)
+    os.kill(training._process.pid, signal.SIGKILL)
     wait(lambda: training.look() != "training", 20)
     assert training.state == "failed"
     assert "-9" in training.problem
@@ -371,7 +370,7 @@ def test_a_panel_shows_its_progress_and_can_be_cancelled(study, monkeypatch):
     assert "one run at a time" in told[-1]
     assert ">Cancelled after epoch" in panel.train_this.words.value
     assert (panel.train_this.button.disabled, panel.train_this.stop.disabled) == (False, True)
-    assert not multiprocessing.active_children()
+    assert not panel.train_this.training._process.is_alive()
 
 
 def test_what_is_trained_already_is_shown_and_not_trained_again(study, monkeypatch):
