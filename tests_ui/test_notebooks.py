@@ -123,7 +123,7 @@ def test_train_this_trains_and_the_slider_has_it(lab, open_page):
     first = explorers(page).first
     move(sliders_of(first)[0], first)
     expect(told).to_contain_text("Done: σ = 0.65", timeout=60_000)
-    panel = explorers(page).filter(has_text="epoch").first
+    panel = explorers(page).filter(has_text="kind of noise").first
     expect(words_of(panel)).to_contain_text("σ = 0.65, symmetric noise")
     names = [path.name for path in (lab.folder / "runs").glob("digits-sym0.4-sln0.65-seed0-*")]
     assert len(names) == 1
