@@ -11,7 +11,8 @@ s1 : each epoch's draws and noisy targets lie on the device before its first ste
 s2 : bfloat16 operands in the network (master weights, average, BatchNorm and loss stay float32), and on a GPU
     the whole step as one CUDA graph, half precision in test passes
 s3 : forward pass and loss compiled, inside that graph
-fast : what is the best of these on the device: s3 on a GPU, s2 on a CPU with bfloat16 instructions
+fast : what is the best of these on the device: s3 on a GPU (s2 where nothing compiles for it), s2 on a CPU
+    with bfloat16 instructions, else s1
 
 Other methods' objectives (`robust`) are not captured: at any speed they take the plain loop's steps.
 Several runs at once on one GPU, a stream each, are `together.get_together`.

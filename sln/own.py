@@ -263,7 +263,7 @@ def _problem(root: Path, entry: Entry) -> str | None:
 
 def usual_size(listing: Listing) -> int:
     """LARGEST_SIDE, or less where the median image's shorter side is; at least SMALLEST_SIDE."""
-    sides = [side for side in _looked_at(listing, lambda image: min(image.size)) if side]
+    sides = _looked_at(listing, lambda image: min(image.size))
     median = int(statistics.median(sides)) if sides else LARGEST_SIDE
     return max(SMALLEST_SIDE, min(LARGEST_SIDE, median))
 

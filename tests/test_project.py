@@ -207,10 +207,8 @@ def test_the_readmes_label_errors_are_those_that_the_benchmark_wrote():
     table = pd.read_csv(ROOT / "benchmarks" / "label_errors.csv")
     kinds = table.groupby(["noise", "rate", "method"])["average_precision"].agg(["mean", "std"])
     names = NOISE_NAMES | {"human-random1": "one person’s", "human-worst": "the worst of three"}
-    readme, methods = (
-        (ROOT / "README.md").read_text(),
-        ("here", "cleanlab self_confidence", "CE cross-fitted", "CE"),
-    )
+    readme = (ROOT / "README.md").read_text()
+    methods = ("here", "cleanlab self_confidence", "CE cross-fitted", "CE")
     measured = table[["noise", "rate"]].drop_duplicates()
     assert len(measured) == 11
     assert set(table["seed"]) == {0, 2, 3}
