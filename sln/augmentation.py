@@ -25,7 +25,7 @@ class CropsAndFlips:
     left: Tensor
     flip: Tensor
 
-    def of(self, index: Tensor) -> CropsAndFlips:
+    def of(self, index: Tensor | slice) -> CropsAndFlips:
         """The draws of some of the images."""
         return CropsAndFlips(self.top[index], self.left[index], self.flip[index])
 

@@ -48,6 +48,10 @@ FIRST_KNOBS = (
 )
 
 
+# What a run keeps, not what it computes: runs that differ here alone are one run.
+KEPT_KNOBS = ("fork_epoch", "measure_test_every")
+
+
 @dataclass(frozen=True, kw_only=True)
 class Config:
     """Everything that decides the numbers of one run.
@@ -137,6 +141,11 @@ class Config:
     measure_train_every: int = knob_by_dataset(
         "epochs between measurements on training and validation images; the last epoch always has one"
     )
+    measure_test_every: int = knob(
+        1,
+        "epochs between measurements on test images; the last 10 epochs always have them; no other number "
+        "depends on it",
+    )
     precision: str = knob(
         "float32", f"of the network's operations in training: {', '.join(PRECISIONS)} (mixed precision)"
     )
@@ -173,6 +182,7 @@ class Config:
             ("batch_size", 2, 100_000),
             ("lr_drop", 0, 100_000),
             ("measure_train_every", 1, 100_000),
+            ("measure_test_every", 1, 100_000),
             ("classes", 0, 10),
             ("robust_setting", 0, math.inf),
             ("subset", 0, 10_000_000),
@@ -213,6 +223,7 @@ class Config:
         cifar, clothing = self.dataset in ("cifar10", "cifar100"), self.dataset == "clothing1m"
         for name, of in (("subset", cifar), ("test_subset", cifar), ("held_out", cifar)):
             require(of or not getattr(self, name), f"{name} belongs to CIFAR, the data set is {self.dataset}")
+        require(not clothing or self.measure_test_every == 1, "clothing1m has measure_test_every 1 only")
         for name in ("sync_batchnorm", "skip_bad_images", "num_per_class", "pretrained"):
             usual = getattr(self, name) == self.default(name)
             require(clothing or usual, f"{name} belongs to dataset clothing1m")
@@ -316,7 +327,7 @@ class Config:
         knobs = {}
         for name, value in self.to_dict().items():
             usual = value == self.default(name)
-            if name in FIRST_KNOBS or not (usual or name == "fork_epoch"):
+            if name in FIRST_KNOBS or not (usual or name in KEPT_KNOBS):
                 knobs[name] = value
         return hashlib.sha256(json.dumps(knobs, sort_keys=True).encode()).hexdigest()[:8]
 

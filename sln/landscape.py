@@ -32,7 +32,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 from torch.optim.swa_utils import update_bn
 
-from sln import fast
+from sln import fast, train
 from sln.data import Data
 from sln.devices import device
 from sln.errors import choose
@@ -45,7 +45,7 @@ from sln.study import Reading
 AROUND = ("centre", "recomputed")  # BatchNorm's statistics around a minimum
 BETWEEN = ("recomputed", "interpolated")  # and between two
 STATISTICS_BATCH = 2500
-CPU_BATCH, GPU_BATCH = 256, 2048  # measured: activations that stay in a core's cache; few kernel launches
+CPU_BATCH = 256  # measured: activations that stay in a core's cache
 
 Direction = dict[str, Tensor]
 Weights = dict[str, Tensor]  # parameters, and buffers where they are not the network's own
@@ -127,12 +127,17 @@ def losses(network: nn.Module, seen: Seen, weights: Weights, *, recompute: bool 
 
 
 def _logits(network: nn.Module, weights: Weights, images: Tensor) -> Tensor:
-    """(N, C) float32, on the CPU; on a GPU at any but the reference speed from half-precision operands."""
-    on_gpu = images.device.type == "cuda"
-    half = on_gpu and fast.chosen(images.device) != "reference"
-    with torch.autocast(images.device.type, torch.float16 if on_gpu else None, enabled=half):
-        batches = images.split(GPU_BATCH if on_gpu else CPU_BATCH)
-        return torch.cat([functional_call(network, weights, (batch,)) for batch in batches]).float().cpu()
+    """(N, C) float32, on the CPU; on a GPU by a captured pass with bfloat16 operands, from speed s2 on.
+
+    bfloat16 has the range of float32: far from the minimum nothing renormalises activations, and float16
+    would overflow.
+    """
+    passes = fast.passes(network, images)
+    if passes is not None:
+        batches = images.split(train.prediction_size(images.device))
+        return passes(fast.tensors(network) | weights, batches)
+    batches = images.split(CPU_BATCH)
+    return torch.cat([functional_call(network, weights, (batch,)) for batch in batches]).cpu()
 
 
 def batchnorm_statistics(network: nn.Module, weights: Weights, images: Tensor) -> Weights:

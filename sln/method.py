@@ -79,15 +79,15 @@ class MomentumModel(nn.Module):
     @torch.no_grad()
     def update_parameters(self, model: nn.Module) -> None:
         """One step of the average, towards `model`'s parameters and buffers as they are now."""
-        ours, theirs = _floating(self.module), _floating(model)
-        self.average(ours, theirs, None)
-        for counter, current in zip(self.module.buffers(), model.buffers(), strict=True):
-            if not counter.is_floating_point():
-                counter.copy_(current)
+        self.average(_tensors(self.module, floating=True), _tensors(model, floating=True), None)
+        counters = _tensors(self.module, floating=False)
+        if counters:
+            torch._foreach_copy_(counters, _tensors(model, floating=False))
 
 
-def _floating(model: nn.Module) -> list[Tensor]:
-    return [t for t in itertools.chain(model.parameters(), model.buffers()) if t.is_floating_point()]
+def _tensors(model: nn.Module, *, floating: bool) -> list[Tensor]:
+    everything = itertools.chain(model.parameters(), model.buffers())
+    return [tensor for tensor in everything if tensor.is_floating_point() == floating]
 
 
 def correction_weight(losses: Tensor) -> Tensor:

@@ -48,7 +48,8 @@ def calibration_error(confidence: Tensor, correct: Tensor, bins: int = CALIBRATI
 def error_of(table: pd.DataFrame) -> float:
     """The expected calibration error of a `reliability` table."""
     gaps = (table["accuracy"] - table["confidence"]).abs() * table["examples"]
-    return float(gaps.sum() / table["examples"].sum())
+    examples = table["examples"].sum()
+    return float(gaps.sum() / examples) if examples else math.nan
 
 
 def _mean(values: Tensor) -> float:

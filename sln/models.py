@@ -22,6 +22,15 @@ def global_average(x: Tensor) -> Tensor:
     return F.avg_pool2d(x, x.shape[-2:]).flatten(1)
 
 
+def classify(linear: nn.Linear, x: Tensor) -> Tensor:
+    """(B, channels, H, W) -> logits (B, C): global average and linear layer, in float32 under autocast too.
+
+    A bfloat16 logit has 8 significant bits, so the two largest of an example would often be equal.
+    """
+    with torch.autocast(x.device.type, enabled=False):
+        return linear(global_average(x.to(linear.weight.dtype)))
+
+
 class SmallCNN(nn.Module):
     """For 8x8 images: three 3x3 convolutions of 16, 16 and 32 channels with BatchNorm and ReLU.
 
@@ -45,7 +54,7 @@ class SmallCNN(nn.Module):
         x = torch.relu(self.bn2(self.conv2(x)))  # (B, 16, H, W)
         x = torch.max_pool2d(x, 2)  # (B, 16, H/2, W/2)
         x = torch.relu(self.bn3(self.conv3(x)))  # (B, 32, H/2, W/2)
-        return self.linear(global_average(x))
+        return classify(self.linear, x)
 
 
 class LinearHead(nn.Module):
@@ -57,7 +66,7 @@ class LinearHead(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, in_channels, H, W) -> logits (B, num_classes)."""
-        return self.linear(global_average(x))
+        return classify(self.linear, x)
 
 
 class WideBlock(nn.Module):
@@ -114,7 +123,7 @@ class WideResNet(nn.Module):
         """Normalised images (B, in_channels, H, W) -> logits (B, num_classes)."""
         x = self.layer3(self.layer2(self.layer1(self.conv1(x))))  # (B, 64 width, H/4, W/4)
         x = F.relu(self.bn1(x))
-        return self.linear(global_average(x))
+        return classify(self.linear, x)
 
 
 def build(

@@ -13,12 +13,11 @@ from sln.data import Data
 
 
 def forward(network: nn.Module, images: Tensor, config: Config) -> Tensor:
-    """(B, C) logits; with `precision` bfloat16 the network, but not the loss, is in mixed precision."""
+    """(B, C) float32 logits; with `precision` bfloat16 the convolutions have bfloat16 operands."""
     if config.precision == "float32":
         return network(images)
     with torch.autocast(images.device.type, torch.bfloat16):
-        logits = network(images)
-    return logits.float()
+        return network(images).float()
 
 
 @dataclass(frozen=True)

@@ -109,9 +109,12 @@ def seconds_an_epoch(config: Config) -> float:
     same_speed |= {"strength": "fixed", "sigma_schedule": "constant", "noise_for": "all"}
     same_speed |= {"correction": -1, "correction_losses": "given"}
     same_speed |= {"subset": 0, "test_subset": 0, "held_out": 0.0, "epochs": 1, "measure_train_every": 1}
+    same_speed |= {"measure_test_every": 1}
     forward_backward, forward = _seconds_an_image(config.replace(**same_speed))
     readers = 2 + len(config.extra_alphas)
-    measured = readers * (test + (validation + train) / config.measure_train_every)
+    measured = readers * (
+        test / config.measure_test_every + (validation + train) / config.measure_train_every
+    )
     return train * forward_backward + measured * forward
 
 

@@ -21,6 +21,7 @@ from sln.errors import InputError
 from sln.heartbeat import Heartbeat
 from sln.progress import Progress
 from sln.runs import Run
+from sln.turns import InTurns
 from sln.work import Queue, WorkerDied, settings, train_one, work_through
 
 Item, Result = TypeVar("Item"), TypeVar("Result")
@@ -178,14 +179,25 @@ def _train(configs: list[Config], progress: Progress) -> None:
             runs.get(config, quiet=config.dataset == "digits")  # seconds; others take hours
             progress.advance(last=config.run_id)
         return
+    crew = in_turns() or _shared_crew()
     try:
-        for outcome in work_through(Queue(configs), _shared_crew()):
+        for outcome in work_through(Queue(configs), crew):
             if outcome.error is not None:
                 raise outcome.error
             progress.advance(last=outcome.config.run_id)
     except BaseException:
+        crew.close()
         close()
         raise
+
+
+def in_turns() -> InTurns | None:
+    """What trains several runs at once on the only GPU of `seats`; None where there is none, or several.
+
+    Kernels of several processes on one GPU never overlap, those of one process do.
+    """
+    where = set(seats())
+    return InTurns(len(seats())) if len(where) == 1 and where != {"cpu"} else None
 
 
 def _shared_crew() -> Processes:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-from sln.config import Config
+from sln.config import KEPT_KNOBS, Config
 from sln.errors import choose
 
 # sigma as the paper chose it, on noisy validation labels
@@ -88,7 +88,7 @@ def recipe(name: str) -> Recipe:
 
 
 # Knobs that do not change what is reported, or only in the last bits.
-BESIDE_THE_POINT = ("fork_epoch", "measure_train_every", "extra_alphas", "threads")
+BESIDE_THE_POINT = (*KEPT_KNOBS, "measure_train_every", "extra_alphas", "threads")
 
 
 def recipe_of(config: Config) -> Recipe | None:

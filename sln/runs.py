@@ -23,7 +23,7 @@ import functools
 import hashlib
 import shutil
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -41,7 +41,7 @@ from sln.errors import InputError, require
 from sln.files import lock, read_json, runs_folder, write_json, write_text
 from sln.loading import labels_are_pinned, load_data, threads
 from sln.progress import Progress
-from sln.train import Correction, Epoch, State, predict, train
+from sln.train import Correction, Engine, Epoch, State, last, train_in_turns
 
 CHECKPOINT_SECONDS = 10.0
 
@@ -151,6 +151,25 @@ def get(
     one waits for it. Under torchrun every process calls this, and they train one run together (Clothing1M
     only). `on_epoch` is called after every epoch that is trained here.
     """
+    return last(in_turns(config, quiet=quiet, checkpoint_seconds=checkpoint_seconds, on_epoch=on_epoch))
+
+
+class Stopped(RuntimeError):
+    """Training was asked to stop, and did after an epoch: the run's checkpoint is that epoch's."""
+
+
+def in_turns(
+    config: Config,
+    *,
+    quiet: bool = False,
+    checkpoint_seconds: float = CHECKPOINT_SECONDS,
+    on_epoch: Callable[[Epoch], None] | None = None,
+    stop: Callable[[], bool] = lambda: False,
+) -> Generator[None, None, Run]:
+    """`get` as turns, between which other runs may use the device.
+
+    stop : asked after every epoch; if true, the run is saved as it is then, and Stopped is raised
+    """
     clothing = config.dataset == "clothing1m"
     require(
         clothing or not distributed.launched(),
@@ -165,23 +184,31 @@ def get(
                     if clothing:
                         clothing1m_train.train_run(config, quiet, on_epoch=on_epoch)
                     else:
-                        _train(config, quiet, checkpoint_seconds, on_epoch)
+                        yield from _train(config, quiet, checkpoint_seconds, on_epoch, stop)
                     run = distributed.on_main(lambda: find(config))
     assert run is not None
     return run
 
 
 def _train(
-    config: Config, quiet: bool, checkpoint_seconds: float, on_epoch: Callable[[Epoch], None] | None
-) -> None:
+    config: Config,
+    quiet: bool,
+    checkpoint_seconds: float,
+    on_epoch: Callable[[Epoch], None] | None,
+    stop: Callable[[], bool],
+) -> Generator[None, None, None]:
     path, where = store.folder(config), device()
     with threads(config.threads), current(where):
         data = load_data(config).to(where)
         state = State(config, data)
         rows = _resume(path, config, state, data)
         saved = time.monotonic()
+        engine = fast.engine(config, data.device)
         with Progress(config.epochs, path.name, "epochs", done=state.epoch, quiet=quiet) as progress:
-            for epoch in train(state, data, config, fast.engine(config, data.device)):
+            for epoch in train_in_turns(state, data, config, engine):
+                if epoch is None:
+                    yield
+                    continue
                 rows += epoch.rows
                 if on_epoch is not None:
                     on_epoch(epoch)
@@ -190,12 +217,15 @@ def _train(
                 if epoch.number == config.fork_epoch and not config.corrects:
                     store.write_history(path, rows)
                     store.write_tensors(store.state_file(path, epoch.number), state.tensors())
-                if time.monotonic() - saved > checkpoint_seconds and epoch.number < config.epochs:
+                stopping = stop() and epoch.number < config.epochs
+                if stopping or time.monotonic() - saved > checkpoint_seconds:
                     store.write_history(path, rows)
                     store.write_tensors(path / store.CHECKPOINT, state.tensors())
                     saved = time.monotonic()
+                if stopping:
+                    raise Stopped(f"{path.name} stopped after epoch {epoch.number}")
                 progress.advance(loss=epoch.rows[0]["objective"], accuracy=epoch.rows[-1]["test_accuracy"])
-        _finish(path, state, data, rows)
+        _finish(path, state, data, rows, engine)
 
 
 def _check_labels(path: Path, data: Data, config: Config) -> None:
@@ -238,9 +268,10 @@ def _name_of(device: torch.device) -> str:
     return torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"
 
 
-def _finish(path: Path, state: State, data: Data, rows: list[dict]) -> None:
+def _finish(path: Path, state: State, data: Data, rows: list[dict], engine: Engine) -> None:
     store.write_history(path, rows)
-    write_text(path / "examples.csv", example_records(state, data).to_csv(index=False, lineterminator="\n"))
+    records = example_records(state, data, engine)
+    write_text(path / "examples.csv", records.to_csv(index=False, lineterminator="\n"))
     weights = {
         f"{reader}/{name}": value
         for reader, network in state.readers.items()
@@ -251,8 +282,8 @@ def _finish(path: Path, state: State, data: Data, rows: list[dict]) -> None:
     store.seal(path)
 
 
-def example_records(state: State, data: Data) -> pd.DataFrame:
-    """One row a training example, in data-set order.
+def example_records(state: State, data: Data, engine: Engine) -> pd.DataFrame:
+    """One row per training example, in data-set order.
 
     index, given, true (-1: of no class)
     network_..., momentum_... : prediction, confidence (its probability), p_given (probability of the given
@@ -262,7 +293,7 @@ def example_records(state: State, data: Data) -> pd.DataFrame:
     split, targets = data.train, state.targets.cpu()
     columns = {"index": np.arange(len(split)), "given": split.given, "true": split.true}
     for reader in ("network", "momentum"):
-        logits = predict(state.readers[reader], split, data)
+        logits = engine.predict(state.readers[reader], split, data)
         confidence, prediction = F.softmax(logits, dim=1).max(dim=1)
         loss = F.cross_entropy(logits, split.given, reduction="none")
         columns |= {f"{reader}_prediction": prediction, f"{reader}_confidence": confidence}
@@ -301,10 +332,10 @@ def listing() -> pd.DataFrame:
         }
         history = path.parent / "history.csv"
         if history.exists():
-            last = store.read_history(path.parent).drop_duplicates("reader", keep="last").set_index("reader")
-            row["state"] = row["state"] if done else f"epoch {last['epoch'].max()}"
+            measured = store.read_history(path.parent).groupby("reader").last()  # that are not empty
+            row["state"] = row["state"] if done else f"epoch {measured['epoch'].max()}"
             for reader in ("network", "momentum"):
-                row[reader] = last["test_accuracy"].get(reader)
+                row[reader] = measured["test_accuracy"].get(reader)
         row["MB"] = sum(file.stat().st_size for file in path.parent.rglob("*") if file.is_file()) / 1e6
         rows.append(row)
     return pd.DataFrame(rows, columns=["run", "state", "epochs", "network", "momentum", "MB"])

@@ -22,7 +22,7 @@ import safetensors
 import safetensors.torch
 from torch import Tensor
 
-from sln.config import Config
+from sln.config import KEPT_KNOBS, Config
 from sln.errors import InputError
 from sln.files import read_json, read_table, runs_folder, write_atomically, write_json, write_text
 
@@ -133,7 +133,7 @@ def check_config(path: Path, config: Config) -> None:
     # knobs that are newer than the run stand at their defaults
     known = Config.from_dict(read_json(path / "config.json")).to_dict()
     differing = [
-        name for name, value in config.to_dict().items() if name != "fork_epoch" and known[name] != value
+        name for name, value in config.to_dict().items() if name not in KEPT_KNOBS and known[name] != value
     ]
     if differing:
         name = differing[0]

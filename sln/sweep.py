@@ -61,9 +61,9 @@ def sweep(profile: str, *, seeds: int | None = None, ray: str | None = None, dry
 
 
 def crew(configs: Iterable[Config], ray: str | None) -> Crew:
-    """The worker processes of this machine, or those of the Ray cluster at that address."""
+    """What trains on this machine (processes, or one GPU in turns), or the Ray cluster at that address."""
     if ray is None:
-        return pool.Processes(pool.seats())
+        return pool.in_turns() or pool.Processes(pool.seats())
     from sln.sweep_ray import RayCluster  # Ray is an optional extra
 
     return RayCluster(ray, configs)

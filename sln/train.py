@@ -8,8 +8,9 @@ from __future__ import annotations
 import dataclasses
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -23,6 +24,8 @@ from sln.errors import require
 from sln.metrics import accuracy, measure_test, measure_train
 from sln.objective import Batch
 from sln.streams import torch_generator
+
+ALWAYS_TESTED = 10  # last epochs, whatever `measure_test_every` is: results are read there
 
 
 class State:
@@ -109,15 +112,42 @@ def one_hot(data: Data) -> Tensor:
 
 
 class Engine:
-    """How epochs and passes over images are computed: here by the plain loop, the oracle of `fast.Engine`."""
+    """How epochs and passes over images are computed: here by the plain loop, the oracle of `fast.Engine`.
 
-    def train_epoch(self, state: State, data: Data, config: Config, epoch: int, sigma: float) -> float:
-        """`train_epoch`."""
+    Several runs share a device in turns: a turn is what one of them computes before another may go on.
+    """
+
+    def prepare(self, state: State, data: Data) -> None:
+        """What must be ready before the first epoch: here nothing."""
+
+    def turns(
+        self, state: State, data: Data, config: Config, epoch: int, sigma: float
+    ) -> Generator[None, None, float]:
+        """An epoch as turns, here a single one; returns the mean of the objective, as `train_epoch` does."""
+        yield
         return train_epoch(state, data, config, epoch, sigma)
 
-    def predict(self, network: nn.Module, split: Split, data: Data) -> Tensor:
+    def train_epoch(self, state: State, data: Data, config: Config, epoch: int, sigma: float) -> float:
+        """All turns of an epoch."""
+        return last(self.turns(state, data, config, epoch, sigma))
+
+    def predict(
+        self, network: nn.Module, split: Split, data: Data, draws: augmentation.CropsAndFlips | None = None
+    ) -> Tensor:
         """`predict`."""
-        return predict(network, split, data)
+        return predict(network, split, data, draws)
+
+
+Returned = TypeVar("Returned")
+
+
+def last(turns: Generator[object, None, Returned]) -> Returned:
+    """Take all turns without a break; what the generator returns."""
+    while True:
+        try:
+            next(turns)
+        except StopIteration as end:
+            return end.value
 
 
 def train(
@@ -125,23 +155,36 @@ def train(
 ) -> Iterator[Epoch]:
     """Train from `state.epoch` to `config.epochs`, yielding what was measured after every epoch.
 
-    `state` is whole then: save it, or go on. `engine` decides how fast, default `Engine`. Without `measured`
-    there are no rows, which spares a third of a small network's time.
+    The epochs of `train_in_turns`, without the breaks.
+    """
+    return filter(None, train_in_turns(state, data, config, engine, measured=measured))
+
+
+def train_in_turns(
+    state: State, data: Data, config: Config, engine: Engine | None = None, *, measured: bool = True
+) -> Iterator[Epoch | None]:
+    """Train from `state.epoch` to `config.epochs`; yields an Epoch after each, and None between turns.
+
+    After an epoch `state` is whole: save it, or go on. `engine` decides how fast, default `Engine`. Without
+    `measured` there are no rows, which spares a third of a small network's time.
 
     The recipe, for CIFAR as released: constant step size, shuffled batches with the last, smaller one kept,
     each batch's loss its own mean, the momentum model updated after every step, two passes over the test
-    images an epoch (network and momentum model). From the first epoch after `config.correction` on there is
+    images per epoch (network and momentum model). From the first epoch after `config.correction` on there is
     no stochastic noise, and each epoch starts by correcting the targets. Deviation: the released log's
     training accuracy compares with argmax(y + sigma z), which at sigma = 1 is the label for only a third of
     the examples; `measure` compares with given and with true labels.
     """
     engine = engine or Engine()
+    if state.epoch < config.epochs:
+        engine.prepare(state, data)
+        yield None
     while state.epoch < config.epochs:
         epoch, start = state.epoch + 1, time.perf_counter()
         corrects = config.corrects and epoch > config.correction
-        correction = correct(state, data, config, epoch) if corrects else None
+        correction = correct(state, data, config, epoch, engine) if corrects else None
         sigma = 0.0 if corrects else strength.sigma_of(state.network, data, config, epoch)
-        objective = engine.train_epoch(state, data, config, epoch, sigma)
+        objective = yield from engine.turns(state, data, config, epoch, sigma)
         require(math.isfinite(objective), f"the loss became {objective} in epoch {epoch}; lower lr or sigma")
         state.epoch = epoch
         shared = {
@@ -151,8 +194,9 @@ def train(
             "seconds": time.perf_counter() - start,
         }
         whole = epoch % config.measure_train_every == 0 or epoch == config.epochs
+        tested = epoch % config.measure_test_every == 0 or epoch > config.epochs - ALWAYS_TESTED
         rows = [
-            shared | {"reader": name} | measure(reader, data, whole=whole, predict=engine.predict)
+            shared | {"reader": name} | measure(reader, data, whole=whole, tested=tested, engine=engine)
             for name, reader in state.readers.items()
             if measured
         ]
@@ -161,7 +205,7 @@ def train(
 
 @dataclass(frozen=True)
 class Draws:
-    """Everything random of one epoch, an entry an example, on the data's device.
+    """Everything random of one epoch, an entry an example.
 
     order : (N,) int64, in which the examples are seen
     z : (N, C) float32, of the stochastic noise; zero for examples that get none
@@ -174,9 +218,14 @@ class Draws:
     crops: augmentation.CropsAndFlips | None
     noise: torch.Generator
 
+    def to(self, device: torch.device) -> Draws:
+        """The draws on `device`; the generator stays on the CPU."""
+        crops = None if self.crops is None else self.crops.to(device)
+        return Draws(self.order.to(device), self.z.to(device), crops, self.noise)
+
 
 def draw(data: Data, config: Config, epoch: int) -> Draws:
-    """The draws of `epoch`, before its first step and from (seed, stream, epoch) alone.
+    """The draws of `epoch` on the CPU, before its first step and from (seed, stream, epoch) alone.
 
     So a resumed run needs no generator's state, and no example's draws depend on the order of the batches.
     """
@@ -186,7 +235,7 @@ def draw(data: Data, config: Config, epoch: int) -> Draws:
     z = torch.randn(N, data.num_classes, generator=noise)
     if config.noise_for != "all":
         z[data.train.wrong == (config.noise_for == "right")] = 0
-    return Draws(order.to(data.device), z.to(data.device), crops_and_flips(data, config, epoch), noise)
+    return Draws(order, z, crops_and_flips(data, config, epoch), noise)
 
 
 def train_epoch(state: State, data: Data, config: Config, epoch: int, sigma: float) -> float:
@@ -194,7 +243,7 @@ def train_epoch(state: State, data: Data, config: Config, epoch: int, sigma: flo
     network, optimizer = state.network, state.optimizer
     network.train()
     set_learning_rate(optimizer, config, epoch)
-    draws = draw(data, config, epoch)
+    draws = draw(data, config, epoch).to(data.device)
     total = torch.zeros((), dtype=torch.float64, device=data.device)
     for index in draws.order.split(config.batch_size):
         images, given, z = batch(data, index, draws.crops), state.targets[index], draws.z[index]
@@ -222,11 +271,11 @@ def learning_rate(config: Config, epoch: int) -> float:
 
 
 def crops_and_flips(data: Data, config: Config, *counters: int) -> augmentation.CropsAndFlips | None:
-    """One pass's draws for all training images, on their device; None without augmentation."""
+    """One pass's draws for all training images, on the CPU; None without augmentation."""
     if not config.augment:
         return None
     generator = torch_generator(config.seed, "augmentation", *counters)
-    return augmentation.draw(len(data.train), data.padding, generator).to(data.device)
+    return augmentation.draw(len(data.train), data.padding, generator)
 
 
 def batch(data: Data, index: Tensor, draws: augmentation.CropsAndFlips | None) -> Tensor:
@@ -238,7 +287,7 @@ def batch(data: Data, index: Tensor, draws: augmentation.CropsAndFlips | None) -
 
 
 @torch.no_grad()
-def correct(state: State, data: Data, config: Config, epoch: int) -> Correction:
+def correct(state: State, data: Data, config: Config, epoch: int, engine: Engine | None = None) -> Correction:
     """Set `state.targets` to w y + (1 - w) y_hat, by the momentum model's predictions and losses.
 
     y is the given label in both readings of the method; the losses that make w differ:
@@ -248,12 +297,11 @@ def correct(state: State, data: Data, config: Config, epoch: int) -> Correction:
         (if `config.augment`), and from the second corrected epoch on its losses are against targets that are
         *already corrected*; the predictions y_hat are of the augmented images too
     """
-    given, average = one_hot(data), state.averages["momentum"].module
+    given, draws, against = one_hot(data), None, one_hot(data)
     if config.correction_losses == "as-released":
-        draws = crops_and_flips(data, config, epoch, 1)
-        logits, against = predict_augmented(average, data, draws), state.targets.cpu()
-    else:
-        logits, against = predict(average, data.train, data), given
+        draws, against = crops_and_flips(data, config, epoch, 1), state.targets.cpu()
+    average = state.averages["momentum"].module
+    logits = (engine or Engine()).predict(average, data.train, data, draws)
     w = method.correction_weight(method.soft_cross_entropy(logits, against))
     probabilities = F.softmax(logits, dim=1)
     hard = F.one_hot(probabilities.argmax(dim=1), data.num_classes).float()
@@ -263,24 +311,33 @@ def correct(state: State, data: Data, config: Config, epoch: int) -> Correction:
 
 
 @torch.no_grad()
-def predict(network: nn.Module, split: Split, data: Data) -> Tensor:
-    """(N, C) logits on the CPU, in data-set order, in evaluation mode (BatchNorm's running statistics)."""
+def predict(
+    network: nn.Module, split: Split, data: Data, draws: augmentation.CropsAndFlips | None = None
+) -> Tensor:
+    """(N, C) logits on the CPU, in data-set order, in evaluation mode (BatchNorm's running statistics).
+
+    draws : crops and flips of the N images; None for the images as they are
+    """
     network.eval()
-    parts = [network(data.normalise(images)) for images in split.images.split(prediction_batch(data))]
+    parts = [network(data.normalise(images)) for images in prediction_batches(split, data, draws)]
     return torch.cat(parts).cpu() if parts else torch.zeros(0, data.num_classes)
 
 
-@torch.no_grad()
-def predict_augmented(network: nn.Module, data: Data, draws: augmentation.CropsAndFlips | None) -> Tensor:
-    """`predict` on augmented training images."""
-    network.eval()
-    batches = torch.arange(len(data.train), device=data.device).split(prediction_batch(data))
-    return torch.cat([network(batch(data, index, draws)) for index in batches]).cpu()
+def prediction_batches(
+    split: Split, data: Data, draws: augmentation.CropsAndFlips | None = None
+) -> Iterator[Tensor]:
+    """The images of `split` in order, uint8, in batches of `prediction_size`, augmented by `draws`."""
+    size = prediction_size(data.device)
+    draws = draws and draws.to(data.device)
+    for start in range(0, len(split), size):
+        rows = slice(start, start + size)
+        images = split.images[rows]
+        yield images if draws is None else augmentation.crop_and_flip(images, draws.of(rows), data.padding)
 
 
-def prediction_batch(data: Data) -> int:
+def prediction_size(device: torch.device) -> int:
     """Images at once where nothing is learnt: what stays in a core's cache, or fills a GPU."""
-    return 128 if data.device.type == "cpu" else 2000
+    return 128 if device.type == "cpu" else 2000
 
 
 def measure(
@@ -288,16 +345,19 @@ def measure(
     data: Data,
     *,
     whole: bool = True,
-    predict: Callable[[nn.Module, Split, Data], Tensor] = predict,
+    tested: bool = True,
+    engine: Engine | None = None,
 ) -> dict[str, float]:
     """One history row's numbers: on test, on validation against its given, noisy labels, and on training.
 
     Those on validation and training are NaN without `whole`, since they cost most, and curves over epochs
-    need them less often.
+    need them less often; those on test are NaN without `tested`.
     """
+    predict = (engine or Engine()).predict
     train, validation = (part if whole else part[:0] for part in (data.train, data.validation))
+    test = data.test if tested else data.test[:0]
     return {
-        **measure_test(predict(network, data.test, data), data.test.true),
+        **measure_test(predict(network, test, data), test.true),
         "validation_accuracy": accuracy(predict(network, validation, data), validation.given),
         **measure_train(predict(network, train, data), train),
     }

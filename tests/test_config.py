@@ -31,6 +31,7 @@ CHANGED = {
     "correction_losses": "as-released",
     "soft_correction": True,
     "fork_epoch": 10,
+    "measure_test_every": 2,
     "seed": 1,
     "threads": 2,
 }
@@ -83,6 +84,7 @@ CHANGED_CLOTHING = {
         ("alpha", 1.0, "[0, 1), with 1 left out"),
         ("alpha", NAN, "[0, 1)"),
         ("threads", 0, "[1, "),
+        ("measure_test_every", 0, "[1, "),
         ("classes", 11, "[0, 10]"),
         ("classes", -1, "[0, 10]"),
         ("robust_setting", -0.1, "from 0 up"),
@@ -187,7 +189,7 @@ NEEDED = {"strength": {"noise_on": "logits"}, "robust_setting": {"robust": "gce"
             ("clothing1m", CHANGED_CLOTHING),
         )
         for name, value in changed.items()
-        if name != "fork_epoch"
+        if name not in ("fork_epoch", "measure_test_every")
     ],
 )
 def test_the_run_id_changes_with_every_knob_that_can_change_a_number(dataset, name, value):
@@ -305,6 +307,7 @@ def test_the_number_of_classes_is_the_data_sets_or_what_is_kept_of_it():
 
 def test_the_run_id_does_not_change_with_the_epoch_whose_state_is_kept():
     assert Config(fork_epoch=10).run_id == Config().run_id
+    assert Config(measure_test_every=5).run_id == Config().run_id
 
 
 @pytest.mark.parametrize(

@@ -165,7 +165,7 @@ def test_corrected_runs_fork_from_those_asked_for_with_them(monkeypatch):
 
 def test_asking_again_trains_nothing(tmp_path, monkeypatch):
     first = in_workers(1, tmp_path, SHORT[:1])
-    monkeypatch.setattr(runs, "train", None)
+    monkeypatch.setattr(runs, "train_in_turns", None)
     assert in_workers(2, tmp_path, SHORT[:1]) == first
 
 

@@ -564,11 +564,11 @@ def test_a_state_of_another_method_is_not_restored(few_digits):
 @pytest.mark.parametrize("name", ["mixup", "elr", "sam", "co-teaching"])
 def test_a_run_resumed_in_its_middle_equals_an_uninterrupted_one(name, tmp_path, monkeypatch):
     config = Config(robust=name, sigma=0.5, epochs=4, fork_epoch=1, batch_size=128, measure_train_every=4)
-    whole_train = train.train
+    whole_train = train.train_in_turns
 
     def stopping(*args):
         for epoch in whole_train(*args):
-            if epoch.number > 2:
+            if epoch and epoch.number > 2:
                 raise KeyboardInterrupt
             yield epoch
 
@@ -576,12 +576,12 @@ def test_a_run_resumed_in_its_middle_equals_an_uninterrupted_one(name, tmp_path,
     for folder, stops in (("whole", False), ("stopped", True)):
         monkeypatch.setenv("SLN_RUNS", str(tmp_path / folder))
         if stops:
-            monkeypatch.setattr(runs, "train", stopping)
+            monkeypatch.setattr(runs, "train_in_turns", stopping)
             with pytest.raises(KeyboardInterrupt):
                 runs.get(config, quiet=True, checkpoint_seconds=0)
             saved = store.read_tensors(store.folder(config) / "checkpoint.safetensors")
             assert int(saved["epoch"]) == 2
-            monkeypatch.setattr(runs, "train", whole_train)
+            monkeypatch.setattr(runs, "train_in_turns", whole_train)
         run = runs.get(config, quiet=True)
         history = (run.folder / "history.csv").read_text()
         timeless = run.history.drop(columns="seconds").to_csv()

@@ -61,8 +61,8 @@ def numbers(run):
 
 def counted(monkeypatch):
     """A list that grows by one for every training that starts."""
-    trainings, train = [], runs.train
-    monkeypatch.setattr(runs, "train", lambda *args: trainings.append(1) or train(*args))
+    trainings, train = [], runs.train_in_turns
+    monkeypatch.setattr(runs, "train_in_turns", lambda *args: trainings.append(1) or train(*args))
     return trainings
 
 
@@ -84,16 +84,16 @@ def finished(trained, tmp_path, monkeypatch):
 
 def stop_after(monkeypatch, epoch):
     """Make training raise after `epoch` epochs, once."""
-    train = runs.train
+    train = runs.train_in_turns
 
     def stopping(*args):
         for done in train(*args):
-            if done.number > epoch:
-                monkeypatch.setattr(runs, "train", train)
+            if done and done.number > epoch:
+                monkeypatch.setattr(runs, "train_in_turns", train)
                 raise KeyboardInterrupt
             yield done
 
-    monkeypatch.setattr(runs, "train", stopping)
+    monkeypatch.setattr(runs, "train_in_turns", stopping)
 
 
 @pytest.fixture
@@ -200,8 +200,8 @@ CHILD = """
 import json, os, sys
 from sln import runs
 from sln.config import Config
-train = runs.train
-runs.train = lambda *args: print("trains", flush=True) or train(*args)
+train = runs.train_in_turns
+runs.train_in_turns = lambda *args: print("trains", flush=True) or train(*args)
 print("ready", flush=True)
 for line in sys.stdin:
     os.environ["SLN_RUNS"], config = json.loads(line)

@@ -409,7 +409,7 @@ def test_predictions_are_in_data_set_order_whatever_the_batch_and_leave_the_netw
     state.network.train()
     before = {name: value.clone() for name, value in state.tensors().items()}
     whole = train.predict(state.network, few_digits.train, few_digits)
-    monkeypatch.setattr(train, "prediction_batch", lambda data: 7)
+    monkeypatch.setattr(train, "prediction_size", lambda device: 7)
     torch.testing.assert_close(train.predict(state.network, few_digits.train, few_digits), whole)
     m = {name: value.double() for name, value in state.network.state_dict().items()}
     slow = slow_logits(normalised(few_digits.train, few_digits), m, training=False)

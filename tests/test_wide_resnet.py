@@ -230,13 +230,14 @@ def test_as_released_predictions_are_of_augmented_images_and_of_other_draws_than
     plain = train.predict(network, few_photographs.train, few_photographs)
     draws = train.crops_and_flips(few_photographs, config, 2, 1)
     of_training = train.crops_and_flips(few_photographs, config, 2)
-    augmented = train.predict_augmented(network, few_photographs, draws)
+    augmented = train.predict(network, few_photographs.train, few_photographs, draws)
     assert not torch.allclose(plain, augmented)
     assert not torch.equal(draws.top, of_training.top)
     still = dataclasses.replace(
         draws, top=torch.full_like(draws.top, 2), left=torch.full_like(draws.left, 2), flip=draws.flip & False
     )
-    torch.testing.assert_close(train.predict_augmented(network, few_photographs, still), plain)
+    unmoved = train.predict(network, few_photographs.train, few_photographs, still)
+    torch.testing.assert_close(unmoved, plain)
 
 
 def test_a_restored_state_goes_on_bit_for_bit_in_the_same_memory_layout(few_photographs):
