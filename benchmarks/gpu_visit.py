@@ -1,237 +1,382 @@
-"""A visit to a GPU: checks, benchmark, training, surfaces, and a small parcel to take home; resumable.
+"""A visit of two commands to a borrowed GPU: measure, then train what the paper's table needs most.
 
-    python benchmarks/gpu_visit.py --minutes 9 --out OUT [--released FOLDER]     there, again and again
-    python benchmarks/gpu_visit.py --take-home OUT                               at home: runs into runs/
+There, one right after the other, on a machine with PyTorch where neither `sln` nor a network is needed:
 
-Needs torch, torchvision, numpy, pandas, scikit-learn, tqdm, safetensors and filelock; for the checks pytest,
-pytest-timeout and hypothesis, for the benchmark psutil; neither network nor Jupyter. The data must be in
-`SLN_DATA`. A visit starts nothing that it cannot leave: training is a process of its own that is ended when
-time is up and goes on from its checkpoints the next time (same `--work` folder), so a visit ends within its
-minutes. After every stage that ended, a line says what is there; OUT is complete at any time.
+    python benchmarks/gpu_visit.py --call 1 --out OUT [--released FOLDER]
+    SLN_DATA=... python benchmarks/gpu_visit.py --call 2 --out OUT [--continue PARCEL]
 
-Order: (a) the equivalence checks and the benchmark, (b) the profile's runs: symmetric noise, first seed (CE,
-SLN, then LC), the variants of SGD noise that the landscape figure needs, the other kinds of noise, then more
-seeds, (c) surfaces of 51 x 51 points on a fixed subset. OUT holds whole runs, but with weights in float16
-and without training states; benchmark tables; a manifest of machine, versions and times.
+Before and after, at home:
+
+    python benchmarks/gpu_visit.py --plan [--carry FOLDER ...]   the time table, what is trained, what travels
+    python benchmarks/gpu_visit.py --take-home OUT               finished runs into runs/, figures/PROFILE/
+
+Call 1 needs no data: it checks the fast path against the plain loop, measures every speed, and sets the
+released code (FOLDER) beside ours. Call 2 trains the profile's runs in the order of `families`, as many as
+fit at once, with thinned test passes, and packs a parcel. It goes on from an earlier visit's PARCEL. Each
+call ends by itself within its time table; a stage that fails or is late is named, and the next one goes on.
+A speed that fails its checks, or whose graphs cannot be captured, gives way to the next slower one.
+
+OUT is complete at any time: log.txt, manifest.json, the tables of call 1 or history.csv (a row per epoch and
+reader, as it is trained), and parcel.00, ... (`parcel`). WORK, a temporary folder by default, is what the two
+calls share. OUT may be emptied between them.
 """
 
 from __future__ import annotations
 
 import argparse
-import math
+import contextlib
 import os
 import shutil
+import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
+import measuring
+import parcel
 import torch
 
-from sln import files, landscape, runs, store, together
+from sln import analysis, files, panels, plots, results, runs, store
 from sln.config import Config
 from sln.devices import device
-from sln.errors import InputError
-from sln.study import VARIANTS, Study
+from sln.errors import InputError, require
+from sln.fast import SPEEDS, CaptureFailed, chosen
+from sln.study import Reading, Study
+from sln.train import Epoch
+from sln.turns import InTurns
+from sln.work import Queue, work_through
 
 HERE = Path(__file__).resolve().parent
-READY = 20  # seconds that packing the parcel takes, kept free at the end
-SURFACES = 60  # seconds kept free for them after training
-MEASURING = 180  # seconds that each stage before training may take
-SURFACE = {"radius": 1.0, "points": 51, "images": 10_000}
+WORK = Path(tempfile.gettempdir()) / "sln-visit"
+TRAVELS = 64 * 2**20  # bytes that one call may send there
+# seconds since its call's start by which a stage has ended; what one leaves, the next has
+CALL_1 = {"checks": 90, "speeds": 140, "released": 200}
+CALL_2 = {"train": 375, "parcel": 400}
+LOADING = 20  # seconds until call 2's first step: data, capture, compiled code from call 1
+# seconds per epoch and run of the paper's network at the best speed, until call 1 has measured it (estimate)
+SECONDS_PER_EPOCH = 0.5
+SPARE = 0.92  # share of the training time that the plan counts on
+TEST_EVERY = 5  # epochs
+AT_ONCE = 3  # runs
+FAILED_CAPTURE = 3  # exit code of a training process
 
 
 # --- what is trained, in which order ------------------------------------------------------------------------
 
 
-def groups(study: Study) -> Iterator[tuple[str, list[Config]]]:
-    """The profile's runs, most wanted first: name and configurations that can be trained together."""
-    profile = study.profile
-    first, *others = profile.noise_modes
-    yield from _table(study, first, range(1))
-    yield (
-        f"{first}: variants of SGD noise",
-        [config for arm in study.matched(first).values() for config in arm.configs[:1]],
-    )
-    for noise_mode in others:
-        yield from _table(study, noise_mode, range(1))
-    for noise_mode in profile.noise_modes:
-        yield from _table(study, noise_mode, range(1, profile.seeds))
+def families(study: Study) -> Iterator[list[Config]]:
+    """Runs that belong together, most wanted first: a run, and the corrected run that forks from it.
 
-
-def _table(study: Study, noise_mode: str, seeds: range) -> Iterator[tuple[str, list[Config]]]:
-    """CE and SLN, which are their momentum models too, then the correction that forks from SLN."""
-    arms = study.arms(noise_mode)
-    for name, methods in (("CE and SLN", ("CE", "SLN")), ("label correction", ("SLN-MO-LC",))):
-        configs = [arms[method].configs[seed] for method in methods for seed in seeds]
-        yield f"{noise_mode}: {name}, seeds {seeds.start}..{seeds.stop - 1}", configs
-
-
-def train(study: Study, at_once: int) -> bool:
-    """All groups in turn; what cannot be trained here, because its data is missing, is named and left out.
-
-    Returns whether all is trained.
+    Seed 0 of the first kind of noise: SLN with its correction, CE, then the variants of SGD noise that the
+    landscape figure needs; the other kinds; then all again with further seeds.
     """
-    complete = True
-    for name, configs in groups(study):
+    for seed in study.seeds:
+        for noise_mode in study.profile.noise_modes:
+            arms = study.arms(noise_mode)
+            yield [arms["SLN"].configs[seed], arms["SLN-MO-LC"].configs[seed]]
+            yield [arms["CE"].configs[seed]]
+            if seed == 0 and noise_mode == study.profile.noise_modes[0]:
+                matched = study.matched(noise_mode)
+                yield from ([matched[name].configs[0]] for name in ("logit noise", "gradient noise"))
+
+
+def missing(study: Study) -> list[list[Config]]:
+    """The families that are not finished here, without what data are not here for."""
+    found = []
+    for family in families(study):
         try:
-            together.get_together(configs, at_once, name)
-            print(f"done: {name}", flush=True)
+            left = [thinned(config) for config in family if runs.find(config) is None]
         except InputError as error:
-            print(f"left out: {name}: {error}", flush=True)
-            complete = False
-    return complete
-
-
-def surfaces(study: Study) -> None:
-    """The loss surfaces of the landscape figure, kept beside their runs; only of runs that are there."""
-    mode = study.profile.noise_modes[0]
-    shown = {name: arm.configs[0] for name, arm in study.arms(mode).items() if name in ("CE", "SLN")}
-    shown |= {name: arm.configs[0] for name, arm in study.matched(mode).items() if name in VARIANTS}
-    size = SURFACE if study.dataset != "digits" else {"radius": 1.0, "points": 5}
-    for name, config in shown.items():
-        run = runs.find(config)
-        if run is None:
-            print(f"no surface of {name}: it is not trained yet", flush=True)
+            print(f"left out: {family[0].run_id}: {error}", flush=True)
             continue
-        landscape.surface_of(run, "network", **size)
-        print(f"done: surface of {name}", flush=True)
+        if left:
+            found.append(left)
+    return found
 
 
-# --- a visit ------------------------------------------------------------------------------------------------
+def thinned(config: Config) -> Config:
+    """The same run with test passes every few epochs: the paper's recipe does not depend on them."""
+    return config.replace(measure_test_every=TEST_EVERY)
 
 
-class Visit:
-    """So many minutes on this machine."""
+def epochs_left(family: list[Config]) -> int:
+    """Epochs that a family still needs: from its checkpoints, and a corrected run from its fork."""
+    total = 0
+    for config in family:
+        done = 0
+        with contextlib.suppress(InputError):
+            done = int(store.read_history(store.folder(config))["epoch"].max())
+        parents = {one.run_id for one in family} | {run.folder.name for run in runs.finished()}
+        forks = config.corrects and config.uncorrected.run_id in parents
+        total += config.epochs - max(done, config.correction if forks else 0)
+    return total
 
-    def __init__(self, minutes: float, out: Path, profile: str, at_once: int) -> None:
-        self.end = time.monotonic() + 60 * minutes - READY
-        self.out, self.profile, self.at_once = out, profile, at_once
-        self.times: dict[str, float] = {}
-        out.mkdir(parents=True, exist_ok=True)
 
-    @property
-    def left(self) -> float:
-        """Seconds."""
-        return self.end - time.monotonic()
+def groups(wanted: list[list[Config]], seconds: float, per_epoch: float) -> tuple[list[Config], list[Config]]:
+    """The families that can be finished in the time, most wanted first and at least one, and all others.
 
-    def stage(
-        self, name: str, command: list[str], *, once: bool = True, most: float = math.inf, spare: float = 0
-    ) -> bool:
-        """Run a command until it ends or time is up, its output in OUT. Returns whether it ended well.
+    The others are trained with what time is left, and go on at another visit.
+    """
+    budget, fit = SPARE * seconds / per_epoch, 0
+    while fit < len(wanted) and ((budget := budget - epochs_left(wanted[fit])) >= 0 or fit == 0):
+        fit += 1
+    first, rest = ([config for family in part for config in family] for part in (wanted[:fit], wanted[fit:]))
+    return first, rest
 
-        most : seconds that it may take; spare : seconds that it must leave
+
+# --- the stage that trains, a process of its own ------------------------------------------------------------
+
+
+def train(study: Study, until: float, per_epoch: float, history: Path) -> None:
+    """Train both groups until `until` (time.monotonic), then leave every run at a whole epoch."""
+    stopped: list[int] = []
+    signal.signal(signal.SIGTERM, lambda number, frame: stopped.append(number))
+
+    def row(config: Config, epoch: Epoch) -> None:
+        for numbers in epoch.rows:
+            measuring.write_row(history, {"run": config.run_id, **numbers}, quiet=True)
+
+    def stop() -> bool:
+        return bool(stopped) or time.monotonic() > until
+
+    for group in groups(missing(study), until - time.monotonic() - LOADING, per_epoch):
+        if stop():
+            return
+        failed, queue = [], Queue(group)
+        with contextlib.closing(InTurns(AT_ONCE, stop=stop, on_epoch=row)) as crew:
+            for outcome in work_through(queue, crew):
+                print(f"{outcome.config.run_id}: {outcome.error or 'finished'}", flush=True)
+                begun = (store.folder(outcome.config) / "config.json").exists()  # else its data are missing
+                if outcome.error and begun and not isinstance(outcome.error, runs.Stopped):
+                    failed.append(outcome.error)
+                if stop() and not queue.running:  # what waits is left to another visit
+                    break
+        if failed:
+            raise failed[0]
+
+
+# --- a call -------------------------------------------------------------------------------------------------
+
+
+@dataclass
+class Call:
+    """One command of a visit: its stages, one after another, each a process that ends by its time."""
+
+    out: Path
+    work: Path
+    start: float
+    seconds: dict[str, float]
+    said: dict[str, str]
+
+    def run(self, name: str, by: float, *command: str, **environment: str) -> int | None:
+        """Run a stage until it ends, or `by` seconds after the start of the call; its exit code.
+
+        None: it was late. It is asked to end, and killed five seconds later.
         """
-        log, done = self.out / f"{name}.log", self.out / f".{name}.done"
-        if once and done.exists():
-            return True
-        if self.left - spare < 10:
-            return False
-        start = time.monotonic()
-        with log.open("a") as output:
-            process = subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT)
+        begun, here = time.monotonic(), str(HERE.parent)
+        path = os.pathsep.join(filter(None, (here, os.environ.get("PYTHONPATH"))))
+        environment = os.environ | {"PYTHONPATH": path, "PYTHONUNBUFFERED": "1"} | environment
+        with (self.out / "log.txt").open("a") as log:
+            process = subprocess.Popen(
+                [sys.executable, *command], stdout=log, stderr=subprocess.STDOUT, env=environment
+            )
             try:
-                code = process.wait(timeout=min(most, self.left - spare))
+                code = process.wait(timeout=max(1.0, self.start + by - begun))
             except subprocess.TimeoutExpired:
                 process.terminate()
-                process.wait()
+                try:
+                    process.wait(timeout=5)
+                except subprocess.TimeoutExpired:
+                    process.kill()
+                    process.wait()
                 code = None
-        self.times[name] = round(time.monotonic() - start, 1)
-        told = {0: "done", None: "time is up, goes on next time"}.get(code, f"failed with exit code {code}")
-        print(f"{name}: {told} ({self.times[name]} s, see {log})", flush=True)
-        if code == 0:
-            done.touch()
-        return code == 0
+        self.note(name, {0: "done", None: "late"}.get(code, f"failed with exit code {code}"), begun)
+        return code
 
-    def pack(self) -> None:
-        """Finished runs into OUT, small, and the manifest."""
-        for run in runs.finished():
-            export(run, self.out / "runs")
+    def note(self, name: str, what: str, begun: float) -> None:
+        """Print how a stage went, and write the manifest."""
+        self.seconds[name], self.said[name] = round(time.monotonic() - begun, 1), what
+        print(f"{name}: {what} ({self.seconds[name]} s)", flush=True)
         gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else "none"
-        manifest = {"gpu": gpu, **store.versions(), "profile": self.profile, "at once": self.at_once}
-        files.write_json(self.out / "manifest.json", manifest | {"seconds": self.times})
+        manifest = {"gpu": gpu, **store.versions(), "seconds": self.seconds, "stages": self.said}
+        files.write_json(self.out / "manifest.json", manifest)
 
 
-def visit(options: argparse.Namespace) -> None:
-    """All stages, as far as time goes."""
-    here = Visit(options.minutes, options.out, options.profile, options.at_once)
-    script = [sys.executable, str(HERE / "gpu_visit.py"), "--profile", options.profile]
-    if not options.only_train:
-        tests = str(HERE.parent / "tests" / "test_fast.py")
-        here.stage("checks", [sys.executable, "-m", "pytest", "-q", "-m", "gpu", tests], most=MEASURING)
-        table = str(here.out / "speeds.csv")
-        here.stage("speeds", [sys.executable, str(HERE / "speeds.py"), "--out", table], most=MEASURING)
-        if options.released:
-            compare = [sys.executable, str(HERE / "released.py"), "--code", str(options.released)]
-            compare += ["--rounds", "1", "--out", str(here.out / "released.csv")]
-            here.stage("released", compare, most=MEASURING)
-    training = [*script, "--stage", "train", "--at-once", str(options.at_once)]
-    trained = here.stage("train", training, spare=SURFACES)
-    # a picture of what is trained by now is worth more than a few epochs, so it may be asked for again
-    here.stage("surfaces", [*script, "--stage", "surfaces"], once=trained)
-    here.pack()
-    print(f"packed: {sorted(path.name for path in (here.out / 'runs').glob('*'))}")
+def call_1(call: Call, options: argparse.Namespace) -> None:
+    """Checks, speeds, and the released code beside ours."""
+    small = ["--small"] if options.small else []
+    table = {name: str(call.out / f"{name}.csv") for name in CALL_1}
+    scripts = {name: str(HERE / f"{name}.py") for name in ("gpu_checks", "speeds", "released")}
+    call.run("checks", CALL_1["checks"], scripts["gpu_checks"], "--out", table["checks"], *small)
+    kernels = ["--kernels", str(call.out / "kernels.txt")]
+    call.run("speeds", CALL_1["speeds"], scripts["speeds"], "--out", table["speeds"], *kernels, *small)
+    for name in ("checks", "speeds"):
+        if Path(table[name]).exists():
+            shutil.copy2(table[name], call.work)  # for call 2, which finds OUT empty
+    if options.released:
+        call.run(
+            "released",
+            CALL_1["released"],
+            *(scripts["released"], "--code", str(options.released), "--noise", "--out", table["released"]),
+            *("--images", "12800", "--tests", "2560", "--speeds", sound_speeds(call.work)[0]),
+        )
 
 
-def export(run: runs.Run, folder: Path) -> Path:
-    """A copy of a run with float16 weights and without training states, sealed anew: some megabytes."""
-    target = folder / run.folder.name
-    if (target / "done.json").exists():
-        for new in (run.folder / "surfaces").glob("*.csv"):
-            if not (target / "surfaces" / new.name).exists():
-                (target / "surfaces").mkdir(exist_ok=True)
-                shutil.copy2(new, target / "surfaces")
-        return target
-    shutil.rmtree(target, ignore_errors=True)  # an earlier copy that was cut short
-    shutil.copytree(run.folder, target, ignore=shutil.ignore_patterns("state-*", "weights*", "done.json"))
-    weights = store.read_tensors(run.folder / "weights.safetensors")
-    small = {name: value.half() if value.is_floating_point() else value for name, value in weights.items()}
-    store.write_tensors(target / "weights.safetensors", small)
-    store.seal(target)
-    return target
+def call_2(call: Call, options: argparse.Namespace) -> None:
+    """Training at the fastest speed that is sound, and the parcel."""
+    os.environ["SLN_RUNS"] = str(call.work / "runs")
+    study = Study(options.profile, guesses=True)
+    if options.continued:
+        print(f"continued: {', '.join(parcel.unpack(options.continued, files.runs_folder()))}", flush=True)
+    for speed in sound_speeds(call.work):
+        stage = ["--stage", "train", "--profile", options.profile, "--out", str(call.out)]
+        stage += ["--until", str(call.start + options.seconds), "--work", str(call.work)]
+        code = call.run(
+            f"train at {speed}", options.seconds + 5, str(HERE / "gpu_visit.py"), *stage, SLN_SPEED=speed
+        )
+        if code in (0, None):
+            break
+    begun = time.monotonic()
+    wanted = [config for family in families(study) for config in family]
+    waiting = [c for c in wanted if c.corrects and not store.folder(c).exists()]
+    left_out = parcel.pack(
+        files.runs_folder(),
+        call.out,
+        [config.run_id for config in wanted],
+        [config.uncorrected.run_id for config in waiting[:1]],
+    )
+    call.note("parcel", f"without {', '.join(left_out)}" if left_out else "done", begun)
 
 
-def take_home(out: Path) -> None:
-    """Put the parcel's runs into runs/, those that are not there yet."""
-    parcel = sorted((out / "runs").glob("*/done.json"))
-    if not parcel:
-        raise SystemExit(f"no finished runs in {out / 'runs'}; was this folder packed by a visit?")
-    for done in parcel:
-        target = files.runs_folder() / done.parent.name
-        if target.exists():
-            print(f"there already: {target.name}")
-            continue
-        shutil.copytree(done.parent, target.with_name(f".{target.name}"), dirs_exist_ok=True)
-        target.with_name(f".{target.name}").rename(target)
-        print(f"taken home: {target.name}")
+def sound_speeds(work: Path) -> list[str]:
+    """The speeds to try, the fastest first: without those that failed a check of call 1."""
+    names = list(SPEEDS)
+    names = names[names.index(chosen(device())) :: -1]
+    if (work / "checks.csv").exists():
+        checks = files.read_table(work / "checks.csv")
+        failed = set(checks.loc[~checks["passed"], "check"].str.partition(":")[0])
+        names = [name for name in names if name not in failed or name == "reference"]
+    return names
+
+
+def seconds_per_epoch(work: Path) -> float:
+    """Of a run, at the best speed and AT_ONCE runs: as call 1 measured it here, else the estimate."""
+    try:
+        table = files.read_table(work / "speeds.csv")
+    except OSError:
+        return SECONDS_PER_EPOCH
+    measured = table[(table["what"] == "epoch of a run") & (table["at once"] <= AT_ONCE)]
+    return float(measured["seconds"].min()) if len(measured) else SECONDS_PER_EPOCH
+
+
+# --- at home ------------------------------------------------------------------------------------------------
+
+
+def plan(options: argparse.Namespace) -> None:
+    """Print the time table, what is trained, and what travels."""
+    study, per_epoch = Study(options.profile, guesses=True), seconds_per_epoch(options.work)
+    print(f"call 1: {', '.join(f'{name} until {by} s' for name, by in CALL_1.items())}")
+    print(f"call 2: {', '.join(f'{name} until {by} s' for name, by in CALL_2.items())}")
+    print(f"in all {max(CALL_1.values()) + max(CALL_2.values())} s")
+    first, rest = groups(missing(study), CALL_2["train"] - LOADING, per_epoch)
+    print(f"at {per_epoch:g} s per epoch and run, {AT_ONCE} runs at once:")
+    for config in first:
+        print(f"  finished: {config.run_id}")
+    for config in rest[:AT_ONCE]:
+        print(f"  then, as far as time goes: {config.run_id}")
+    print(f"  later: {max(0, len(rest) - AT_ONCE)} more runs")
+    listed = subprocess.run(["git", "ls-files", "-z"], cwd=HERE.parent, capture_output=True, check=True)
+    tracked = [HERE.parent / name for name in listed.stdout.decode().split("\0") if name]
+    code = sum(path.stat().st_size for path in tracked if path.is_file() and "figures" not in path.parts)
+    for folder in options.carry or [None]:
+        size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file()) if folder else 0
+        what = f"the code without figures/ and {folder}" if folder else "the code without figures/"
+        print(f"{what}: {(code + size) / 2**20:.1f} of {TRAVELS / 2**20:.0f} MiB")
+        require(code + size <= TRAVELS, f"{folder} is too large to travel with the code; split it")
+
+
+def take_home(folder: Path, profile: str) -> None:
+    """Finished runs of a parcel into runs/, and the figures that they make into figures/PROFILE/."""
+    with tempfile.TemporaryDirectory() as temporary:
+        names = parcel.unpack(folder, Path(temporary))
+        for name in names:
+            source, target = Path(temporary) / name, files.runs_folder() / name
+            if not (source / "done.json").exists():
+                epoch = (
+                    int(store.read_history(source)["epoch"].max()) if (source / "history.csv").exists() else 0
+                )
+                print(f"unfinished, at epoch {epoch}: {name}; --continue {folder} trains it on")
+            elif target.exists():
+                print(f"there already: {name}")
+            else:
+                target.parent.mkdir(parents=True, exist_ok=True)
+                shutil.copytree(source, target.with_name(f".{name}"), dirs_exist_ok=True)
+                target.with_name(f".{name}").rename(target)
+                print(f"taken home: {name}")
+    draw(Study(profile, guesses=True), files.read_json(folder / "manifest.json"))
+
+
+def draw(study: Study, manifest: dict) -> None:
+    """Figures of the profile's runs that are here, under the names of the notebooks; the visit's manifest."""
+    table = results.of_the_recipes()
+    plots.save(plots.beside_published(table), table, "05_beside_the_paper", study.name)
+    arms = study.arms(study.profile.noise_modes[0]) | study.matched(study.profile.noise_modes[0])
+    found = {name: (runs.find(arm.configs[0]), arm.reader) for name, arm in arms.items()}
+    readings = {name: Reading(name, [run], reader) for name, (run, reader) in found.items() if run}
+    if readings:
+        curves = analysis.curves(readings, panels.CURVES)
+        plots.save(panels.curves(curves, "40% symmetric noise, seed 0"), curves, "02_curves", study.name)
+    path = files.figures_folder(study.name) / "manifest.json"
+    visits = files.read_json(path).get("visits", []) if path.exists() else []
+    if manifest not in visits:
+        files.write_json(path, {"profile": study.name, "visits": [*visits, manifest]})
+    print(f"written: {', '.join(sorted(file.name for file in path.parent.iterdir()))} in {path.parent}")
 
 
 def main() -> None:
-    """A visit, one of its stages, or what comes after it."""
+    """A call, its training stage, or what comes before and after."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--minutes", type=float, default=9.0, help="that this visit may take (default 9)")
-    parser.add_argument("--out", type=Path, default=Path("build/gpu"), help="the parcel (default build/gpu)")
-    parser.add_argument("--work", type=Path, help="where runs are trained and kept (default runs/)")
+    what = parser.add_mutually_exclusive_group(required=True)
+    what.add_argument("--call", type=int, choices=(1, 2), help="the first or second command of a visit")
+    what.add_argument("--plan", action="store_true", help="print the time table and what travels")
+    what.add_argument("--take-home", type=Path, metavar="OUT", help="put a parcel's runs into runs/")
+    what.add_argument("--stage", choices=("train",), help=argparse.SUPPRESS)
+    parser.add_argument("--out", type=Path, help="what comes back")
+    parser.add_argument("--work", type=Path, default=WORK, help=f"what the calls share (default {WORK})")
     parser.add_argument("--profile", default="cifar10")
-    parser.add_argument("--at-once", type=int, default=4, help="runs at once (default 4)")
-    parser.add_argument("--released", type=Path, help="folder of the released code, to compare with")
-    parser.add_argument("--only-train", action="store_true", help="no checks and no benchmark")
-    parser.add_argument("--stage", choices=("train", "surfaces"), help=argparse.SUPPRESS)
-    parser.add_argument("--take-home", type=Path, metavar="OUT", help="put a parcel's runs into runs/")
+    parser.add_argument("--released", type=Path, metavar="FOLDER", help="the released code, for call 1")
+    parser.add_argument("--continue", type=Path, dest="continued", metavar="PARCEL", help="an earlier OUT")
+    parser.add_argument("--carry", type=Path, nargs="+", help="folders that travel with one call each")
+    parser.add_argument("--seconds", type=float, default=CALL_2["train"], help="until call 2 stops training")
+    parser.add_argument("--small", action="store_true", help="call 1 with a small network: a rehearsal")
+    parser.add_argument("--until", type=float, help=argparse.SUPPRESS)
     options = parser.parse_args()
-    if options.work:
-        os.environ["SLN_RUNS"] = str(options.work.resolve())
-    if options.take_home:
-        take_home(options.take_home)
-    elif options.stage == "train":
-        if not train(Study(options.profile), options.at_once):
-            raise SystemExit(1)  # what was left out is asked for again at the next visit
-    elif options.stage == "surfaces":
-        surfaces(Study(options.profile))
-    else:
-        print(f"device {device()}, {options.minutes} minutes", flush=True)
-        visit(options)
+    start = time.monotonic()
+    try:
+        if options.plan:
+            return plan(options)
+        if options.take_home:
+            return take_home(options.take_home, options.profile)
+        require(options.out is not None, "--out is missing: the folder that comes back")
+        options.out.mkdir(parents=True, exist_ok=True)
+        options.work.mkdir(parents=True, exist_ok=True)
+        if options.stage:
+            history = options.out / "history.csv"
+            study = Study(options.profile, guesses=True)
+            return train(study, options.until, seconds_per_epoch(options.work), history)
+        call = Call(options.out, options.work, start, {}, {})
+        print(f"call {options.call} on {device()}", flush=True)
+        return (call_1 if options.call == 1 else call_2)(call, options)
+    except InputError as error:
+        print(f"gpu_visit: {error}", file=sys.stderr)
+        sys.exit(2)
+    except CaptureFailed as error:
+        print(f"gpu_visit: {error}", flush=True)
+        sys.exit(FAILED_CAPTURE)
 
 
 if __name__ == "__main__":

@@ -13,4 +13,5 @@ from sln.noise import Corruption
 from sln.runs import Run
 from sln.study import Study
 
+__version__ = "0.1.0"
 __all__ = ["Config", "Corruption", "InputError", "Run", "Study", "fit"]

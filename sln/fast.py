@@ -415,6 +415,7 @@ class Passes:
         size = (train.prediction_size(images.device), *images.shape[1:])
         self.images = torch.zeros(size, dtype=images.dtype, device=images.device)
         self.logits = torch.zeros(0)
+        view(self.images[:1])  # what it keeps is made here: inside, it would break the compiled code in two
         self.compute: Callable[[], Tensor] = compiled(self._compute) if speed.compiled else self._compute
         (self.part,) = captured([self._pass])
 

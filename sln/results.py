@@ -11,7 +11,7 @@ import pandas as pd
 from sln import runs
 from sln.analysis import mean_and_std
 from sln.errors import require
-from sln.files import figures_folder, project_root, read_table
+from sln.files import figures_folder, project_root, read_json, read_table
 from sln.recipes import RECIPES, recipe_of
 from sln.study import Study
 
@@ -79,8 +79,9 @@ def beside_published(ours: pd.DataFrame, label: str, dataset: str = "cifar10") -
 
 
 def of_the_recipes() -> pd.DataFrame:
-    """Every recipe's finished runs beside the paper: one row a method, in per cent of test accuracy.
+    """Every recipe's finished runs beside the paper: one row per method, in per cent of test accuracy.
 
+    A recipe without runs here has the numbers that are committed in figures/cifar10, if there are any.
     Columns: recipe, command, dataset, noise, method, paper, paper_std (NaN where the paper's number is not in
     `published`), ours, ours_std, seeds (0 where there are no runs yet), difference = ours - paper.
     """
@@ -89,7 +90,7 @@ def of_the_recipes() -> pd.DataFrame:
         recipe = recipe_of(run.config)
         if recipe is not None:
             trained[recipe.name].setdefault(run.config.seed, run)
-    rows = []
+    rows, committed = [], _committed_cells()
     for recipe in RECIPES.values():
         paper = of_the_paper(recipe.dataset)
         for reader, method in recipe.reads.items():
@@ -100,8 +101,22 @@ def of_the_recipes() -> pd.DataFrame:
                 row["paper"], row["paper_std"] = paper.loc[(recipe.noise, method), ["mean", "std"]]
             row["ours"] = np.mean(finals) if finals else np.nan
             row["ours_std"] = np.std(finals, ddof=1) if len(finals) > 1 else np.nan
-            rows.append(row | {"seeds": len(finals), "difference": row["ours"] - row["paper"]})
-    return pd.DataFrame(rows)
+            row["seeds"] = len(finals)
+            if not finals and (recipe.name, method) in committed.index:
+                row |= committed.loc[(recipe.name, method), ["ours", "ours_std", "seeds"]].to_dict()
+            rows.append(row | {"difference": row["ours"] - row["paper"]})
+    return pd.DataFrame(rows).astype({"seeds": int})
+
+
+def _committed_cells() -> pd.DataFrame:
+    """The rows with numbers of figures/cifar10, by recipe and method; says where these were trained."""
+    folder = figures_folder("cifar10")
+    if not (folder / "05_beside_the_paper.csv").exists():
+        return pd.DataFrame(index=pd.MultiIndex.from_tuples([], names=["recipe", "method"]))
+    table = read_table(folder / "05_beside_the_paper.csv").query("seeds > 0")
+    for visit in read_json(folder / "manifest.json").get("visits", []):
+        print(f"cells of CIFAR-10 as committed: trained on {visit['gpu']}, {visit['started'][:10]}")
+    return table.set_index(["recipe", "method"])
 
 
 def recipe_table() -> pd.DataFrame:

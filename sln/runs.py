@@ -105,10 +105,12 @@ class Run:
     def correction(self, epoch: int) -> Correction:
         """A corrected epoch's weights w and predictions (N, C)."""
         with np.load(self.folder / "corrections" / f"{epoch:03d}.npz", allow_pickle=False) as arrays:
-            predictions = torch.from_numpy(arrays["predictions"])
+            w, predictions = (torch.from_numpy(arrays[name]) for name in ("w", "predictions"))
             if predictions.ndim == 1:
-                predictions = F.one_hot(predictions.long(), self.config.num_classes).float()
-            return Correction(torch.from_numpy(arrays["w"]), predictions)
+                predictions = F.one_hot(predictions.long(), self.config.num_classes)
+            return Correction(
+                w.float(), predictions.float()
+            )  # half precision came home from a visit to a GPU
 
     def corrections(self) -> dict[int, Correction]:
         """All of them by epoch."""

@@ -22,6 +22,7 @@ import safetensors
 import safetensors.torch
 from torch import Tensor
 
+import sln
 from sln.config import KEPT_KNOBS, Config
 from sln.errors import InputError
 from sln.files import read_json, read_table, runs_folder, write_atomically, write_json, write_text
@@ -148,7 +149,7 @@ def versions() -> dict[str, str]:
     """What the numbers may depend on besides the knobs."""
     libraries = {name: version(name) for name in ("torch", "numpy", "scikit-learn", "pandas")}
     return {
-        "sln": version("sln"),
+        "sln": sln.__version__,
         "python": platform.python_version(),
         **libraries,
         "system": platform.platform(),

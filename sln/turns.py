@@ -44,8 +44,8 @@ class InTurns:
 
     @property
     def full(self) -> bool:
-        """Whether as many runs train as may at once."""
-        return len(self._running) == self.at_once
+        """Whether as many runs train as may at once, or no other is to begin."""
+        return len(self._running) == self.at_once or self.stop()
 
     def submit(self, config: Config) -> None:
         """Take a run, on the first free stream."""
