@@ -36,7 +36,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-import measuring
+import measuring  # noqa: F401  which makes sln importable
 import parcel
 import torch
 
@@ -54,14 +54,16 @@ HERE = Path(__file__).resolve().parent
 WORK = Path(tempfile.gettempdir()) / "sln-visit"
 TRAVELS = 64 * 2**20  # bytes that one call may send there
 # seconds since its call's start by which a stage has ended; what one leaves, the next has
-CALL_1 = {"checks": 90, "speeds": 140, "released": 200}
+CALL_1 = {"checks": 110, "speeds": 160, "released": 200}
 CALL_2 = {"train": 375, "parcel": 400}
+PACKING = CALL_2["parcel"] - CALL_2["train"]
 LOADING = 20  # seconds until call 2's first step: data, capture, compiled code from call 1
 # seconds per epoch and run of the paper's network at the best speed, until call 1 has measured it (estimate)
 SECONDS_PER_EPOCH = 0.5
 SPARE = 0.92  # share of the training time that the plan counts on
 TEST_EVERY = 5  # epochs
 AT_ONCE = 3  # runs
+CHECKPOINT = 30.0  # seconds between checkpoints of a run
 FAILED_CAPTURE = 3  # exit code of a training process
 
 
@@ -138,7 +140,7 @@ def train(study: Study, until: float, per_epoch: float, history: Path) -> None:
 
     def row(config: Config, epoch: Epoch) -> None:
         for numbers in epoch.rows:
-            measuring.write_row(history, {"run": config.run_id, **numbers}, quiet=True)
+            parcel.write_row(history, {"run": config.run_id, **numbers}, quiet=True)
 
     def stop() -> bool:
         return bool(stopped) or time.monotonic() > until
@@ -146,15 +148,13 @@ def train(study: Study, until: float, per_epoch: float, history: Path) -> None:
     for group in groups(missing(study), until - time.monotonic() - LOADING, per_epoch):
         if stop():
             return
-        failed, queue = [], Queue(group)
-        with contextlib.closing(InTurns(AT_ONCE, stop=stop, on_epoch=row)) as crew:
-            for outcome in work_through(queue, crew):
+        failed = []
+        with contextlib.closing(InTurns(AT_ONCE, CHECKPOINT, stop, row)) as crew:
+            for outcome in work_through(Queue(group), crew):
                 print(f"{outcome.config.run_id}: {outcome.error or 'finished'}", flush=True)
                 begun = (store.folder(outcome.config) / "config.json").exists()  # else its data are missing
                 if outcome.error and begun and not isinstance(outcome.error, runs.Stopped):
                     failed.append(outcome.error)
-                if stop() and not queue.running:  # what waits is left to another visit
-                    break
         if failed:
             raise failed[0]
 
@@ -208,19 +208,22 @@ class Call:
 
 def call_1(call: Call, options: argparse.Namespace) -> None:
     """Checks, speeds, and the released code beside ours."""
+    by = {name: end * options.seconds / max(CALL_1.values()) for name, end in CALL_1.items()}
     small = ["--small"] if options.small else []
+    checked = ["--speeds", "s2", *small] if options.small else []  # s3 compiles for a minute
     table = {name: str(call.out / f"{name}.csv") for name in CALL_1}
     scripts = {name: str(HERE / f"{name}.py") for name in ("gpu_checks", "speeds", "released")}
-    call.run("checks", CALL_1["checks"], scripts["gpu_checks"], "--out", table["checks"], *small)
-    kernels = ["--kernels", str(call.out / "kernels.txt")]
-    call.run("speeds", CALL_1["speeds"], scripts["speeds"], "--out", table["speeds"], *kernels, *small)
+    call.run("checks", by["checks"], scripts["gpu_checks"], "--out", table["checks"], *checked)
+    more = ["--rounds", "1" if options.small else "3", "--kernels", str(call.out / "kernels.txt"), *small]
+    more += ["--speeds", "reference", "s2"] if options.small else ["--at-once", "2", "3", "4", "6"]
+    call.run("speeds", by["speeds"], scripts["speeds"], "--out", table["speeds"], *more)
     for name in ("checks", "speeds"):
         if Path(table[name]).exists():
             shutil.copy2(table[name], call.work)  # for call 2, which finds OUT empty
     if options.released:
         call.run(
             "released",
-            CALL_1["released"],
+            by["released"],
             *(scripts["released"], "--code", str(options.released), "--noise", "--out", table["released"]),
             *("--images", "12800", "--tests", "2560", "--speeds", sound_speeds(call.work)[0]),
         )
@@ -232,12 +235,11 @@ def call_2(call: Call, options: argparse.Namespace) -> None:
     study = Study(options.profile, guesses=True)
     if options.continued:
         print(f"continued: {', '.join(parcel.unpack(options.continued, files.runs_folder()))}", flush=True)
+    seconds = options.seconds - PACKING
     for speed in sound_speeds(call.work):
         stage = ["--stage", "train", "--profile", options.profile, "--out", str(call.out)]
-        stage += ["--until", str(call.start + options.seconds), "--work", str(call.work)]
-        code = call.run(
-            f"train at {speed}", options.seconds + 5, str(HERE / "gpu_visit.py"), *stage, SLN_SPEED=speed
-        )
+        stage += ["--until", str(call.start + seconds), "--work", str(call.work)]
+        code = call.run(f"train at {speed}", seconds + 5, str(HERE / "gpu_visit.py"), *stage, SLN_SPEED=speed)
         if code in (0, None):
             break
     begun = time.monotonic()
@@ -253,13 +255,13 @@ def call_2(call: Call, options: argparse.Namespace) -> None:
 
 
 def sound_speeds(work: Path) -> list[str]:
-    """The speeds to try, the fastest first: without those that failed a check of call 1."""
+    """The speeds to try, the fastest first: those that passed their checks, where call 1 made them."""
     names = list(SPEEDS)
     names = names[names.index(chosen(device())) :: -1]
     if (work / "checks.csv").exists():
         checks = files.read_table(work / "checks.csv")
-        failed = set(checks.loc[~checks["passed"], "check"].str.partition(":")[0])
-        names = [name for name in names if name not in failed or name == "reference"]
+        passed = checks.groupby(checks["check"].str.partition(":")[0])["passed"].all()
+        names = [name for name in names if passed.get(name, False) or name == "reference"]
     return names
 
 
@@ -269,8 +271,8 @@ def seconds_per_epoch(work: Path) -> float:
         table = files.read_table(work / "speeds.csv")
     except OSError:
         return SECONDS_PER_EPOCH
-    measured = table[(table["what"] == "epoch of a run") & (table["at once"] <= AT_ONCE)]
-    return float(measured["seconds"].min()) if len(measured) else SECONDS_PER_EPOCH
+    measured = table[(table["what"] == "run-epochs") & (table["at_once"] <= AT_ONCE)]
+    return float(1 / measured["value"].max()) if len(measured) else SECONDS_PER_EPOCH
 
 
 # --- at home ------------------------------------------------------------------------------------------------
@@ -351,7 +353,7 @@ def main() -> None:
     parser.add_argument("--released", type=Path, metavar="FOLDER", help="the released code, for call 1")
     parser.add_argument("--continue", type=Path, dest="continued", metavar="PARCEL", help="an earlier OUT")
     parser.add_argument("--carry", type=Path, nargs="+", help="folders that travel with one call each")
-    parser.add_argument("--seconds", type=float, default=CALL_2["train"], help="until call 2 stops training")
+    parser.add_argument("--seconds", type=float, help="that the call may take (default 200 and 400)")
     parser.add_argument("--small", action="store_true", help="call 1 with a small network: a rehearsal")
     parser.add_argument("--until", type=float, help=argparse.SUPPRESS)
     options = parser.parse_args()
@@ -368,6 +370,7 @@ def main() -> None:
             history = options.out / "history.csv"
             study = Study(options.profile, guesses=True)
             return train(study, options.until, seconds_per_epoch(options.work), history)
+        options.seconds = options.seconds or max((CALL_1 if options.call == 1 else CALL_2).values())
         call = Call(options.out, options.work, start, {}, {})
         print(f"call {options.call} on {device()}", flush=True)
         return (call_1 if options.call == 1 else call_2)(call, options)

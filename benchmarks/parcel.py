@@ -8,12 +8,13 @@ has not begun goes on from.
 
 from __future__ import annotations
 
+import csv
 import io
 import itertools
 import shutil
 import tarfile
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -73,6 +74,20 @@ def unpack(parcel: Path, runs_folder: Path) -> list[str]:
         for folder in new:
             folder.rename(runs_folder / folder.name)
     return [folder.name for folder in new]
+
+
+def write_row(path: Path | None, row: Mapping[str, object], *, quiet: bool = False) -> None:
+    """Add a row to a CSV (the first brings the header) and print it: a process that is killed loses none."""
+    if path is not None:
+        first = not path.exists()
+        with path.open("a", newline="") as file:
+            writer = csv.DictWriter(file, list(row))
+            if first:
+                writer.writeheader()
+            writer.writerow(row)
+    if not quiet:
+        shown = (f"{value:.4g}" if isinstance(value, float) else str(value) for value in row.values())
+        print("  ".join(shown), flush=True)
 
 
 def _records(folders: list[Path]) -> Iterator[tuple[str, dict[str, Path]]]:

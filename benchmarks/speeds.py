@@ -1,159 +1,181 @@
 """What each step of the fast path gains, on whatever machine this is: `make bench`, or this script alone.
 
-One table, a row a speed (`sln/fast.py`): time of the paper's network and recipe (WRN-28-2, batch 128) on
-images of noise, compile and capture time apart; then K runs at once on a GPU.
+The paper's network and recipe (WRN-28-2, batch 128) on images of noise at each speed (`sln/fast.py`), in
+turns: a training step, the test passes, label correction; what prepares a run (compile and capture)
+apart; then K runs at once on a GPU. Every row is printed, and added to `--out`, as soon as it is there.
 """
 
 from __future__ import annotations
 
 import argparse
-import dataclasses
 import functools
-import os
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
-import pandas as pd
 import torch
-from measuring import PeakMemory, alternating, seconds
+from measuring import Run, Table, alternating, images, in_turns, ratios, seconds, wait
+from torch.autograd import DeviceType
+from torch.profiler import ProfilerActivity, profile
 
-from sln import fast, plan
-from sln.config import Config
-from sln.data import Data
 from sln.devices import device
 from sln.fast import SPEEDS
-from sln.train import Engine, State
 
-# Multiplications and additions an image, of this WRN-28-2 (the stride is on the second convolution).
-FORWARD, FORWARD_BACKWARD = 485.3e6, 1455e6
-TRAIN, TESTS = 50_000, 2 * 10_000  # images an epoch, the two test passes included
-TOGETHER = (1, 2, 4, 6)  # runs at once on a GPU
+# Multiplications and additions per image, of this WRN-28-2 (the stride is on the second convolution).
+BATCH, FORWARD, FORWARD_BACKWARD = 128, 485.3e6, 1455e6
+TRAIN, TEST = 50_000, 10_000  # CIFAR-10's images; an epoch has two test passes
+PROFILED, SHOWN = 5, 40  # steps under the profiler, rows of its table
 
 
-def peak_flops() -> float:
-    """What this device reaches in one large matrix product, in FLOP/s, with the best of its operands."""
-    size, best = (8192 if device().type == "cuda" else 2048), 0.0
-    for kind in (torch.float32, torch.bfloat16):
+def trial(speed: str, steps: int, seed: int = 0, model: str = "wrn-28-2") -> Run:
+    """A run on `steps` batches of noise, ready to be timed."""
+    one = Run(speed, images(steps * BATCH), images(steps * BATCH), seed, model=model)
+    for action in (one.sln, one.correct):  # fill caches
+        action()
+    return one
+
+
+def ceilings(table: Table) -> float:
+    """What this device reaches in a large copy and large matrix products; the best product, in FLOP/s."""
+    gpu, repeats, best = device().type == "cuda", 10, 0.0
+    source = torch.zeros(2**30 if gpu else 2**27, dtype=torch.uint8, device=device())
+    target = torch.empty_like(source)
+    times = _times(lambda: target.copy_(source), repeats)
+    table.add("copy, read and written", "", [2 * len(source) / t / 1e9 for t in times], "GB/s")
+    size = 8192 if gpu else 1024
+    for kind in (torch.bfloat16, torch.float32):
         a = torch.randn(size, size, device=device()).to(kind)
-        a @ a
-        best = max(best, 2 * size**3 / min(seconds(lambda a=a: a @ a) for _ in range(5)))
+        flops = [2 * size**3 / t for t in _times(lambda a=a: a @ a, repeats)]
+        name = str(kind).removeprefix("torch.")
+        best = max(best, 1e12 * table.add(f"{name} matrix product", "", [f / 1e12 for f in flops], "TFLOP/s"))
     return best
 
 
-def floor_seconds(peak: float) -> float:
-    """An epoch's arithmetic at that peak."""
-    return (TRAIN * FORWARD_BACKWARD + TESTS * FORWARD) / peak
+def _times(action: Callable[[], object], repeats: int) -> list[float]:
+    """Seconds per call, five times over `repeats` calls, after as many that do not count."""
+
+    def repeated() -> None:
+        for _ in range(repeats):
+            action()
+
+    repeated()
+    return [seconds(repeated) / repeats for _ in range(5)]
 
 
-class Trial:
-    """One run of the recipe on `steps` batches of noise, at one speed."""
-
-    def __init__(self, speed: str, steps: int, **knobs: object) -> None:
-        self.config = Config.from_dict({"dataset": "cifar10", "noise_mode": "none", "sigma": 1.0} | knobs)
-        self.data: Data = images(self.config, steps).to(device())
-        self.engine = fast.Engine(self.config, SPEEDS[speed]) if SPEEDS[speed].static else Engine()
-        self.state, self.epoch = State(self.config, self.data), 0
-        self.prepared = seconds(self.train)  # compiles and captures
-
-    def train(self) -> None:
-        """An epoch of `steps` batches."""
-        self.epoch += 1
-        self.engine.train_epoch(self.state, self.data, self.config, self.epoch, self.config.sigma)
-
-    def test(self) -> None:
-        """One pass over the images."""
-        self.engine.predict(self.state.network, self.data.train, self.data)
-
-
-def images(config: Config, steps: int) -> Data:
-    """`steps` batches of random pixels in the shape of CIFAR-10, for training and tests."""
-    one = plan._noise(config)
-    repeats = -(-steps * config.batch_size // len(one.train))
-    rows = torch.arange(len(one.train)).repeat(repeats)[: steps * config.batch_size]
-    return dataclasses.replace(one, train=one.train[rows])
+def compare(table: Table, trials: dict[str, Run], steps: int, rounds: int, peak: float) -> str:
+    """Rows of every speed, the ratio to the first speed among them. Returns the fastest one."""
+    N = steps * BATCH
+    found = {}
+    for what, name, count, unit in (
+        ("steps", "training step", BATCH, 1e3),
+        ("measure", f"both test passes, {TEST:,} images", TEST, 1),
+        ("correct", f"correction, {TRAIN:,} images", TRAIN, 1),
+    ):
+        found[what] = alternating({speed: getattr(run, what) for speed, run in trials.items()}, rounds)
+        for speed, times in found[what].items():
+            scaled = [unit * count * t / N for t in times]
+            table.add(name, speed, scaled, "s" if unit == 1 else "ms")
+    epochs, best = {}, {}
+    floor = (TRAIN * FORWARD_BACKWARD + 2 * TEST * FORWARD) / peak
+    for speed in trials:
+        both = zip(found["steps"][speed], found["measure"][speed], strict=True)
+        epochs[speed] = [(TRAIN * train + TEST * test) / N for train, test in both]
+        best[speed] = table.add("epoch with both test passes", speed, epochs[speed], "s")
+        table.add("share of the bound by arithmetic", speed, [floor / t for t in epochs[speed]], "")
+        first = next(iter(epochs))
+        table.add(f"epoch, times as fast as {first}", speed, ratios(epochs[first], epochs[speed]), "")
+    return min(best, key=best.__getitem__)
 
 
-def table(steps: int, rounds: int, names: tuple[str, ...]) -> pd.DataFrame:
-    """A row a speed; "of floor" is the share of the bound by arithmetic, "ratio" that of the first row."""
-    peak, trials, memory = peak_flops(), {}, {}
-    for name in names:
-        before = 0
-        if device().type == "cuda":
-            torch.cuda.reset_peak_memory_stats()
-            before = torch.cuda.memory_allocated()  # by the trials before
-        watched = PeakMemory(os.getpid())
-        trials[name] = Trial(name, steps)
-        trials[name].test()
-        memory[name] = watched.stop() / 1e9
-        if device().type == "cuda":
-            memory[name] = (torch.cuda.max_memory_allocated() - before) / 1e9
-    train = alternating({name: trial.train for name, trial in trials.items()}, rounds)
-    test = alternating({name: trial.test for name, trial in trials.items()}, rounds)
-    N = steps * 128
-    rows = []
-    for name, trial in trials.items():
-        epoch = TRAIN * train[name] / N + TESTS * test[name] / N
-        rows.append(
-            {
-                "speed": name,
-                "prepare s": trial.prepared,
-                "step ms": 1000 * train[name] / steps,
-                "epoch s": epoch,
-                "images/s": N / train[name],
-                "of floor": floor_seconds(peak) / epoch,
-                "memory GB": memory[name],
-            }
-        )
-    found = pd.DataFrame(rows).set_index("speed")
-    found["ratio"] = found["epoch s"].iloc[0] / found["epoch s"]
-    print(f"floor: {floor_seconds(peak):.3g} s an epoch, at {peak / 1e12:.3g} TFLOP/s of one matrix product")
-    return found
+def together(table: Table, speed: str, trials: list[Run], steps: int, K: int, rounds: int) -> None:
+    """K runs at once against the first alone, all in one thread, a stream each; `trials` grows to K."""
+    while len(trials) < K:
+        trials.append(trial(speed, steps, len(trials), trials[0].config.model))
+        table.add("prepare", speed, [trials[-1].prepared], "s", len(trials))
+    streams = [torch.cuda.Stream() if device().type == "cuda" else None for _ in range(K)]
+
+    def everyone(count: int, what: str) -> None:
+        in_turns([getattr(run, what)() for run in trials[:count]], streams[:count])
+
+    actions = {
+        (count, what): functools.partial(everyone, count, what)
+        for count in (1, K)
+        for what in ("turns", "tests")
+    }
+    for action in actions.values():
+        action()
+    times, N = alternating(actions, rounds), steps * BATCH
+    rates = {
+        count: [
+            count * N / (TRAIN * train + TEST * test)
+            for train, test in zip(times[count, "turns"], times[count, "tests"], strict=True)
+        ]
+        for count in (1, K)
+    }
+    table.add("run-epochs", speed, rates[K], "per s", K)
+    table.add("run-epochs, times those of one run", speed, ratios(rates[K], rates[1]), "", K)
 
 
-def together(steps: int, rounds: int) -> pd.DataFrame:
-    """Run-epochs a second of K runs at once on a GPU, a stream each; tests are timed apart, as in `table`."""
-    rows, N = [], steps * 128
-    for K in TOGETHER:
-        trials = [Trial("s3", steps, seed=seed) for seed in range(K)]
-        streams = [torch.cuda.Stream() for _ in trials]
-
-        def everyone(what: Callable[[Trial], None], trials: list[Trial], streams: list) -> None:
-            def on_stream(trial: Trial, stream: torch.cuda.Stream) -> None:
-                with torch.cuda.stream(stream):
-                    what(trial)
-
-            with ThreadPoolExecutor(len(trials)) as threads:
-                list(threads.map(on_stream, trials, streams))
-
-        passes = {
-            what: functools.partial(everyone, getattr(Trial, what), trials, streams)
-            for what in ("train", "test")
-        }
-        for one in passes.values():
-            one()
-        took = alternating(passes, rounds)
-        rows.append({"runs at once": K, "epochs/s": K * N / (TRAIN * took["train"] + TESTS * took["test"])})
-    found = pd.DataFrame(rows).set_index("runs at once")
-    found["ratio"] = found["epochs/s"] / found["epochs/s"].iloc[0]
-    return found
+def kernels(table: Table, speed: str, one: Run, path: Path) -> None:
+    """What PROFILED steps spend their time on, added to a text file; a CPU's operators without a GPU."""
+    gpu, turns = device().type == "cuda", one.turns()
+    next(turns)
+    with profile(activities=[ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if gpu else [])]) as profiler:
+        for _ in range(PROFILED):
+            next(turns)
+        wait()
+    kind, took = (
+        (DeviceType.CUDA, "self_device_time_total") if gpu else (DeviceType.CPU, "self_cpu_time_total")
+    )
+    rows = [event for event in profiler.key_averages() if event.device_type == kind]
+    rows.sort(key=lambda event: -getattr(event, took))
+    whole = sum(getattr(event, took) for event in rows)
+    with path.open("a") as file:
+        print(f"{speed}: {PROFILED} steps, {whole:.0f} us; us, share, count, name", file=file)
+        for event in rows[:SHOWN]:
+            time = getattr(event, took)
+            print(f"{time:12.1f} {time / whole:6.1%} {event.count:7} {event.key[:120]}", file=file)
+    what = "kernels per step" if gpu else "operators per step"
+    table.add(what, speed, [sum(event.count for event in rows) / PROFILED], "")
+    table.add("their time per step", speed, [whole / PROFILED / 1e3], "ms")
 
 
 def main() -> None:
-    """Print the tables."""
+    """Measure and print."""
     gpu = device().type == "cuda"
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--steps", type=int, default=100 if gpu else 4, help="batches in a measurement")
+    # 125 batches are 8 whole passes of 2,000 images
+    parser.add_argument("--steps", type=int, default=125 if gpu else 6, help="batches in a measurement")
     parser.add_argument("--rounds", type=int, default=5, help="measurements, in turns")
-    parser.add_argument("--out", help="also write the table to this CSV")
+    parser.add_argument("--speeds", nargs="+", choices=tuple(SPEEDS), default=tuple(SPEEDS))
+    parser.add_argument(
+        "--at-once", nargs="*", type=int, default=(1, 2, 4, 6) if gpu else (), help="runs at once"
+    )
+    parser.add_argument(
+        "--kernels", type=Path, help="add a table of kernels at s2 and the best speed to this"
+    )
+    parser.add_argument("--small", action="store_true", help="a small network, for a rehearsal")
+    parser.add_argument("--out", type=Path, help="add the rows to this CSV")
     options = parser.parse_args()
+    if options.kernels and options.steps <= PROFILED:
+        parser.error(f"--kernels needs --steps {PROFILED + 1} or more")
     where = torch.cuda.get_device_name() if gpu else f"CPU, {torch.get_num_threads()} threads"
-    print(f"torch {torch.__version__}, {where}; medians of {options.rounds} turns of {options.steps} steps")
-    found = table(options.steps, options.rounds, tuple(SPEEDS))
-    print(found.round(3).to_string())
-    if options.out:
-        found.to_csv(options.out)
-    if gpu:
-        print(together(options.steps, options.rounds).round(3).to_string())
+    print(f"torch {torch.__version__}, {where}; {options.rounds} rounds of {options.steps} steps", flush=True)
+    table, trials = Table(options.out), {}
+    peak = ceilings(table)
+    for speed in options.speeds:
+        before = torch.cuda.memory_allocated() if gpu else 0
+        trials[speed] = trial(speed, options.steps, model="wrn-10-1" if options.small else "wrn-28-2")
+        table.add("prepare", speed, [trials[speed].prepared], "s")
+        if gpu:
+            table.add("peak memory", speed, [(torch.cuda.max_memory_allocated() - before) / 1e9], "GB")
+            torch.cuda.reset_peak_memory_stats()
+    best = compare(table, trials, options.steps, options.rounds, peak)
+    for speed in sorted({"s2", best} & set(trials)) if options.kernels else ():
+        if SPEEDS[speed].static:  # else an epoch is a single turn
+            kernels(table, speed, trials[speed], options.kernels)
+    several = [trials[best]]
+    for K in options.at_once:
+        together(table, best, several, options.steps, K, options.rounds)
 
 
 if __name__ == "__main__":

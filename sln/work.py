@@ -118,11 +118,16 @@ class Crew(Protocol):
 def work_through(
     queue: Queue, crew: Crew, look: Callable[[Queue], object] = lambda queue: None
 ) -> Iterator[Outcome]:
-    """Have the crew train the queue's runs; yields how each ends. `look` is called every half second."""
+    """Have the crew train the queue's runs; yields how each ends. `look` is called every half second.
+
+    Ends when all have ended, or when none runs and the crew takes no other.
+    """
     while queue.waiting or queue.running:
         while not crew.full and (config := queue.take()) is not None:
             crew.submit(config)
         look(queue)
+        if not queue.running:  # the crew takes no more
+            return
         for config, result in crew.ended(TICK):
             outcome = queue.end(config, result)
             if outcome is not None:
