@@ -25,6 +25,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import itertools
 import os
 import shutil
 import signal
@@ -54,16 +55,17 @@ HERE = Path(__file__).resolve().parent
 WORK = Path(tempfile.gettempdir()) / "sln-visit"
 TRAVELS = 64 * 2**20  # bytes that one call may send there
 # seconds since its call's start by which a stage has ended; what one leaves, the next has
-CALL_1 = {"checks": 110, "speeds": 160, "released": 200}
+CALL_1 = {"checks": 100, "released": 160, "speeds": 200}
 CALL_2 = {"train": 375, "parcel": 400}
 PACKING = CALL_2["parcel"] - CALL_2["train"]
 LOADING = 20  # seconds until call 2's first step: data, capture, compiled code from call 1
-# seconds per epoch and run of the paper's network at the best speed, until call 1 has measured it (estimate)
-SECONDS_PER_EPOCH = 0.5
+# seconds per epoch and run of the paper's network at s3 with 2 runs at once, as measured on an H100
+SECONDS_PER_EPOCH = 1.0
 SPARE = 0.92  # share of the training time that the plan counts on
 TEST_EVERY = 5  # epochs
 AT_ONCE = 3  # runs
 CHECKPOINT = 30.0  # seconds between checkpoints of a run
+STUCK = 60  # seconds without an epoch, after the first: the GPU waits for ever, and another process goes on
 FAILED_CAPTURE = 3  # exit code of a training process
 
 
@@ -133,7 +135,7 @@ def groups(wanted: list[list[Config]], seconds: float, per_epoch: float) -> tupl
 # --- the stage that trains, a process of its own ------------------------------------------------------------
 
 
-def train(study: Study, until: float, per_epoch: float, history: Path) -> None:
+def train(study: Study, until: float, per_epoch: float, history: Path, at_once: int = AT_ONCE) -> None:
     """Train both groups until `until` (time.monotonic), then leave every run at a whole epoch."""
     stopped: list[int] = []
     signal.signal(signal.SIGTERM, lambda number, frame: stopped.append(number))
@@ -149,7 +151,7 @@ def train(study: Study, until: float, per_epoch: float, history: Path) -> None:
         if stop():
             return
         failed = []
-        with contextlib.closing(InTurns(AT_ONCE, CHECKPOINT, stop, row)) as crew:
+        with contextlib.closing(InTurns(at_once, CHECKPOINT, stop, row)) as crew:
             for outcome in work_through(Queue(group), crew):
                 print(f"{outcome.config.run_id}: {outcome.error or 'finished'}", flush=True)
                 begun = (store.folder(outcome.config) / "config.json").exists()  # else its data are missing
@@ -172,10 +174,13 @@ class Call:
     seconds: dict[str, float]
     said: dict[str, str]
 
-    def run(self, name: str, by: float, *command: str, **environment: str) -> int | None:
+    def run(
+        self, name: str, by: float, *command: str, grows: Path | None = None, **environment: str
+    ) -> int | None:
         """Run a stage until it ends, or `by` seconds after the start of the call; its exit code.
 
         None: it was late. It is asked to end, and killed five seconds later.
+        grows : a file that it adds to; if that stops for STUCK seconds, the stage is ended and has failed
         """
         begun, here = time.monotonic(), str(HERE.parent)
         path = os.pathsep.join(filter(None, (here, os.environ.get("PYTHONPATH"))))
@@ -184,18 +189,28 @@ class Call:
             process = subprocess.Popen(
                 [sys.executable, *command], stdout=log, stderr=subprocess.STDOUT, env=environment
             )
-            try:
-                code = process.wait(timeout=max(1.0, self.start + by - begun))
-            except subprocess.TimeoutExpired:
-                process.terminate()
-                try:
-                    process.wait(timeout=5)
-                except subprocess.TimeoutExpired:
-                    process.kill()
-                    process.wait()
-                code = None
-        self.note(name, {0: "done", None: "late"}.get(code, f"failed with exit code {code}"), begun)
+            code, what = self._ended(process, by, grows)
+        self.note(name, what, begun)
         return code
+
+    def _ended(self, process: subprocess.Popen, by: float, grows: Path | None) -> tuple[int | None, str]:
+        last, begun = time.monotonic() + 1e9, time.time()  # when a row came, once there is one
+        while True:
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                code = process.wait(timeout=0.5)
+                return code, f"failed with exit code {code}" if code else "done"
+            if grows and grows.exists() and grows.stat().st_mtime > begun:
+                begun, last = grows.stat().st_mtime, time.monotonic()
+            now = time.monotonic()
+            if now > max(self.start + by, self.start + 1) or now - last > STUCK:
+                break
+        process.terminate()
+        try:
+            process.wait(timeout=5)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+        return (-1, "stuck") if now - last > STUCK else (None, "late")
 
     def note(self, name: str, what: str, begun: float) -> None:
         """Print how a stage went, and write the manifest."""
@@ -214,19 +229,20 @@ def call_1(call: Call, options: argparse.Namespace) -> None:
     table = {name: str(call.out / f"{name}.csv") for name in CALL_1}
     scripts = {name: str(HERE / f"{name}.py") for name in ("gpu_checks", "speeds", "released")}
     call.run("checks", by["checks"], scripts["gpu_checks"], "--out", table["checks"], *checked)
-    more = ["--rounds", "1" if options.small else "3", "--kernels", str(call.out / "kernels.txt"), *small]
-    more += ["--speeds", "reference", "s2"] if options.small else ["--at-once", "2", "3", "4", "6"]
-    call.run("speeds", by["speeds"], scripts["speeds"], "--out", table["speeds"], *more)
-    for name in ("checks", "speeds"):
-        if Path(table[name]).exists():
-            shutil.copy2(table[name], call.work)  # for call 2, which finds OUT empty
+    if Path(table["checks"]).exists():
+        shutil.copy2(table["checks"], call.work)  # for call 2, which finds OUT empty
     if options.released:
         call.run(
             "released",
             by["released"],
             *(scripts["released"], "--code", str(options.released), "--noise", "--out", table["released"]),
-            *("--images", "12800", "--tests", "2560", "--speeds", sound_speeds(call.work)[0]),
+            *("--images", "6400", "--tests", "1280", "--rounds", "2", "--speeds", sound_speeds(call.work)[0]),
         )
+    more = ["--rounds", "1" if options.small else "3", "--kernels", str(call.out / "kernels.txt"), *small]
+    more += ["--speeds", "reference", "s2"] if options.small else ["--at-once", "2", "3", "4", "6"]
+    call.run("speeds", by["speeds"], scripts["speeds"], "--out", table["speeds"], *more)
+    if Path(table["speeds"]).exists():
+        shutil.copy2(table["speeds"], call.work)
 
 
 def call_2(call: Call, options: argparse.Namespace) -> None:
@@ -236,11 +252,13 @@ def call_2(call: Call, options: argparse.Namespace) -> None:
     if options.continued:
         print(f"continued: {', '.join(parcel.unpack(options.continued, files.runs_folder()))}", flush=True)
     seconds = options.seconds - PACKING
-    for speed in sound_speeds(call.work):
+    rows = call.out / "history.csv"
+    # where runs at once fail, one after another; where that fails, more slowly
+    for speed, at_once in itertools.product(sound_speeds(call.work), (AT_ONCE, 1)):
         stage = ["--stage", "train", "--profile", options.profile, "--out", str(call.out)]
-        stage += ["--until", str(call.start + seconds), "--work", str(call.work)]
-        code = call.run(f"train at {speed}", seconds + 5, str(HERE / "gpu_visit.py"), *stage, SLN_SPEED=speed)
-        if code in (0, None):
+        stage += ["--until", str(call.start + seconds), "--work", str(call.work), "--at-once", str(at_once)]
+        script, name = str(HERE / "gpu_visit.py"), f"train at {speed}, {at_once} at once"
+        if call.run(name, seconds + 5, script, *stage, grows=rows, SLN_SPEED=speed) in (0, None):
             break
     begun = time.monotonic()
     wanted = [config for family in families(study) for config in family]
@@ -355,6 +373,7 @@ def main() -> None:
     parser.add_argument("--carry", type=Path, nargs="+", help="folders that travel with one call each")
     parser.add_argument("--seconds", type=float, help="that the call may take (default 200 and 400)")
     parser.add_argument("--small", action="store_true", help="call 1 with a small network: a rehearsal")
+    parser.add_argument("--at-once", type=int, default=AT_ONCE, help=argparse.SUPPRESS)
     parser.add_argument("--until", type=float, help=argparse.SUPPRESS)
     options = parser.parse_args()
     start = time.monotonic()
@@ -369,7 +388,8 @@ def main() -> None:
         if options.stage:
             history = options.out / "history.csv"
             study = Study(options.profile, guesses=True)
-            return train(study, options.until, seconds_per_epoch(options.work), history)
+            per_epoch = seconds_per_epoch(options.work)
+            return train(study, options.until, per_epoch, history, options.at_once)
         options.seconds = options.seconds or max((CALL_1 if options.call == 1 else CALL_2).values())
         call = Call(options.out, options.work, start, {}, {})
         print(f"call {options.call} on {device()}", flush=True)

@@ -474,10 +474,19 @@ def compiled(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
     return torch.compile(function, dynamic=False)
 
 
+def capture_stream() -> torch.cuda.Stream:
+    """The current stream, or another in the place of the default one, on which nothing can be captured.
+
+    A graph is captured on the stream that replays it. cuBLAS keeps a workspace per stream, with counters that
+    parts of a product wait for: two graphs of one capture stream, replayed at once, wait for ever.
+    """
+    here, default = torch.cuda.current_stream(), torch.cuda.default_stream()
+    return _instead_of_default() if here == default else here
+
+
 @functools.cache
-def capture_stream(device: int) -> torch.cuda.Stream:
-    """The one stream of `device` that captures: what another launched on it would be captured, not run."""
-    return torch.cuda.Stream(device)
+def _instead_of_default() -> torch.cuda.Stream:
+    return torch.cuda.Stream()
 
 
 def captured(
@@ -489,7 +498,7 @@ def captured(
     Raises CaptureFailed.
     """
     gc.collect()  # a run that has ended keeps its graphs' memory until its steps are collected
-    here, aside = torch.cuda.current_stream(), capture_stream(torch.cuda.current_device())
+    here, aside = torch.cuda.current_stream(), capture_stream()
     with chooses_kernels():
         aside.wait_stream(here)
         with torch.cuda.stream(aside):

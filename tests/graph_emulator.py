@@ -45,7 +45,7 @@ class EmulatedGPU(TorchDispatchMode):
     def __init__(self):
         super().__init__()
         self.events, self.made, self.capturing, self.silent = [], [], None, False
-        self.current = Stream(self, "default")
+        self.default = self.current = Stream(self, "default")
 
     @classmethod
     def ignore_compile_internals(cls):
@@ -175,7 +175,7 @@ def emulated(monkeypatch):
     gpu = EmulatedGPU()
     instead = {
         "current_stream": lambda: gpu.current,
-        "current_device": lambda: 0,
+        "default_stream": lambda: gpu.default,
         "synchronize": lambda: gpu.note("synchronize"),
         "graph_pool_handle": object,
         "Stream": gpu.new_stream,
@@ -188,12 +188,10 @@ def emulated(monkeypatch):
         for name, fake in instead.items():
             patch.setattr(torch.cuda, name, fake)
         patch.setattr(fast, "graphs", lambda speed, device: speed.graph)
-        patch.setattr(
-            fast.gc, "collect", lambda *generation: 0
-        )  # for a GPU's memory; the events make it slow
-        fast.capture_stream.cache_clear()
+        patch.setattr(fast.gc, "collect", lambda *generation: 0)  # slow, with so many events to look at
+        fast._instead_of_default.cache_clear()
         try:
             with gpu:
                 yield gpu
         finally:
-            fast.capture_stream.cache_clear()
+            fast._instead_of_default.cache_clear()

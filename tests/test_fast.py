@@ -322,7 +322,22 @@ def test_a_replay_computes_again_in_place_what_the_capture_only_recorded(monkeyp
             assert found[0] == 10 * value
     assert counter == fast.WARM_UP + 2
     assert [event.what for event in here.events].count("replay") == 2
-    assert len(here.made) == 1
+
+
+def test_a_stream_captures_its_own_graphs_and_another_those_of_the_default_stream(monkeypatch):
+    with emulated(monkeypatch) as here:
+        own = torch.cuda.Stream()
+        with torch.cuda.stream(own):
+            fast.captured([lambda: None])
+        for _ in range(2):
+            fast.captured([lambda: None])
+        instead = here.made[-1]
+        streams = [event.stream for event in here.events if event.what == "capture"]
+        assert streams == [own, instead, instead]
+        assert here.made == [own, instead]
+        # the default stream and the other one wait for each other
+        waits = [event.about for event in here.events if event.what == "wait"][2:4]
+        assert waits == [(instead.name, "default"), ("default", instead.name)]
 
 
 # --- captured steps and passes ------------------------------------------------------------------------------

@@ -222,27 +222,30 @@ def twenty_runs(tmp_path_factory):
     return here, configs
 
 
-def test_there_is_one_stream_per_seat_and_one_that_captures(twenty_runs):
+def test_there_is_one_stream_per_seat(twenty_runs):
     here, _ = twenty_runs
-    assert len(here.made) == 8 + 1
-    capturing = {event.stream for event in here.events if event.what == "capture"}
-    assert len(capturing) == 1
+    assert len(here.made) == 8
 
 
-def test_only_warm_up_and_capture_use_the_capturing_stream(twenty_runs):
+def test_every_graph_is_captured_on_the_stream_that_replays_it(twenty_runs):
     here, configs = twenty_runs
-    (capturing,) = {event.stream for event in here.events if event.what == "capture"}
-    preparing, captures = False, 0
+    captured = {event.about: event.stream for event in here.events if event.what == "captured"}
+    assert len(captured) == 3 * len(configs)  # the pass, the step, the step of the smaller last batch
+    replays = [event for event in here.events if event.what == "replay"]
+    assert {event.about for event in replays} == set(captured)
+    assert all(event.stream is captured[event.about] for event in replays)
+
+
+def test_warm_up_and_capture_are_before_a_runs_first_replay(twenty_runs):
+    here, _ = twenty_runs
+    preparing = False
     for event in here.events:
         if event.what in ("prepares", "prepared"):
             preparing = event.what == "prepares"
-        elif event.what in ("launch", "recorded", "capture", "captured"):
-            assert (event.stream is capturing) == preparing, event
-            captures += event.what == "capture"
+        elif event.what in ("recorded", "capture", "captured"):
+            assert preparing, event
         elif event.what in ("replay", "turn"):
-            assert not preparing
-            assert event.stream is not capturing
-    assert captures == 3 * len(configs)  # the pass, the step, the step of the smaller last batch
+            assert not preparing, event
 
 
 def test_nothing_else_happens_while_a_capture_is_open(twenty_runs):
@@ -254,21 +257,6 @@ def test_nothing_else_happens_while_a_capture_is_open(twenty_runs):
             assert event.stream is opened
         if event.what in ("capture", "captured"):
             opened = event.stream if event.what == "capture" else None
-
-
-def test_the_capturing_stream_and_the_runs_wait_for_each_other(twenty_runs):
-    here, _ = twenty_runs
-    (capturing,) = {event.stream.name for event in here.events if event.what == "capture"}
-    starts = [n for n, event in enumerate(here.events) if event.what == "prepares"]
-    for start in starts:
-        end = next(n for n in range(start, len(here.events)) if here.events[n].what == "prepared")
-        run = here.events[start].stream.name
-        told = [event for event in here.events[start:end] if event.what in ("launch", "wait", "capture")]
-        waits = [n for n, event in enumerate(told) if event.what == "wait"]
-        assert [told[n].about for n in waits] == [(capturing, run), (run, capturing)]
-        kinds = [event.what for event in told]
-        assert kinds[: waits[1] + 1] == ["wait", *["launch"] * (waits[1] - 1), "wait"]
-        assert set(kinds[waits[1] + 1 :]) == {"capture"}
 
 
 def test_every_run_is_on_one_stream_that_no_other_run_has_meanwhile(twenty_runs):
@@ -299,8 +287,12 @@ def test_every_run_is_on_one_stream_that_no_other_run_has_meanwhile(twenty_runs)
 
 def test_the_networks_compute_in_replays_alone(twenty_runs):
     here, _ = twenty_runs
-    (capturing,) = {event.stream for event in here.events if event.what == "capture"}
-    outside = {str(e.about) for e in here.events if e.what == "launch" and e.stream is not capturing}
+    preparing, outside = False, set()
+    for event in here.events:
+        if event.what in ("prepares", "prepared"):
+            preparing = event.what == "prepares"
+        elif event.what == "launch" and not preparing:
+            outside.add(str(event.about))
     assert outside
     assert not {name for name in outside if "convolution" in name or "batch_norm" in name}
 
@@ -338,7 +330,7 @@ def test_get_all_on_one_gpu_takes_turns(monkeypatch, tmp_path):
     configs = [digits(seed=1).replace(correction=1), *(digits(seed=seed) for seed in range(3))]
     with one_gpu(monkeypatch) as here:
         assert [run.config for run in pool.get_all(configs)] == configs
-        assert len(here.made) == 3 + 1
+        assert len(here.made) == 3
     known = alone(configs[1:], monkeypatch, tmp_path)
     assert {config: left_behind(config) for config in configs[1:]} == known
 
