@@ -48,10 +48,10 @@ report: reproduce ## the same, and say where the HTML report is
 	@echo "open build/$(PROFILE)/report.html"
 
 lab: $(RUNTIME) ## JupyterLab on the notebooks, on loopback, with a token
-	$(PY) -m jupyterlab --ServerApp.ip=127.0.0.1 --notebook-dir=notebooks --LabApp.app_settings_dir=$(CURDIR)/sln/lab $(if $(filter 0,$(shell id -u)),--allow-root)
+	$(PY) -m jupyterlab --ServerApp.ip=127.0.0.1 --notebook-dir=notebooks --LabApp.app_settings_dir=$(CURDIR)/sln/explore/lab $(if $(filter 0,$(shell id -u)),--allow-root)
 
 app: $(APP) ## the explorers as a page of their own (Voilà), on loopback, with a token
-	$(PY) -m voila sln/app.ipynb --Voila.ip=127.0.0.1 --token
+	$(PY) -m voila sln/explore/app.ipynb --Voila.ip=127.0.0.1 --token
 
 test: $(DEV) ## run the tests and measure coverage
 	$(PY) -m pytest --cov --cov-report=term
@@ -66,13 +66,14 @@ test-ui: browser $(DEV) ## run the tests in a real browser (Chromium), screensho
 browser: ## find Chromium, or install it where that can be done without asking
 	@$(FIND_CHROMIUM) || $(GET_CHROMIUM) || { echo "test-ui needs the browser chromium: install your system's package of that name (Debian: apt-get install chromium) and try again"; exit 2; }
 
-lint: $(DEV) ## check style, code and notebooks; changes nothing
+lint: $(DEV) ## check style, code, imports and notebooks; changes nothing
 	$(PY) -m ruff check .
 	$(PY) -m ruff format --check .
-	$(PY) -m nbstripout --verify $(STRIP) notebooks/*.ipynb sln/app.ipynb
+	$(dir $(PY))lint-imports --no-cache --no-logo
+	$(PY) -m nbstripout --verify $(STRIP) notebooks/*.ipynb sln/explore/app.ipynb
 
 format: $(DEV) ## format code and notebooks, strip notebook outputs
-	$(PY) -m nbstripout $(STRIP) notebooks/*.ipynb sln/app.ipynb
+	$(PY) -m nbstripout $(STRIP) notebooks/*.ipynb sln/explore/app.ipynb
 	$(PY) -m ruff check --fix .
 	$(PY) -m ruff format .
 

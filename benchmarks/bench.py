@@ -18,7 +18,9 @@ from pathlib import Path
 import torch
 from measuring import PeakMemory, row, seconds
 
-from sln import Config, Study, landscape, panels, plots_theory, pool, runs
+from sln import Config, Study, plots, runs
+from sln.analysis import landscape
+from sln.runs import pool
 
 
 def median_seconds(action: Callable[[], object], repeats: int = 5) -> float:
@@ -53,12 +55,12 @@ def sliders() -> None:
     points = landscape.surface(corrected.network(), corrected.data, radius=0.5, points=21, quiet=True)
     surfaces = dict.fromkeys(("CE", "SLN", "SLN-MO"), points)
     draws = {
-        "label_noise": lambda: panels.label_noise(Config(), "dependent", 0.4),
-        "stochastic_noise": lambda: plots_theory.stochastic_noise(1.0, 0.9),
-        "training_curves": lambda: panels.training_curves(grid, 1.0),
-        "moved_images": lambda: panels.moved_images(corrected, 2, 24),
-        "confidence": lambda: panels.confidence(grid, 1.0),
-        "loss_surfaces": lambda: panels.loss_surfaces(surfaces, "given"),
+        "label_noise": lambda: plots.views.label_noise(Config(), "dependent", 0.4),
+        "stochastic_noise": lambda: plots.theory.stochastic_noise(1.0, 0.9),
+        "training_curves": lambda: plots.views.training_curves(grid, 1.0),
+        "moved_images": lambda: plots.views.moved_images(corrected, 2, 24),
+        "confidence": lambda: plots.views.confidence(grid, 1.0),
+        "loss_surfaces": lambda: plots.views.loss_surfaces(surfaces, "given"),
     }
     for name, draw in draws.items():
         row(

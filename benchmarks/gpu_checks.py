@@ -19,11 +19,11 @@ import parcel
 import torch
 from torch import Tensor
 
-from sln import augmentation, fast, strength, train
+from sln import fast, objective, train
 from sln.config import Config
 from sln.data import Data, Split
-from sln.devices import device
 from sln.fast import SPEEDS, Speed
+from sln.utils.devices import device
 
 # what is compared: the plain loop there and here, and every speed; "graph" replays float32 steps
 WAYS: dict[str, Speed] = {"here": Speed(), **SPEEDS, "graph": Speed(static=True, graph=True)}
@@ -84,7 +84,7 @@ class Checks:
         """Augmented images here and there: pixels that differ."""
         draws = train.crops_and_flips(self.here, self.config, 1)
         images = [
-            augmentation.crop_and_flip(data.train.images, draws.to(data.device), data.padding).cpu()
+            data.crop_and_flip(data.train.images, draws.to(data.device), data.padding).cpu()
             for data in (self.here, self.there)
         ]
         return (images[0] != images[1]).sum().item()
@@ -104,7 +104,7 @@ class Checks:
         norms = []
         for data in (self.here, self.there):
             state, images = train.State(self.config, data), data.normalise(data.train.images[:16])
-            norms.append(strength.expected_squared_norm(state.network, images, "labels", z.to(data.device)))
+            norms.append(objective.expected_squared_norm(state.network, images, "labels", z.to(data.device)))
         return abs(norms[0] / norms[1] - 1)
 
     def in_turns(self, way: str, count: int) -> float:

@@ -41,15 +41,18 @@ import measuring  # noqa: F401  which makes sln importable
 import parcel
 import torch
 
-from sln import analysis, files, panels, plots, results, runs, store
+from sln import analysis, plots, runs
+from sln.analysis import results
 from sln.config import Config
-from sln.devices import device
-from sln.errors import InputError, require
 from sln.fast import SPEEDS, CaptureFailed, chosen
-from sln.study import Reading, Study
+from sln.runs import store
+from sln.runs.turns import InTurns
+from sln.runs.work import Queue, work_through
+from sln.study.study import Reading, Study
 from sln.train import Epoch
-from sln.turns import InTurns
-from sln.work import Queue, work_through
+from sln.utils import files
+from sln.utils.devices import device
+from sln.utils.errors import InputError, require
 
 HERE = Path(__file__).resolve().parent
 WORK = Path(tempfile.gettempdir()) / "sln-visit"
@@ -348,8 +351,8 @@ def draw(study: Study, manifest: dict) -> None:
     found = {name: (runs.find(arm.configs[0]), arm.reader) for name, arm in arms.items()}
     readings = {name: Reading(name, [run], reader) for name, (run, reader) in found.items() if run}
     if readings:
-        curves = analysis.curves(readings, panels.CURVES)
-        plots.save(panels.curves(curves, "40% symmetric noise, seed 0"), curves, "02_curves", study.name)
+        curves = analysis.curves(readings, plots.views.CURVES)
+        plots.save(plots.views.curves(curves, "40% symmetric noise, seed 0"), curves, "02_curves", study.name)
     path = files.figures_folder(study.name) / "manifest.json"
     visits = files.read_json(path).get("visits", []) if path.exists() else []
     if manifest not in visits:

@@ -1,6 +1,6 @@
 """How well wrong labels are found: SLN-MO-LC cross-fitted, beside cleanlab and the plain loss of CE.
 
-    python benchmarks/label_errors.py --out label_errors.csv
+    python benchmarks/label_errors.py --out evaluate.csv
 
 The embedded digits, 1,437 of them, with 10, 20 and 40% symmetric, asymmetric (of five classes) and
 instance-dependent noise; `--cifar 4000` adds that many images of CIFAR-10 with labels that people gave them.
@@ -31,13 +31,14 @@ import torch
 import torch.nn.functional as F
 from cleanlab.rank import get_label_quality_scores
 
-from sln import crossfit, label_errors, pool
-from sln.crossfit import Judge
 from sln.data import Split
-from sln.files import write_text
-from sln.loading import threads
-from sln.relabel import THRESHOLD
+from sln.datasets.load import threads
+from sln.relabel import crossfit, evaluate
+from sln.relabel.crossfit import Judge
+from sln.relabel.pipeline import THRESHOLD
+from sln.runs import pool
 from sln.train import State, predict, train_epoch
+from sln.utils.files import write_text
 
 MODES, RATES = ("sym", "asym", "dependent"), (0.1, 0.2, 0.4)
 CLEANLAB = ("self_confidence", "normalized_margin", "confidence_weighted_entropy")
@@ -46,9 +47,9 @@ FOLDS = 5
 
 def settings(seed: int, cifar: int) -> dict[tuple[str, float], Split]:
     """The labelled images by kind of noise and rate."""
-    found = {(mode, rate): label_errors.noisy_digits(mode, rate, seed) for mode in MODES for rate in RATES}
+    found = {(mode, rate): evaluate.noisy_digits(mode, rate, seed) for mode in MODES for rate in RATES}
     if cifar:
-        splits = {mode: label_errors.human_cifar10(mode, cifar, downsample=2) for mode in label_errors.HUMAN}
+        splits = {mode: evaluate.human_cifar10(mode, cifar, downsample=2) for mode in evaluate.HUMAN}
         found |= {(mode, split.wrong.double().mean().item()): split for mode, split in splits.items()}
     return found
 
@@ -121,7 +122,7 @@ def main() -> None:
                 shared = {"noise": noise, "rate": round(rate, 3), "seed": seed, "sigma": fitted.sigma}
                 shared |= {"agreement": fitted.agreement, "true_after": true_after(fitted, split)}
                 for name, score in found.items():
-                    measured = label_errors.detection(score, split.wrong)
+                    measured = evaluate.detection(score, split.wrong)
                     table.append(shared | {"method": name} | measured | {"seconds": took})
                 rows = pd.DataFrame(table[-len(found) :])
                 print(rows.to_string(index=False, float_format="%.3f"), flush=True)

@@ -17,11 +17,12 @@ import torch
 # sln need not be installed; processes that multiprocessing spawns get this path too
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from sln import fast, plan, train
-from sln.cifar import read_cifar
+from sln import fast, train
 from sln.config import Config
 from sln.data import Split
-from sln.devices import device
+from sln.datasets.images import read_cifar
+from sln.study import plan
+from sln.utils.devices import device
 
 SIGMA = 1.0
 

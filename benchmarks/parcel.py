@@ -19,8 +19,8 @@ from pathlib import Path
 
 import numpy as np
 
-from sln import store
-from sln.errors import require
+from sln.runs import store
+from sln.utils.errors import require
 
 PIECE, PIECES, TOTAL = 15 * 2**20, 4, 58 * 2**20  # bytes of a piece, pieces, bytes in all
 ALWAYS = ("config.json", "labels.json", "versions.json", "history.csv")

@@ -28,10 +28,12 @@ import numpy as np
 import torch
 from measuring import SIGMA, Run, Table, alternating, images, in_turns, ratios, seconds
 
-from sln import fast, pool
-from sln.data import CIFAR_MEAN, CIFAR_STD, Split
-from sln.devices import device
-from sln.vision import torchvision
+from sln import fast
+from sln.data import Split
+from sln.datasets.images import CIFAR_MEAN, CIFAR_STD
+from sln.runs import pool
+from sln.utils.devices import device
+from sln.utils.vision import torchvision
 
 BATCH = 128
 

@@ -13,7 +13,9 @@ import os
 import tempfile
 import time
 
-from sln import Config, pool, sweep
+from sln import Config
+from sln.runs import pool
+from sln.study import sweep
 
 
 def main() -> None:

@@ -7,11 +7,12 @@
 """  # fmt: skip
 
 from sln.config import Config
-from sln.crossfit import fit
-from sln.errors import InputError
 from sln.noise import Corruption
-from sln.runs import Run
-from sln.study import Study
+from sln.relabel.crossfit import fit
+from sln.runs.run import Run
+from sln.study.study import Study
+from sln.utils import VERSION
+from sln.utils.errors import InputError
 
-__version__ = "0.1.0"
+__version__ = VERSION
 __all__ = ["Config", "Corruption", "InputError", "Run", "Study", "fit"]

@@ -26,7 +26,7 @@ from sln.defaults import (
     SIGMA_SCHEDULES,
     STRENGTHS,
 )
-from sln.errors import InputError, choose, require
+from sln.utils.errors import InputError, choose, require
 
 
 def knob(default: Any, about: str) -> Any:

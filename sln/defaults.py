@@ -20,6 +20,15 @@ HUMAN_NOISE = {
     "cifar10": ("human-aggregate", "human-random1", "human-random2", "human-random3", "human-worst"),
     "cifar100": ("human",),
 }
+# in words, as figures and tables show them
+NOISE_NAMES = {
+    "sym": "symmetric",
+    "asym": "asymmetric",
+    "dependent": "instance-dependent",
+    "openset": "open-set",
+    "none": "none",
+    "own": "of its own",
+}
 # The released script, too, knows open-set noise on CIFAR-10 only. Clothing1M's wrong labels are its own.
 NOISE_MODES = {
     "digits": DRAWN_NOISE,

@@ -38,12 +38,11 @@ import torch
 from torch import Tensor, nn
 
 from sln import method, train
-from sln.augmentation import CropsAndFlips
 from sln.config import Config
-from sln.data import Data, Split
-from sln.errors import choose
+from sln.data import CropsAndFlips, Data, Split
 from sln.objective import Objective, forward
 from sln.train import State
+from sln.utils.errors import choose
 
 WARM_UP = 3  # runs of what is captured next: cuDNN chooses its kernels in them, and the code is compiled
 

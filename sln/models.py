@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from sln.streams import torch_generator
+from sln.utils.rng import torch_generator
 
 _global_generator = threading.Lock()
 

@@ -16,8 +16,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from sln.errors import InputError, require
-from sln.files import read_json, write_json, write_text
+from sln.utils.errors import InputError, require
+from sln.utils.files import read_json, write_json, write_text
 
 # Asymmetric noise of CIFAR-10 (Patrini et al., CVPR 2017):
 # truck -> automobile, bird -> airplane, deer -> horse, cat <-> dog.
@@ -299,7 +299,7 @@ def instance_dependent(true: np.ndarray, scores: np.ndarray, rate: float, *, see
     ----------
     true : (N,) int, classes 0..C-1
     scores : (N, C) softmax outputs averaged over the epochs of a network trained on true labels
-        (`train.averaged_softmax`)
+        (`datasets.load.averaged_softmax`)
     rate : share of examples to flip; exactly round(rate N) are, those with the largest probability on one
         wrong class
     seed : for the record, the one the scores were made with; no random draw is left here

@@ -5,25 +5,23 @@ It knows nothing of disks, bars or notebooks: it yields what it measured, epoch 
 
 from __future__ import annotations
 
-import dataclasses
 import math
 import time
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Generator, Iterator
 from dataclasses import dataclass
 from typing import TypeVar
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from sln import augmentation, method, models, robust, strength
+from sln import baselines, method, models
 from sln.config import Config
-from sln.data import Data, Split
-from sln.errors import require
+from sln.data import CropsAndFlips, Data, Split, crop_and_flip, draw_crops
 from sln.metrics import accuracy, measure_test, measure_train
-from sln.objective import Batch
-from sln.streams import torch_generator
+from sln.objective import Batch, momentum_buffers, restore_momentum, sgd, sigma_of
+from sln.utils.errors import require
+from sln.utils.rng import torch_generator
 
 ALWAYS_TESTED = 10  # last epochs, whatever `measure_test_every` is: results are read there
 
@@ -49,8 +47,8 @@ class State:
         self.averages = {"momentum": method.MomentumModel(self.network, config.alpha)}
         for alpha in config.extra_alphas:
             self.averages[f"momentum {alpha:g}"] = method.MomentumModel(self.network, alpha)
-        self.optimizer = robust.sgd(self.network, config)
-        self.objective = robust.objective(config, self.network, data)
+        self.optimizer = sgd(self.network, config)
+        self.objective = baselines.objective(config, self.network, data)
         self.targets = one_hot(data).to(data.device)
         self.epoch = 0
 
@@ -64,9 +62,7 @@ class State:
         named = {f"network/{name}": value for name, value in self.network.state_dict().items()}
         for reader, average in self.averages.items():
             named |= {f"{reader}/{name}": value for name, value in average.state_dict().items()}
-        named |= {
-            f"optimizer/{n}": b for n, b in robust.momentum_buffers(self.network, self.optimizer).items()
-        }
+        named |= {f"optimizer/{n}": b for n, b in momentum_buffers(self.network, self.optimizer).items()}
         named |= {f"objective/{name}": value for name, value in self.objective.tensors().items()}
         return named | {"targets": self.targets, "epoch": torch.tensor(self.epoch)}
 
@@ -79,7 +75,7 @@ class State:
         self.network.load_state_dict(groups["network"])
         for reader, average in self.averages.items():
             average.load_state_dict(groups[reader])
-        robust.restore_momentum(self.network, self.optimizer, groups["optimizer"])
+        restore_momentum(self.network, self.optimizer, groups["optimizer"])
         self.objective.restore(groups["objective"])
         self.targets = named["targets"].to(self.targets.device, copy=True)
         self.epoch = int(named["epoch"])
@@ -132,7 +128,7 @@ class Engine:
         return last(self.turns(state, data, config, epoch, sigma))
 
     def predict(
-        self, network: nn.Module, split: Split, data: Data, draws: augmentation.CropsAndFlips | None = None
+        self, network: nn.Module, split: Split, data: Data, draws: CropsAndFlips | None = None
     ) -> Tensor:
         """`predict`."""
         return predict(network, split, data, draws)
@@ -183,7 +179,7 @@ def train_in_turns(
         epoch, start = state.epoch + 1, time.perf_counter()
         corrects = config.corrects and epoch > config.correction
         correction = correct(state, data, config, epoch, engine) if corrects else None
-        sigma = 0.0 if corrects else strength.sigma_of(state.network, data, config, epoch)
+        sigma = 0.0 if corrects else sigma_of(state.network, data, config, epoch)
         objective = yield from engine.turns(state, data, config, epoch, sigma)
         require(math.isfinite(objective), f"the loss became {objective} in epoch {epoch}; lower lr or sigma")
         state.epoch = epoch
@@ -215,7 +211,7 @@ class Draws:
 
     order: Tensor
     z: Tensor
-    crops: augmentation.CropsAndFlips | None
+    crops: CropsAndFlips | None
     noise: torch.Generator
 
     def to(self, device: torch.device) -> Draws:
@@ -270,19 +266,19 @@ def learning_rate(config: Config, epoch: int) -> float:
     return config.lr / 10 if 0 < config.lr_drop < epoch else config.lr
 
 
-def crops_and_flips(data: Data, config: Config, *counters: int) -> augmentation.CropsAndFlips | None:
+def crops_and_flips(data: Data, config: Config, *counters: int) -> CropsAndFlips | None:
     """One pass's draws for all training images, on the CPU; None without augmentation."""
     if not config.augment:
         return None
     generator = torch_generator(config.seed, "augmentation", *counters)
-    return augmentation.draw(len(data.train), data.padding, generator)
+    return draw_crops(len(data.train), data.padding, generator)
 
 
-def batch(data: Data, index: Tensor, draws: augmentation.CropsAndFlips | None) -> Tensor:
+def batch(data: Data, index: Tensor, draws: CropsAndFlips | None) -> Tensor:
     """(B, channels, H, W) float32: training images by index (B,), augmented by `draws`, normalised."""
     images = data.train.images[index]
     if draws is not None:
-        images = augmentation.crop_and_flip(images, draws.of(index), data.padding)
+        images = crop_and_flip(images, draws.of(index), data.padding)
     return data.normalise(images)
 
 
@@ -311,9 +307,7 @@ def correct(state: State, data: Data, config: Config, epoch: int, engine: Engine
 
 
 @torch.no_grad()
-def predict(
-    network: nn.Module, split: Split, data: Data, draws: augmentation.CropsAndFlips | None = None
-) -> Tensor:
+def predict(network: nn.Module, split: Split, data: Data, draws: CropsAndFlips | None = None) -> Tensor:
     """(N, C) logits on the CPU, in data-set order, in evaluation mode (BatchNorm's running statistics).
 
     draws : crops and flips of the N images; None for the images as they are
@@ -323,16 +317,14 @@ def predict(
     return torch.cat(parts).cpu() if parts else torch.zeros(0, data.num_classes)
 
 
-def prediction_batches(
-    split: Split, data: Data, draws: augmentation.CropsAndFlips | None = None
-) -> Iterator[Tensor]:
+def prediction_batches(split: Split, data: Data, draws: CropsAndFlips | None = None) -> Iterator[Tensor]:
     """The images of `split` in order, uint8, in batches of `prediction_size`, augmented by `draws`."""
     size = prediction_size(data.device)
     draws = draws and draws.to(data.device)
     for start in range(0, len(split), size):
         rows = slice(start, start + size)
         images = split.images[rows]
-        yield images if draws is None else augmentation.crop_and_flip(images, draws.of(rows), data.padding)
+        yield images if draws is None else crop_and_flip(images, draws.of(rows), data.padding)
 
 
 def prediction_size(device: torch.device) -> int:
@@ -361,31 +353,3 @@ def measure(
         "validation_accuracy": accuracy(predict(network, validation, data), validation.given),
         **measure_train(predict(network, train, data), train),
     }
-
-
-def averaged_softmax(
-    clean: Data, config: Config, epochs: int, advance: Callable[[], None] = lambda: None
-) -> np.ndarray:
-    """(N_train + N_validation, C): softmax outputs averaged over `epochs`, for instance-dependent noise.
-
-    The network is `config`'s, trained by plain cross-entropy on the *true* labels of the same training and
-    validation images (Chen et al., AAAI 2021). Its seed is `config.noise_seed`. `advance` is called after
-    every epoch.
-    """
-    both = Split(
-        *(
-            torch.cat([getattr(clean.train, name), getattr(clean.validation, name)])
-            for name in ("images", "given", "true")
-        )
-    )
-    everything = dataclasses.replace(clean, train=both)
-    config = config.replace(
-        noise_mode="none", sigma=0.0, correction=-1, extra_alphas=(), epochs=epochs, seed=config.noise_seed
-    )
-    state = State(config, everything)
-    mean = torch.zeros(len(both), clean.num_classes)
-    for epoch in range(1, epochs + 1):
-        train_epoch(state, everything, config, epoch, sigma=0.0)
-        mean += F.softmax(predict(state.network, both, everything), dim=1) / epochs
-        advance()
-    return mean.double().numpy()

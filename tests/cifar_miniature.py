@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from sln import sources
-from sln.vision import torchvision
+from sln.datasets import registry
+from sln.utils.vision import torchvision
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,7 @@ class Miniature:
 
 def make(name, monkeypatch, each=4, seed=3):
     """`each` images of noise a file, of dataset `name`, which torchvision now takes for the real files."""
-    kind = getattr(torchvision().datasets, sources.DATAPATHS[name])
+    kind = getattr(torchvision().datasets, registry.DATAPATHS[name])
     fine, rng = name == "cifar100", np.random.default_rng(seed)
     contents, images, labels = {}, {True: [], False: []}, {True: [], False: []}
     for listed, train in ((kind.train_list, True), (kind.test_list, False)):

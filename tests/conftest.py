@@ -7,9 +7,12 @@ import pytest
 import torch
 from hypothesis import settings
 
-from sln import data, loading, pool
+from sln import data
 from sln.config import Config
-from sln.errors import InputError
+from sln.datasets import images as source
+from sln.datasets import load
+from sln.runs import pool
+from sln.utils.errors import InputError
 
 # what is tested is the CPU's, bit for bit, also where there is a GPU; tests marked gpu name it themselves
 os.environ["SLN_DEVICE"] = "cpu"
@@ -26,8 +29,8 @@ def own_folders(tmp_path, monkeypatch):
     monkeypatch.setenv("SLN_FIGURES", str(tmp_path / "figures"))
     monkeypatch.setenv("SLN_HEADLESS", "1")
     torch.set_num_threads(1)
-    loading._load.cache_clear()
-    loading._load_photographs.cache_clear()
+    load._load.cache_clear()
+    load._load_photographs.cache_clear()
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -57,7 +60,7 @@ def refused():
 @pytest.fixture
 def few_digits():
     """The embedded digits cut to 72 training, 30 validation and 40 test images, all labels true."""
-    clean = data.digits()
+    clean = source.digits()
     parts = [
         data.Split(split.images[:n].clone(), split.given[:n].clone(), split.true[:n].clone())
         for split, n in ((clean.train, 72), (clean.validation, 30), (clean.test, 40))
@@ -68,7 +71,7 @@ def few_digits():
 @pytest.fixture
 def few_noisy_digits(few_digits):
     """`few_digits` with 40% symmetric noise."""
-    return data.corrupt(few_digits, Config(noise_mode="sym", noise_rate=0.4, noise_seed=3))
+    return load.corrupt(few_digits, Config(noise_mode="sym", noise_rate=0.4, noise_seed=3))
 
 
 def pytest_collection_modifyitems(items):

@@ -6,11 +6,13 @@ import pytest
 import torch
 from sklearn.metrics import roc_auc_score
 
-from sln import analysis, confidence, labels, panels, plots, recovery, results, runs
+from sln import analysis, plots, runs
+from sln.analysis import confidence, label_correction, labels, results
 from sln.config import Config
-from sln.files import figures_folder
+from sln.datasets.load import load_data
 from sln.metrics import error_of
-from sln.study import METHODS, VARIANTS, Reading, Study
+from sln.study.study import METHODS, VARIANTS, Reading, Study
+from sln.utils.files import figures_folder
 
 SIGMAS = (0.0, 0.5, 1.0)
 
@@ -60,7 +62,7 @@ def test_means_and_deviations_are_those_of_the_last_epochs(readings):
 
 
 def test_curves_have_a_row_for_each_method_and_epoch(readings):
-    table = analysis.curves(readings, panels.CURVES)
+    table = analysis.curves(readings, plots.views.CURVES)
     assert len(table) == len(METHODS) * 3
     row = table.query("method == 'SLN' and epoch == 2").iloc[0]
     each = [run.of("network")["test_accuracy"][2] for run in readings["SLN"].runs]
@@ -112,7 +114,7 @@ def test_a_claim_that_does_not_hold_fails_only_where_the_profile_asserts(study, 
 
 
 def test_recovery_equals_a_count_by_hand(corrected):
-    table = recovery.by_epoch(corrected)
+    table = label_correction.by_epoch(corrected)
     epoch = table.index[-1]
     correction, split = corrected.corrections()[epoch], corrected.data.train
     moved, moved_wrong, true = 0, 0, 0
@@ -132,20 +134,20 @@ def test_recovery_equals_a_count_by_hand(corrected):
 
 
 def test_the_target_on_the_given_label_is_w_or_everything(corrected):
-    table = recovery.weights([corrected])
+    table = label_correction.weights([corrected])
     on_given = table["on_given"].to_numpy()
     agrees = corrected.corrections()[14].predictions.argmax(dim=1) == corrected.data.train.given
     assert np.allclose(on_given[agrees], 1, atol=1e-6)
     assert np.allclose(on_given[~agrees], table["w"].to_numpy()[~agrees], atol=1e-6)
-    summary = recovery.weights_summary(table)
+    summary = label_correction.weights_summary(table)
     assert summary["w"]["wrong"] == pytest.approx(table.loc[table["wrong"], "w"].mean())
 
 
 def test_the_most_moved_come_first_and_are_no_more_than_asked_for(corrected):
-    table = recovery.most_moved(corrected, 14, 12)
+    table = label_correction.most_moved(corrected, 14, 12)
     assert len(table) == 12
     assert table["distance"].is_monotonic_decreasing
-    everything = recovery.most_moved(corrected, 14, 10_000)
+    everything = label_correction.most_moved(corrected, 14, 10_000)
     assert table["distance"].iloc[-1] >= everything["distance"].iloc[12]
     assert np.array_equal(table["given"], corrected.data.train.given[torch.tensor(table.index.to_numpy())])
 
@@ -254,23 +256,24 @@ def test_a_method_has_one_colour_and_no_two_share_it():
 
 @pytest.mark.parametrize("mode", ["none", "sym", "asym", "dependent", "openset"])
 def test_label_noise_shows_the_realised_rate(mode, study):
-    figure = panels.label_noise(Config(), mode, 0.4)
-    realised = panels.draw_corruption(Config(noise_mode=mode, noise_rate=0.4)).realised_rate
+    figure = plots.views.label_noise(Config(), mode, 0.4)
+    realised = plots.views.draw_corruption(Config(noise_mode=mode, noise_rate=0.4)).realised_rate
     assert f"{100 * realised:.1f}% wrong" in figure.subfigs[0].axes[0].get_title()
 
 
 def test_images_are_shown_as_training_sees_them_and_framed_by_their_labels(study, monkeypatch):
     config, shown = Config(noise_mode="openset"), {}
     monkeypatch.setattr(
-        plots, "gallery", lambda images, titles, wrong, **rest: shown.update(rest, images=images, wrong=wrong)
+        "sln.plots.base.gallery",
+        lambda images, titles, wrong, **rest: shown.update(rest, images=images, wrong=wrong),
     )
-    panels.labelled_images(config, np.arange(30))
-    split = runs.load_data(config).train
+    plots.views.labelled_images(config, np.arange(30))
+    split = load_data(config).train
     assert torch.equal(shown["images"], split.images[:30])
     assert shown["wrong"] == split.wrong[:30].tolist()
     assert any(shown["wrong"])
     assert shown["scale"] == 16
-    digits = runs.load_data(config)
-    assert panels.caption(digits, 3, -1) == "given 3\nis none"
-    assert panels.caption(digits, 3, 3) == "3"
-    assert panels.caption(digits, 3, 4) == "given 3\nis 4"
+    digits = load_data(config)
+    assert plots.views.caption(digits, 3, -1) == "given 3\nis none"
+    assert plots.views.caption(digits, 3, 3) == "3"
+    assert plots.views.caption(digits, 3, 4) == "given 3\nis 4"

@@ -9,9 +9,12 @@ import pandas as pd
 import pytest
 import torch
 
-from sln import data, devices, loading, noise, runs, sources, train, vision
+from sln import noise, runs, train
 from sln.config import Config
-from sln.files import data_folder
+from sln.datasets import images as source
+from sln.datasets import load, registry
+from sln.utils import devices, vision
+from sln.utils.files import data_folder
 
 
 @pytest.fixture
@@ -37,7 +40,7 @@ def pixels(made, training=True):
 
 
 def clean(dataset="cifar10", **knobs):
-    return data.clean(Config(dataset=dataset, noise_mode="none", **knobs))
+    return source.clean(Config(dataset=dataset, noise_mode="none", **knobs))
 
 
 # --- which images -------------------------------------------------------------------------------------------
@@ -96,8 +99,8 @@ def release(made, given, monkeypatch, mode="sym"):
     path.parent.mkdir(parents=True, exist_ok=True)
     pd.DataFrame({"label": made.labels[True], "label_noisy": given}).to_csv(path, index=False)
     checksum = f"sha256:{hashlib.sha256(path.read_bytes()).hexdigest()}"
-    file = sources.File(sources.label_places(made.name, path.name), checksum)
-    monkeypatch.setattr(sources, "SLN_LABELS", dataclasses.replace(sources.SLN_LABELS, files=(file,)))
+    file = registry.File(registry.label_places(made.name, path.name), checksum)
+    monkeypatch.setattr(registry, "SLN_LABELS", dataclasses.replace(registry.SLN_LABELS, files=(file,)))
     return path
 
 
@@ -105,12 +108,12 @@ def test_released_labels_go_to_the_images_of_their_rows_held_out_ones_too(ten, m
     given = np.random.default_rng(0).integers(10, size=60)
     release(ten, given, monkeypatch)
     config = Config(dataset="cifar10", noise_mode="sym", subset=20, held_out=0.25)
-    noisy = loading.load_data(config)
+    noisy = load.load_data(config)
     assert noisy.train.given.tolist() == given[:15].tolist()
     assert noisy.validation.given.tolist() == given[15:20].tolist()
     assert noisy.train.true.tolist() == ten.labels[True][:15]
     assert noisy.test.given.tolist() == noisy.test.true.tolist() == ten.labels[False]
-    corruption = loading.draw_corruption(config)
+    corruption = load.draw_corruption(config)
     assert corruption.given.tolist() == given[:15].tolist()
     assert corruption.kind == "sym"
 
@@ -120,23 +123,23 @@ def test_labels_of_another_data_set_are_refused_with_the_first_mismatch(ten, mon
     ten.labels[True][3] = (true[3] + 1) % 10
     release(ten, true, monkeypatch)
     with refused(f"true label {(true[3] + 1) % 10} at row 3, the data set has {true[3]} there"):
-        loading.load_data(Config(dataset="cifar10", noise_mode="sym"))
+        load.load_data(Config(dataset="cifar10", noise_mode="sym"))
 
 
 def test_ones_own_label_file_is_used(ten, tmp_path):
     given = [(label + 1) % 10 for label in ten.labels[True]]
     pd.DataFrame({"label": ten.labels[True], "label_noisy": given}).to_csv(tmp_path / "mine.csv", index=False)
     config = Config(dataset="cifar10", noise_mode="sym", labels=str(tmp_path / "mine.csv"))
-    assert loading.load_data(config).train.given.tolist() == given
+    assert load.load_data(config).train.given.tolist() == given
 
 
 def test_ones_own_labels_of_the_digits_are_trained_on_and_validation_labels_drawn(tmp_path):
-    true = data.digits().train.true
+    true = source.digits().train.true
     mine = noise.symmetric(true.numpy(), 10, 0.25, seed=0, rng=np.random.default_rng(0))
     mine.save(tmp_path / "mine.csv")
-    noisy = loading.load_data(Config(labels=str(tmp_path / "mine.csv")))
+    noisy = load.load_data(Config(labels=str(tmp_path / "mine.csv")))
     assert noisy.train.given.tolist() == mine.given.tolist()
-    assert torch.equal(noisy.validation.given, loading.load_data(Config()).validation.given)
+    assert torch.equal(noisy.validation.given, load.load_data(Config()).validation.given)
 
 
 @pytest.mark.parametrize(
@@ -145,7 +148,7 @@ def test_ones_own_labels_of_the_digits_are_trained_on_and_validation_labels_draw
 def test_own_labels_are_drawn_with_exact_counts_and_the_data_sets_map(dataset, mode, request):
     made = request.getfixturevalue("ten" if dataset == "cifar10" else "hundred")
     config = Config(dataset=dataset, noise_mode=mode, labels="generated", noise_seed=4)
-    split = loading.load_data(config).train
+    split = load.load_data(config).train
     true, given = np.array(made.labels[True]), split.given.numpy()
     wrong = given != true
     if mode == "sym":
@@ -156,7 +159,7 @@ def test_own_labels_are_drawn_with_exact_counts_and_the_data_sets_map(dataset, m
     )
     assert all(targets[t] == g for t, g in zip(true[wrong], given[wrong], strict=True))
     assert wrong.sum() == round(0.4 * sum(t in targets for t in true))
-    again = loading.load_data(config.replace(noise_seed=5)).train.given
+    again = load.load_data(config.replace(noise_seed=5)).train.given
     assert not torch.equal(again, split.given)
 
 
@@ -169,20 +172,20 @@ def test_instance_dependent_labels_are_drawn_by_a_network_of_the_configuration(t
         threads=1,
         downsample=4,
     )
-    split = loading.load_data(config).train
+    split = load.load_data(config).train
     assert int(split.wrong.sum()) == 24
-    base = loading.data_knobs(config)
-    scores = train.averaged_softmax(clean(downsample=4), base, loading.AVERAGED_EPOCHS)
+    base = load.data_knobs(config)
+    scores = load.averaged_softmax(clean(downsample=4), base, load.AVERAGED_EPOCHS)
     expected = noise.instance_dependent(np.array(ten.labels[True]), scores, 0.4, seed=0)
     assert split.given.tolist() == expected.given.tolist()
     assert base.epochs == 300  # the recipe's other knobs are the network's, too
-    other = loading.data_knobs(config.replace(sigma=1.0, seed=7, epochs=3))
+    other = load.data_knobs(config.replace(sigma=1.0, seed=7, epochs=3))
     assert other == base
 
 
 def test_open_set_images_are_cifar_100s_by_the_seeds_index(ten, hundred):
     config = Config(dataset="cifar10", noise_mode="openset", noise_seed=2)
-    split, corruption = loading.load_data(config).train, loading.draw_corruption(config)
+    split, corruption = load.load_data(config).train, load.draw_corruption(config)
     replaced = torch.from_numpy(corruption.replaced_by >= 0)
     assert int(replaced.sum()) == 24
     assert torch.equal(split.images[~replaced], pixels(ten)[~replaced])
@@ -195,20 +198,20 @@ def test_open_set_images_are_cifar_100s_by_the_seeds_index(ten, hundred):
 
 def test_open_set_noise_without_cifar_100_says_how_to_get_it(ten, refused):
     with refused("CIFAR-100", "python -m sln data get cifar100"):
-        loading.load_data(Config(dataset="cifar10", noise_mode="openset"))
+        load.load_data(Config(dataset="cifar10", noise_mode="openset"))
 
 
 def test_true_labels_are_loaded_once_whatever_noise_is_put_on_them(ten):
     config = Config(dataset="cifar10", noise_mode="sym", labels="generated")
     for seed in (0, 1):
-        loading.load_data(config.replace(noise_seed=seed, noise_rate=0.1 * seed))
-    assert loading._load_photographs.cache_info().currsize == 3
-    assert loading.load_clean(config) is loading.load_clean(config.replace(noise_mode="asym", noise_seed=3))
+        load.load_data(config.replace(noise_seed=seed, noise_rate=0.1 * seed))
+    assert load._load_photographs.cache_info().currsize == 3
+    assert load.load_clean(config) is load.load_clean(config.replace(noise_mode="asym", noise_seed=3))
 
 
 def test_runs_that_differ_elsewhere_share_their_data(ten):
-    a = loading.load_data(Config(dataset="cifar10", noise_mode="none", sigma=0.0))
-    assert loading.load_data(Config(dataset="cifar10", noise_mode="none", seed=3, epochs=7)) is a
+    a = load.load_data(Config(dataset="cifar10", noise_mode="none", sigma=0.0))
+    assert load.load_data(Config(dataset="cifar10", noise_mode="none", seed=3, epochs=7)) is a
 
 
 def test_a_run_on_ones_own_labels_is_not_found_once_they_have_changed(ten, tmp_path, refused):
@@ -243,7 +246,7 @@ def test_a_corrected_run_does_not_fork_from_a_run_on_other_labels(ten, tmp_path,
 
 def test_labels_are_pinned_by_a_seed_or_a_checksum_and_not_by_a_file_or_a_network():
     def pinned(**knobs):
-        return loading.labels_are_pinned(Config(**knobs))
+        return load.labels_are_pinned(Config(**knobs))
 
     assert pinned()
     assert pinned(noise_mode="openset")
@@ -257,10 +260,10 @@ def test_labels_are_pinned_by_a_seed_or_a_checksum_and_not_by_a_file_or_a_networ
 
 @pytest.mark.parametrize("mode", ["openset", "dependent"])
 def test_labels_that_the_noise_command_wrote_can_be_trained_on(mode, tmp_path):
-    written = loading.draw_corruption(Config(noise_mode=mode, noise_seed=5))
+    written = load.draw_corruption(Config(noise_mode=mode, noise_seed=5))
     written.save(tmp_path / "mine.csv")
-    drawn = loading.load_data(Config(noise_mode=mode, noise_seed=5))
-    filed = loading.load_data(Config(noise_mode=mode, noise_seed=5, labels=str(tmp_path / "mine.csv")))
+    drawn = load.load_data(Config(noise_mode=mode, noise_seed=5))
+    filed = load.load_data(Config(noise_mode=mode, noise_seed=5, labels=str(tmp_path / "mine.csv")))
     for part in ("train", "validation"):
         for ours, theirs in zip(getattr(filed, part).tensors, getattr(drawn, part).tensors, strict=True):
             assert torch.equal(ours, theirs)

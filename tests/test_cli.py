@@ -15,16 +15,18 @@ import pandas as pd
 import pytest
 import torch
 
-from sln import data, noise, runs, sources
-from sln.__main__ import main
+from sln import noise, runs
+from sln.cli import main
 from sln.config import Config
-from sln.loading import load_data
-from sln.pool import KILLED
-from sln.work import WorkerDied
+from sln.datasets import images as source
+from sln.datasets import registry
+from sln.datasets.load import load_data
+from sln.runs.pool import KILLED
+from sln.runs.work import WorkerDied
 
 TINY = ["--epochs", "2", "--fork-epoch", "1"]
 CONFIG = Config(epochs=2, fork_epoch=1)
-TRUE = data.digits().train.true.numpy()
+TRUE = source.digits().train.true.numpy()
 
 
 @pytest.fixture(scope="module")
@@ -335,7 +337,7 @@ def test_a_killed_worker_is_one_line_and_1(monkeypatch, capsys):
     def killed(*_, **__):
         raise WorkerDied(KILLED)
 
-    monkeypatch.setattr("sln.__main__.relabel", killed)
+    monkeypatch.setattr("sln.cli.relabel", killed)
     assert main(["relabel", "mine"]) == 1
     said = capsys.readouterr().err
     assert said == f"sln: {KILLED}\n"
@@ -424,12 +426,12 @@ def test_own_class_does_not_go_with_a_matrix(tmp_path, fails):
 def test_data_is_listed_and_got_and_what_is_unknown_refused(tell, fails, monkeypatch, tmp_path):
     monkeypatch.setenv("SLN_DATA", str(tmp_path / "data"))
     listed = tell("data", "list")
-    for name in sources.NAMES:
+    for name in registry.NAMES:
         assert any(line.split()[:1] == [name] and "False" in line.split() for line in listed.splitlines())
     assert listed.count("CC BY-NC 4.0") == 1
     fails("data", "get", "cifar1", words=["did you mean 'cifar10'"])
     asked, new = [], []
-    monkeypatch.setattr(sources, "get", lambda name, mirror: asked.append((name, mirror)) or new)
+    monkeypatch.setattr(registry, "get", lambda name, mirror: asked.append((name, mirror)) or new)
     assert tell("data", "get", "cifar10") == "cifar10 was complete already\n"
     new += [Path("a"), Path("b")]
     assert tell("data", "get", "cifar-n", "--mirror", "http://x/") == "got a\ngot b\n"

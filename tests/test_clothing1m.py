@@ -18,10 +18,11 @@ import torch
 import torch.nn.functional as F
 from PIL import Image
 
-from sln import clothing1m, clothing1m_train, store
 from sln.config import Config
-from sln.streams import numpy_generator, torch_generator
-from sln.vision import torchvision
+from sln.datasets import clothing1m
+from sln.runs import clothing1m_train, store
+from sln.utils.rng import numpy_generator, torch_generator
+from sln.utils.vision import torchvision
 
 # 14 of 28 training images an epoch in batches of 5, 5 and 4; knobs large enough to show in the weights
 SMALL = Config(

@@ -4,11 +4,13 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from sln import beyond, comparisons, findings, plots_comparisons, results
+from sln import plots
+from sln.analysis import results
 from sln.defaults import ROBUST
-from sln.plots import Figure
-from sln.profiles import PROFILES
-from sln.study import VARIANTS, Arm, Study
+from sln.plots.base import Figure
+from sln.study import ablations, comparisons, findings
+from sln.study.profiles import PROFILES
+from sln.study.study import VARIANTS, Arm, Study
 
 
 @pytest.fixture(scope="module")
@@ -22,9 +24,9 @@ def trained(tmp_path_factory):
         comparisons.table(study)
         comparisons.strengths(study)
         study.variants()
-        for make in (beyond.noise_rates, beyond.noise_for, beyond.schedules, beyond.class_counts):
+        for make in (ablations.noise_rates, ablations.noise_for, ablations.schedules, ablations.class_counts):
             make(study)
-        beyond.corrections(study)
+        ablations.corrections(study)
     return folder
 
 
@@ -123,35 +125,35 @@ def test_without_a_grid_of_strengths_the_variants_are_matched():
 
 
 def test_beyond_the_paper_every_experiment_has_its_plain_control(study):
-    rates = beyond.noise_rates(study)
+    rates = ablations.noise_rates(study)
     assert set(rates["rate"]) == {0.0, 0.4}
     assert set(rates["method"]) == {"CE", "CE-MO", "SLN", "SLN-MO"}
-    where = beyond.noise_for(study)
+    where = ablations.noise_for(study)
     assert [*dict.fromkeys(where["noise_for"])] == [
         "no label (CE)",
         "right labels only",
         "wrong labels only",
         "all labels (SLN)",
     ]
-    assert [*dict.fromkeys(beyond.schedules(study)["schedule"])] == ["constant", "falling"]
-    corrections = beyond.corrections(study)
+    assert [*dict.fromkeys(ablations.schedules(study)["schedule"])] == ["constant", "falling"]
+    corrections = ablations.corrections(study)
     assert set(corrections["losses"]) == {"none", "given", "as-released"}
     assert corrections["label_accuracy"].between(0, 100).all()
 
 
 def test_class_counts_compare_the_same_noise_at_the_logits(study):
-    table = beyond.class_counts(study)
+    table = ablations.class_counts(study)
     assert np.allclose(table["sigma"] * np.sqrt(table["classes"] - 1), table["when_sure"])
     assert (table.loc[table["when_sure"] == 0, ["gain", "gain_std"]] == 0).all(axis=None)
     plain = table[table["when_sure"] == 0].set_index("classes")["mean"]
     np.testing.assert_allclose(table["gain"], table["mean"] - table["classes"].map(plain))
-    runs = study.read(beyond.class_arms(study))
+    runs = study.read(ablations.class_arms(study))
     for (C, _), reading in runs.items():
         assert {run.data.num_classes for run in reading.runs} == {C}
 
 
 def test_kinds_of_noise_are_judged_by_paired_differences(study):
-    table = beyond.kinds_of_noise(study).set_index(["noise", "reader"])
+    table = ablations.kinds_of_noise(study).set_index(["noise", "reader"])
     readings = study.readings("asym")
     gains = 100 * (readings["SLN"].final("test_accuracy") - readings["CE"].final("test_accuracy"))
     row = table.loc[("asym", "network")]
@@ -178,23 +180,23 @@ def test_a_profile_without_own_runs_shows_fulls_committed_table_and_says_so(
 
 def test_a_table_that_full_does_not_have_is_said_in_one_line(study, refused):
     with refused("08_nothing.csv is missing", "PROFILE=full"):
-        results.own_or_full(study, "08_nothing", beyond.schedules, own=False)
+        results.own_or_full(study, "08_nothing", ablations.schedules, own=False)
 
 
 def test_every_picture_shows_its_table(study):
-    table, rates = comparisons.table(study), beyond.noise_rates(study)
+    table, rates = comparisons.table(study), ablations.noise_rates(study)
     strengths = comparisons.strengths(study)
     figures = [
-        plots_comparisons.methods(table),
-        plots_comparisons.gains(comparisons.gains(table)),
-        plots_comparisons.strengths(strengths),
-        plots_comparisons.one_variant(strengths, "SLN"),
-        plots_comparisons.over_rates(rates),
-        plots_comparisons.at_rate(rates, 0.4),
-        plots_comparisons.kinds_of_noise(beyond.kinds_of_noise(study)),
-        plots_comparisons.bars(beyond.noise_for(study), "noise_for"),
-        plots_comparisons.corrections(beyond.corrections(study)),
-        plots_comparisons.class_counts(beyond.class_counts(study)),
+        plots.comparisons.methods(table),
+        plots.comparisons.gains(comparisons.gains(table)),
+        plots.comparisons.strengths(strengths),
+        plots.comparisons.one_variant(strengths, "SLN"),
+        plots.comparisons.over_rates(rates),
+        plots.comparisons.at_rate(rates, 0.4),
+        plots.comparisons.kinds_of_noise(ablations.kinds_of_noise(study)),
+        plots.comparisons.bars(ablations.noise_for(study), "noise_for"),
+        plots.comparisons.corrections(ablations.corrections(study)),
+        plots.comparisons.class_counts(ablations.class_counts(study)),
     ]
     for figure in figures:
         assert isinstance(figure, Figure)

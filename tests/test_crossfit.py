@@ -11,9 +11,10 @@ from hypothesis import strategies as st
 from own_images import pictures
 
 import sln
-from sln import crossfit, pool
-from sln.crossfit import checked, deal, fit, train_judge, training_data
 from sln.metrics import accuracy
+from sln.relabel import crossfit
+from sln.relabel.crossfit import checked, deal, fit, train_judge, training_data
+from sln.runs import pool
 from sln.train import State, predict
 from sln.train import train as study_train
 

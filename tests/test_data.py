@@ -9,10 +9,12 @@ import pytest
 import torch
 from sklearn.datasets import load_digits, load_sample_images
 
-from sln import data, loading, noise
+from sln import data, noise
 from sln.config import Config
-from sln.streams import numpy_generator
+from sln.datasets import images as source
+from sln.datasets import load
 from sln.train import State
+from sln.utils.rng import numpy_generator
 
 
 def images_and_labels(split):
@@ -29,7 +31,7 @@ def same(a, b):
 
 
 def test_the_splits_have_the_published_sizes_and_labels():
-    clean = data.digits()
+    clean = source.digits()
     published = {
         "train": (1150, "b88fe7a6813d51bad5a476d5d02608bb71807858e3fb13d9edf8138adfb3984c"),
         "validation": (287, "79e1ac71237c8dc13b19424fd17b66a463bb32d4bd27b8b41c5cf5fed175cd24"),
@@ -47,13 +49,13 @@ def test_every_image_of_the_digits_is_in_one_split_once():
         (image.astype(np.uint8).tobytes(), label)
         for image, label in zip(bunch.images, bunch.target.tolist(), strict=True)
     )
-    clean = data.digits()
+    clean = source.digits()
     together = images_and_labels(clean.train) + images_and_labels(clean.validation)
     assert together + images_and_labels(clean.test) == everything
 
 
 def test_every_split_has_its_share_of_every_class_within_one():
-    clean = data.digits()
+    clean = source.digits()
     whole = torch.cat([getattr(clean, name).true for name in data.SPLITS]).bincount(minlength=10)
     for name in data.SPLITS:
         split = getattr(clean, name)
@@ -62,7 +64,7 @@ def test_every_split_has_its_share_of_every_class_within_one():
 
 
 def test_digits_are_whole_pixels_with_true_labels():
-    clean = data.digits()
+    clean = source.digits()
     for split in (clean.train, clean.validation, clean.test):
         assert split.images.shape[1:] == (1, 8, 8)
         assert split.images.dtype == torch.uint8
@@ -73,7 +75,7 @@ def test_digits_are_whole_pixels_with_true_labels():
 
 
 def test_normalised_training_images_have_mean_0_and_deviation_1():
-    clean = data.digits()
+    clean = source.digits()
     pixels = clean.normalise(clean.train.images)
     assert pixels.dtype == torch.float32
     assert pixels.shape == (1150, 1, 8, 8)
@@ -83,7 +85,7 @@ def test_normalised_training_images_have_mean_0_and_deviation_1():
 
 def test_normalising_is_done_channel_by_channel():
     images = torch.stack([torch.full((2, 2), 51), torch.full((2, 2), 255)])[None].to(torch.uint8)
-    two_channels = dataclasses.replace(data.digits(), scale=255.0, mean=(0.2, 0.5), std=(0.1, 0.25))
+    two_channels = dataclasses.replace(source.digits(), scale=255.0, mean=(0.2, 0.5), std=(0.1, 0.25))
     normalised = two_channels.normalise(images)
     assert normalised[0, :, 0, 0].tolist() == pytest.approx([0, 2], abs=1e-6)
 
@@ -93,7 +95,7 @@ def test_normalising_is_done_channel_by_channel():
 
 @pytest.mark.parametrize("classes", [2, 4, 10])
 def test_the_first_classes_are_kept_whole_in_their_order_and_pixels_scaled_as_before(classes):
-    whole, kept = data.digits(), loading.load_data(Config(classes=classes, noise_mode="none"))
+    whole, kept = source.digits(), load.load_data(Config(classes=classes, noise_mode="none"))
     assert kept.num_classes == classes
     assert kept.classes == tuple("0123456789")[:classes]
     assert (kept.mean, kept.std, kept.scale) == (whole.mean, whole.std, whole.scale)
@@ -105,7 +107,7 @@ def test_the_first_classes_are_kept_whole_in_their_order_and_pixels_scaled_as_be
 
 @pytest.mark.parametrize("mode", ["sym", "openset"])
 def test_noise_on_fewer_classes_stays_within_them(mode):
-    noisy = loading.load_data(Config(classes=4, noise_mode=mode))
+    noisy = load.load_data(Config(classes=4, noise_mode=mode))
     for split in (noisy.train, noisy.validation):
         assert set(split.given.tolist()) == {0, 1, 2, 3}
         assert split.wrong.sum().item() == round(0.4 * len(split))
@@ -115,23 +117,23 @@ def test_noise_on_fewer_classes_stays_within_them(mode):
 
 def test_labels_of_fewer_classes_can_be_saved_and_trained_on_and_others_are_refused(tmp_path, refused):
     four, file = Config(classes=4, noise_seed=7), tmp_path / "four.csv"
-    record = loading.draw_corruption(four)
+    record = load.draw_corruption(four)
     record.save(file)
-    assert len(record.given) == len(loading.load_data(four).train)
-    filed = loading.load_data(Config(classes=4, labels=str(file)))
+    assert len(record.given) == len(load.load_data(four).train)
+    filed = load.load_data(Config(classes=4, labels=str(file)))
     assert filed.train.given.tolist() == record.given.tolist()
     state = State(Config(classes=4, labels=str(file)), filed)
     assert state.network(filed.normalise(filed.train.images[:2])).shape == (2, 4)
     assert state.targets.shape == (len(filed.train), 4)
     with refused(f"{len(filed.train)} labels"):
-        loading.load_data(Config(labels=str(file)))
+        load.load_data(Config(labels=str(file)))
 
 
 # --- images of no class -------------------------------------------------------------------------------------
 
 
 def test_outside_images_look_like_digits_to_a_program_and_are_cut_from_the_photographs():
-    outside = data.outside_digits()
+    outside = source.outside_digits()
     assert outside.shape == (884, 1, 8, 8)
     assert outside.dtype == torch.uint8
     assert outside.max() == 16
@@ -145,7 +147,7 @@ def test_outside_images_look_like_digits_to_a_program_and_are_cut_from_the_photo
 
 def test_outside_images_are_none_of_the_digits():
     digits = {image.tobytes() for image in load_digits().images.astype(np.uint8)}
-    assert not digits & {image.tobytes() for image in data.outside_digits().numpy()}
+    assert not digits & {image.tobytes() for image in source.outside_digits().numpy()}
 
 
 # --- inherent noise -----------------------------------------------------------------------------------------
@@ -153,9 +155,9 @@ def test_outside_images_are_none_of_the_digits():
 
 @pytest.mark.parametrize("mode", ["sym", "asym", "openset"])
 def test_train_and_validation_are_corrupted_and_test_is_not(mode):
-    clean = data.digits()
+    clean = source.digits()
     before = {name: images_and_labels(getattr(clean, name)) for name in data.SPLITS}
-    noisy = data.corrupt(clean, Config(noise_mode=mode))
+    noisy = load.corrupt(clean, Config(noise_mode=mode))
     assert same(noisy.test, clean.test)
     for name in ("train", "validation"):
         split = getattr(noisy, name)
@@ -169,30 +171,30 @@ def test_train_and_validation_are_corrupted_and_test_is_not(mode):
 
 
 def test_no_noise_leaves_every_label_as_it_is():
-    clean = data.digits()
-    same_again = data.corrupt(clean, Config(noise_mode="none"))
+    clean = source.digits()
+    same_again = load.corrupt(clean, Config(noise_mode="none"))
     assert all(same(getattr(same_again, name), getattr(clean, name)) for name in data.SPLITS)
 
 
 @pytest.mark.parametrize("mode", ["sym", "asym"])
 def test_label_noise_changes_given_labels_only(mode):
-    clean = data.digits()
-    noisy = data.corrupt(clean, Config(noise_mode=mode))
+    clean = source.digits()
+    noisy = load.corrupt(clean, Config(noise_mode=mode))
     for name in ("train", "validation"):
         assert torch.equal(getattr(noisy, name).images, getattr(clean, name).images)
         assert torch.equal(getattr(noisy, name).true, getattr(clean, name).true)
 
 
 def test_asymmetric_noise_goes_from_each_confusable_digit_to_the_one_it_looks_like():
-    noisy = data.corrupt(data.digits(), Config(noise_mode="asym"))
+    noisy = load.corrupt(source.digits(), Config(noise_mode="asym"))
     for split in (noisy.train, noisy.validation):
         moves = set(zip(split.true[split.wrong].tolist(), split.given[split.wrong].tolist(), strict=True))
         assert moves == {(7, 1), (2, 7), (3, 8), (5, 6), (6, 5)}
 
 
 def test_each_split_is_corrupted_by_its_own_stream():
-    clean = data.digits()
-    noisy = data.corrupt(clean, Config(noise_mode="sym", noise_rate=0.3, noise_seed=5))
+    clean = source.digits()
+    noisy = load.corrupt(clean, Config(noise_mode="sym", noise_rate=0.3, noise_seed=5))
     for number, name in ((0, "train"), (1, "validation")):
         rng = numpy_generator(5, "inherent noise", number)
         expected = noise.symmetric(getattr(clean, name).true.numpy(), 10, 0.3, seed=5, rng=rng).given
@@ -200,25 +202,25 @@ def test_each_split_is_corrupted_by_its_own_stream():
 
 
 def test_the_noise_of_one_split_does_not_depend_on_the_other(few_digits):
-    clean, config = data.digits(), Config(noise_mode="openset")
+    clean, config = source.digits(), Config(noise_mode="openset")
     other = dataclasses.replace(clean, train=few_digits.train)
-    assert same(data.corrupt(clean, config).validation, data.corrupt(other, config).validation)
+    assert same(load.corrupt(clean, config).validation, load.corrupt(other, config).validation)
 
 
 @pytest.mark.parametrize("mode", ["sym", "asym", "openset"])
 def test_the_noise_seed_fixes_the_noise_and_no_other_knob_matters(mode):
     config = Config(noise_mode=mode)
     trained_otherwise = config.replace(seed=9, sigma=0.0, epochs=3, alpha=0.5, noise_on="logits")
-    first, again = loading.load_data(config), loading.load_data(trained_otherwise)
-    loading._load.cache_clear()
+    first, again = load.load_data(config), load.load_data(trained_otherwise)
+    load._load.cache_clear()
     assert same(first.train, again.train)
-    assert same(first.train, loading.load_data(config).train)
-    assert not same(first.train, loading.load_data(config.replace(noise_seed=1)).train)
+    assert same(first.train, load.load_data(config).train)
+    assert not same(first.train, load.load_data(config.replace(noise_seed=1)).train)
 
 
 def test_open_set_noise_puts_outside_images_in_place_and_keeps_every_given_label():
-    clean, outside = data.digits(), {image.tobytes() for image in data.outside_digits().numpy()}
-    noisy = data.corrupt(clean, Config(noise_mode="openset"))
+    clean, outside = source.digits(), {image.tobytes() for image in source.outside_digits().numpy()}
+    noisy = load.corrupt(clean, Config(noise_mode="openset"))
     for name in ("train", "validation"):
         before, after = getattr(clean, name), getattr(noisy, name)
         assert torch.equal(after.given, before.given)
@@ -231,17 +233,17 @@ def test_open_set_noise_puts_outside_images_in_place_and_keeps_every_given_label
 
 
 def test_open_set_images_are_those_that_the_record_names():
-    config, clean = Config(noise_mode="openset", noise_seed=2), data.digits()
-    record = loading.draw_corruption(config)
-    images = data.corrupt(clean, config).train.images
+    config, clean = Config(noise_mode="openset", noise_seed=2), source.digits()
+    record = load.draw_corruption(config)
+    images = load.corrupt(clean, config).train.images
     for n in np.flatnonzero(record.replaced_by >= 0):
-        assert torch.equal(images[n], data.outside_digits()[record.replaced_by[n]])
+        assert torch.equal(images[n], source.outside_digits()[record.replaced_by[n]])
 
 
 @pytest.mark.parametrize("mode", ["none", "sym", "asym", "openset"])
 def test_the_labels_that_can_be_saved_are_those_that_a_run_trains_on(mode):
     config = Config(noise_mode=mode, noise_seed=4)
-    record, train = loading.draw_corruption(config), loading.load_data(config).train
+    record, train = load.draw_corruption(config), load.load_data(config).train
     assert record.given.tolist() == train.given.tolist()
     assert record.true.tolist() == train.true.tolist()
 
@@ -249,7 +251,7 @@ def test_the_labels_that_can_be_saved_are_those_that_a_run_trains_on(mode):
 def test_instance_dependent_noise_reads_the_scores_of_its_own_split(few_digits):
     generator = np.random.default_rng(0)
     scores = generator.dirichlet(np.ones(10), size=72 + 30)
-    noisy = data.corrupt(few_digits, Config(noise_mode="dependent", noise_rate=0.25), scores)
+    noisy = load.corrupt(few_digits, Config(noise_mode="dependent", noise_rate=0.25), scores)
     for name, own in (("train", scores[:72]), ("validation", scores[72:])):
         true = getattr(few_digits, name).true.numpy()
         expected = noise.instance_dependent(true, own, 0.25, seed=0).given
@@ -258,4 +260,4 @@ def test_instance_dependent_noise_reads_the_scores_of_its_own_split(few_digits):
 
 def test_instance_dependent_noise_without_scores_is_refused(refused):
     with refused("averaged softmax", "load_data"):
-        data.corrupt(data.digits(), Config(noise_mode="dependent"))
+        load.corrupt(source.digits(), Config(noise_mode="dependent"))

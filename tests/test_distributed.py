@@ -22,10 +22,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from test_clothing1m import SMALL, Tiny, numbers
 
-from sln import clothing1m, clothing1m_train, distributed, store
-from sln.__main__ import main
-from sln.errors import InputError
-from sln.vision import torchvision
+from sln.cli import main
+from sln.datasets import clothing1m
+from sln.runs import clothing1m_train, store
+from sln.utils import distributed
+from sln.utils.errors import InputError
+from sln.utils.vision import torchvision
 
 # 14 images an epoch: batches of 13, that is 7 and 6, and of 1, that is 1 and none
 UNEVEN = SMALL.replace(batch_size=13, fork_epoch=9)

@@ -25,9 +25,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sln import downloads, files, sources
-from sln.cifar import read_cifar
-from sln.downloads import download
+from sln.datasets import downloads, registry
+from sln.datasets.downloads import download
+from sln.datasets.images import read_cifar
+from sln.utils import files
 
 CONTENT = np.random.default_rng(0).bytes(5000)
 OTHER = np.random.default_rng(1).bytes(5000)
@@ -478,8 +479,8 @@ def archived(mini, monkeypatch, members=None):
 
 @pytest.mark.parametrize("layout", ["", "of the released script"])
 def test_cifar_is_read_as_it_was_written(mini, layout):
-    mini.lay(files.data_folder() / (sources.DATAPATHS[mini.name] if layout else ""))
-    assert sources.present(mini.name)
+    mini.lay(files.data_folder() / (registry.DATAPATHS[mini.name] if layout else ""))
+    assert registry.present(mini.name)
     for train in (True, False):
         images, labels, classes = read_cifar(mini.name, train)
         flat = mini.images[train]
@@ -518,19 +519,19 @@ def test_no_file_of_cifar_is_read_before_every_one_is_checked(mini, tmp_path, re
             with refused(str(path), f"MD5 {found}", expected, f"python -m sln data get {mini.name}"):
                 read_cifar(mini.name, train)
     assert not (tmp_path / "ran").exists()
-    assert not sources.present(mini.name)
+    assert not registry.present(mini.name)
 
 
 def test_a_whole_copy_is_used_where_the_other_is_damaged(mini):
     mini.lay(files.data_folder())
-    mini.lay(files.data_folder() / sources.DATAPATHS[mini.name])
+    mini.lay(files.data_folder() / registry.DATAPATHS[mini.name])
     (files.data_folder() / mini.folder / mini.kind.meta["filename"]).write_bytes(b"")
     assert read_cifar(mini.name, True)[1].tolist() == mini.labels[True]
 
 
 def test_missing_cifar_is_said_with_the_command_and_the_way_without_network(mini, refused):
     folder = files.data_folder()
-    both = (str(folder / mini.folder), str(folder / sources.DATAPATHS[mini.name] / mini.folder))
+    both = (str(folder / mini.folder), str(folder / registry.DATAPATHS[mini.name] / mini.folder))
     offline = f"put {mini.kind.url} into {folder}"
     with refused(*both, f"python -m sln data get {mini.name}", offline):
         read_cifar(mini.name, True)
@@ -550,20 +551,20 @@ def test_cifar_is_got_unpacked_and_its_archive_removed(mini, monkeypatch):
     archive = Answer(archived(mini, monkeypatch))
     with serving(dataclasses.replace(archive, breaks=1000), default=archive) as server:
         mirror = f"http://127.0.0.1:{server.server_port}/somewhere/"
-        got = sources.get(mini.name, mirror=mirror)
+        got = registry.get(mini.name, mirror=mirror)
         assert server.asked == [0, 1000]
         assert set(server.paths) == {f"/somewhere/{mini.kind.filename}"}
         assert {path.name: path.read_bytes() for path in got} == mini.contents
         assert left_behind(files.data_folder() / "any") == []
         assert read_cifar(mini.name, False)[1].tolist() == mini.labels[False]
-        assert sources.get(mini.name, mirror=mirror) == []
+        assert registry.get(mini.name, mirror=mirror) == []
         assert len(server.asked) == 2
 
 
 def test_a_complete_folder_need_not_be_one_that_can_be_written_to(mini):
     mini.lay(files.data_folder())
     (files.data_folder() / f".{mini.name}.lock").mkdir()  # no lock can be had there
-    assert sources.get(mini.name) == []
+    assert registry.get(mini.name) == []
 
 
 def test_of_two_that_get_cifar_at_once_one_downloads_and_unpacks(mini, monkeypatch):
@@ -571,7 +572,7 @@ def test_of_two_that_get_cifar_at_once_one_downloads_and_unpacks(mini, monkeypat
     with serving(Answer(archived(mini, monkeypatch), stalls=100)) as server:
         got = []
         threads = [
-            threading.Thread(target=lambda: got.append(sources.get(mini.name, server.url.rsplit("/", 1)[0])))
+            threading.Thread(target=lambda: got.append(registry.get(mini.name, server.url.rsplit("/", 1)[0])))
             for _ in range(2)
         ]
         for thread in threads:
@@ -588,10 +589,10 @@ def test_an_archive_put_there_by_hand_is_unpacked_without_network_and_kept(mini,
     archive = files.data_folder() / mini.kind.filename
     put(archive, archived(mini, monkeypatch))
     with serving(default=Answer(status=404)) as server:
-        sources.get(mini.name, mirror=server.url)
+        registry.get(mini.name, mirror=server.url)
         assert server.asked == []
     assert archive.exists()
-    assert sources.present(mini.name)
+    assert registry.present(mini.name)
 
 
 def test_only_the_damaged_file_is_put_right_and_the_damaged_one_kept_aside(mini, monkeypatch):
@@ -602,11 +603,11 @@ def test_only_the_damaged_file_is_put_right_and_the_damaged_one_kept_aside(mini,
     before = {path: path.stat().st_ino for path in damaged.parent.iterdir() if path != damaged}
     with serving(Answer(archived(mini, monkeypatch))) as server:
         # the address of the file itself is a mirror, too
-        assert sources.get(mini.name, f"http://127.0.0.1:{server.server_port}/{mini.kind.filename}") == [
+        assert registry.get(mini.name, f"http://127.0.0.1:{server.server_port}/{mini.kind.filename}") == [
             damaged
         ]
         assert server.paths == [f"/{mini.kind.filename}"]
-    assert sources.present(mini.name)
+    assert registry.present(mini.name)
     assert damaged.with_name(f"{name}.wrong-checksum").read_bytes() == b"scratched"
     assert {path: path.stat().st_ino for path in before} == before
 
@@ -617,7 +618,7 @@ def test_nothing_but_the_listed_files_leaves_an_archive(mini, monkeypatch, tmp_p
                (f"{mini.folder}/extra", b"x"), (f"{mini.folder}/link", str(outside))]  # fmt: skip
     members += [(f"{mini.folder}/{name}", content) for name, content in mini.contents.items()]
     put(files.data_folder() / mini.kind.filename, archived(mini, monkeypatch, members))
-    sources.get(mini.name)
+    registry.get(mini.name)
     assert not outside.exists()
     assert {p.name for p in (files.data_folder() / mini.folder).iterdir()} == set(mini.contents)
 
@@ -629,7 +630,7 @@ def test_a_link_in_the_place_of_a_file_and_other_bytes_than_listed_are_refused(m
         members = {**mini.contents, name: content}
         put(archive, archived(mini, monkeypatch, [(f"{mini.folder}/{n}", c) for n, c in members.items()]))
         with refused(str(archive), *words):
-            sources.get(mini.name)
+            registry.get(mini.name)
         assert not os.path.lexists(target)
 
 
@@ -639,10 +640,10 @@ def few_labels(tmp_path, monkeypatch):
     monkeypatch.setenv("SLN_DATA", str(tmp_path / "data"))
     contents = {"A/one.csv": b"label,label_noisy\n0,1\n", "B/two.csv": b"label,label_noisy\n1,1\n"}
     few = tuple(
-        sources.File((f"labels/{r}", f"elsewhere/{r}", "shared/x.csv"), sha256(c), r)
+        registry.File((f"labels/{r}", f"elsewhere/{r}", "shared/x.csv"), sha256(c), r)
         for r, c in contents.items()
     )
-    monkeypatch.setattr(sources, "SLN_LABELS", dataclasses.replace(sources.SLN_LABELS, files=few))
+    monkeypatch.setattr(registry, "SLN_LABELS", dataclasses.replace(registry.SLN_LABELS, files=few))
     return contents
 
 
@@ -650,48 +651,48 @@ def test_of_several_files_those_that_lack_are_got(few_labels, capsys):
     folder = files.data_folder()
     put(folder / "elsewhere/A/one.csv", few_labels["A/one.csv"])
     put(folder / "labels/B/two.csv", b"damaged")
-    assert not sources.present("sln-labels")
+    assert not registry.present("sln-labels")
     with serving(default=Answer({f"/m/{name}": content for name, content in few_labels.items()})) as server:
         mirror = f"http://127.0.0.1:{server.server_port}/m"
-        assert sources.get("sln-labels", mirror) == [folder / "labels/B/two.csv"]
+        assert registry.get("sln-labels", mirror) == [folder / "labels/B/two.csv"]
         assert server.paths == ["/m/B/two.csv"]
-    assert sources.present("sln-labels")
+    assert registry.present("sln-labels")
     assert (folder / "labels/B/two.csv").read_bytes() == few_labels["B/two.csv"]
     assert (folder / "labels/B/two.csv.wrong-checksum").read_bytes() == b"damaged"
     assert "two.csv" in capsys.readouterr().err
 
 
 def test_missing_names_the_file_where_it_was_looked_for_and_how_to_get_it(few_labels):
-    folder, address = files.data_folder(), sources.SLN_LABELS.address
-    message = str(sources.missing("sln-labels"))
+    folder, address = files.data_folder(), registry.SLN_LABELS.address
+    message = str(registry.missing("sln-labels"))
     for words in ("labels/A/one.csv", "elsewhere/A/one.csv", f"{address}/A/one.csv", "data get sln-labels"):
         assert words in message
     put(folder / "shared/x.csv", few_labels["B/two.csv"])  # right, of the other data set
-    assert str(sources.missing("sln-labels")) == message
+    assert str(registry.missing("sln-labels")) == message
     put(folder / "elsewhere/A/one.csv", b"damaged")
     assert f"{folder / 'elsewhere/A/one.csv'} has SHA-256 {sha256(b'damaged')[7:]}" in str(
-        sources.missing("sln-labels")
+        registry.missing("sln-labels")
     )
 
 
 def test_the_listing_says_what_is_there(few_labels):
     for name, content in few_labels.items():
         put(files.data_folder() / "labels" / name, content)
-    table = sources.listing().set_index("name")
-    assert list(table.index) == list(sources.NAMES)
-    assert table["present"].to_dict() == {name: name == "sln-labels" for name in sources.NAMES}
+    table = registry.listing().set_index("name")
+    assert list(table.index) == list(registry.NAMES)
+    assert table["present"].to_dict() == {name: name == "sln-labels" for name in registry.NAMES}
     assert table["where"]["sln-labels"] == str(files.data_folder() / "labels")
     assert "CC BY-NC 4.0" in table["licence"]["cifar-n"]
 
 
 def test_an_unknown_name_is_refused_with_the_nearest(refused):
     with refused("'cifar-10'", "did you mean 'cifar10'"):
-        sources.get("cifar-10")
+        registry.get("cifar-10")
 
 
-@pytest.mark.parametrize("name", sources.NAMES)
+@pytest.mark.parametrize("name", registry.NAMES)
 def test_every_source_has_places_of_its_own_below_the_data_folder_and_checksums(name):
-    of = sources.source(name)
+    of = registry.source(name)
     firsts = [file.places[0] for file in of.files]
     assert len(set(firsts)) == len(firsts)
     for file in (*of.files, *([of.archive] if of.archive else [])):
@@ -704,7 +705,7 @@ def test_every_source_has_places_of_its_own_below_the_data_folder_and_checksums(
 
 
 def test_the_real_cifar10_has_its_published_shape_and_balance():
-    if not sources.present("cifar10"):
+    if not registry.present("cifar10"):
         pytest.skip(f"CIFAR-10 is not in {files.data_folder()}; `python -m sln data get cifar10` gets it")
     for train, each in ((True, 5000), (False, 1000)):
         images, labels, classes = read_cifar("cifar10", train)

@@ -10,11 +10,12 @@ from graph_emulator import emulated, tensors
 from torch.func import functional_call
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from sln import fast, landscape, method, models, robust, runs, strength, train
+from sln import baselines, fast, method, models, objective, runs, train
+from sln.analysis import landscape
 from sln.config import Config
 from sln.data import Data, Split
 from sln.fast import SPEEDS, Speed
-from sln.streams import torch_generator
+from sln.utils.rng import torch_generator
 
 DIGITS = {"epochs": 3, "fork_epoch": 1, "batch_size": 32, "noise_mode": "sym", "sigma": 0.5}
 PHOTOGRAPHS = {
@@ -509,7 +510,7 @@ def meta(monkeypatch):
             network.parameters(), config.lr, config.momentum, weight_decay=config.weight_decay, foreach=False
         )
 
-    monkeypatch.setattr(robust, "sgd", unfused)
+    monkeypatch.setattr(baselines, "sgd", unfused)
     return torch.device("meta")
 
 
@@ -539,7 +540,7 @@ def test_no_tensor_of_a_matched_strength_or_a_landscape_is_left_on_the_cpu(meta)
     assert {part.device for part in (*x.values(), *y.values())} == {meta}
     with OnMeta():
         for noise_on in ("labels", "logits"):
-            strength.expected_squared_norm(network, images, noise_on, torch.zeros(2, 40, 10, device=meta))
+            objective.expected_squared_norm(network, images, noise_on, torch.zeros(2, 40, 10, device=meta))
         with torch.no_grad():
             functional_call(network.eval(), landscape.moved(network, [(0.1, x), (0.2, y)]), (images,))
 

@@ -8,9 +8,9 @@ import safetensors.torch
 import torch
 from own_images import lay
 
-from sln import features
-from sln.relabel import relabel
-from sln.vision import torchvision
+from sln.relabel import features
+from sln.relabel.pipeline import relabel
+from sln.utils.vision import torchvision
 
 
 @pytest.fixture(scope="module")

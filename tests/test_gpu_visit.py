@@ -15,10 +15,13 @@ import pandas as pd
 import pytest
 import torch
 
-from sln import fast, files, results, runs, store, train
+from sln import fast, runs, train
+from sln.analysis import results
 from sln.config import Config
-from sln.recipes import recipe
-from sln.study import Study
+from sln.runs import store
+from sln.study.recipes import recipe
+from sln.study.study import Study
+from sln.utils import files
 
 ROOT = Path(__file__).parent.parent
 # what comes back from the machine: files, bytes of each, and of all
@@ -297,7 +300,7 @@ def test_cells_that_came_home_stand_beside_the_published_ones(visit, monkeypatch
     ]
     store.write_history(folder, rows)
     store.seal(folder)
-    monkeypatch.setattr(runs, "labels_are_pinned", lambda config: True)
+    monkeypatch.setattr("sln.runs.run.labels_are_pinned", lambda config: True)
     visit.draw(Study("cifar10"), {"gpu": "NVIDIA H100", "started": "2026-12-01T10:00:00Z"})
     figures = files.figures_folder("cifar10")
     names = {"02_curves.csv", "02_curves.png", "05_beside_the_paper.csv", "05_beside_the_paper.png"}

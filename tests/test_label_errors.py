@@ -7,34 +7,36 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sln import data, label_errors, own, plots, plots_own
-from sln.study import Study
+from sln import plots
+from sln.datasets import images as source
+from sln.relabel import evaluate, images
+from sln.study.study import Study
 
 
 def test_the_noisy_digits_are_all_training_and_validation_images_with_that_many_wrong_labels():
-    split = label_errors.noisy_digits("sym", 0.1)
-    clean = data.digits()
+    split = evaluate.noisy_digits("sym", 0.1)
+    clean = source.digits()
     assert torch.equal(split.true, torch.cat([clean.train.true, clean.validation.true]))
     assert int(split.wrong.sum()) == round(0.1 * 1150) + round(0.1 * 287)
     grey = torch.cat([clean.train.images, clean.validation.images])
     assert split.images.shape == (1437, 3, 8, 8)
     assert all(torch.equal(split.images[:, [c]], (grey.float() * 255 / 16).round().byte()) for c in range(3))
-    assert torch.equal(label_errors.unseen_digits().true, clean.test.true)
+    assert torch.equal(evaluate.unseen_digits().true, clean.test.true)
 
 
 def test_what_is_exported_is_read_back_pixel_by_pixel_and_row_by_row(tmp_path):
-    split = label_errors.noisy_digits("sym", 0.1)[:60]
-    folder = label_errors.export(split, tmp_path / "digits")
-    before = label_errors.checksum(folder)
-    found = own.read(folder, quiet=True)
-    rows = label_errors.rows(pd.DataFrame({"path": [entry.name for entry in found.entries]}))
+    split = evaluate.noisy_digits("sym", 0.1)[:60]
+    folder = evaluate.export(split, tmp_path / "digits")
+    before = evaluate.checksum(folder)
+    found = images.read(folder, quiet=True)
+    rows = evaluate.rows(pd.DataFrame({"path": [entry.name for entry in found.entries]}))
     assert sorted(rows) == list(range(60))
     assert torch.equal(found.images, split.images[rows])
     assert found.labels == [str(label) for label in split.given[rows].tolist()]
-    label_errors.export(split, folder)
-    assert label_errors.checksum(folder) == before
+    evaluate.export(split, folder)
+    assert evaluate.checksum(folder) == before
     (folder / "0").rename(folder / "zero")
-    assert label_errors.checksum(folder) != before
+    assert evaluate.checksum(folder) != before
 
 
 @given(
@@ -46,7 +48,7 @@ def test_detection_is_the_mean_precision_at_every_wrong_label_and_the_share_of_o
     scores, wrong = (np.array(values) for values in zip(*pairs, strict=True))
     if wrong.all() or not wrong.any():
         wrong[0] = not wrong[0]
-    found = label_errors.detection(scores, wrong)
+    found = evaluate.detection(scores, wrong)
     order = np.argsort(-scores)
     precisions = [wrong[order[: k + 1]].mean() for k in range(len(order)) if wrong[order[k]]]
     assert found["average_precision"] == pytest.approx(np.mean(precisions))
@@ -58,7 +60,7 @@ def test_over_threshold_counts_what_is_flagged_and_what_is_true_afterwards():
     labels = pd.DataFrame(
         {"given": ["a", "a", "b", "b"], "suggested": ["b", "a", "b", "a"], "suspect": [0.9, 0.5, 0.1, 0.6]}
     )
-    table = label_errors.over_threshold(labels, np.array(["b", "a", "b", "b"])).set_index("threshold")
+    table = evaluate.over_threshold(labels, np.array(["b", "a", "b", "b"])).set_index("threshold")
     expected = {"flagged": 0.5, "precision": 0.5, "recall": 1.0, "true_after": 0.75}
     assert table.loc[0.55].to_dict() == pytest.approx(expected)
     assert table.loc[0.9].to_dict() == pytest.approx(
@@ -69,9 +71,9 @@ def test_over_threshold_counts_what_is_flagged_and_what_is_true_afterwards():
 
 def test_photographs_that_are_not_there_are_not_judged_and_it_is_said(tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("SLN_DATA", str(tmp_path))
-    assert label_errors.photographs(Study("full")).empty
+    assert evaluate.photographs(Study("full")).empty
     assert "data get cifar10" in capsys.readouterr().out
-    assert label_errors.photographs(Study("smoke")).empty
+    assert evaluate.photographs(Study("smoke")).empty
     assert "Not at smoke" in capsys.readouterr().out
 
 
@@ -80,13 +82,13 @@ def test_the_pictures_say_ranks_labels_and_whether_they_are_wrong():
     labels = pd.DataFrame({"given": ["b"] * 4 + ["a"] * 16, "suggested": "a"})
     labels["suspect"] = np.linspace(1, 0, 20)
     labels["rank"] = np.arange(1, 21)
-    figure = plots_own.suspects(images, labels, true, first=3, count=8)
+    figure = plots.own.suspects(images, labels, true, first=3, count=8)
     assert figure.get_suptitle() == "ranks 3 to 10, given → suggested; 2 are wrong"
     shown = [ax for ax in figure.axes if ax.get_visible()]
     assert len(shown) == 8
     assert shown[0].get_title() == "b → a\nsuspect 0.89"
     assert [ax.title.get_color() for ax in shown] == 2 * [plots.WRONG] + 6 * [plots.RIGHT]
-    table = label_errors.over_threshold(labels, true)
-    ax = plots_own.over_threshold(table, plots.new_axes())
+    table = evaluate.over_threshold(labels, true)
+    ax = plots.own.over_threshold(table, plots.new_axes())
     assert [line.get_xdata().tolist() for line in ax.lines] == 3 * [table["threshold"].tolist()]
     assert np.array_equal(ax.lines[1].get_ydata(), table["recall"])

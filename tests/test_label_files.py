@@ -15,10 +15,12 @@ import pytest
 import torch
 from scipy import stats
 
-from sln import files, label_files, noise, sources
-from sln.cifar import read_cifar
+from sln import noise
+from sln.datasets import label_files, registry
+from sln.datasets.images import read_cifar
 from sln.defaults import HUMAN_NOISE, NOISE_MODES
 from sln.noise import CIFAR10_MAP, Corruption, next_class_map
+from sln.utils import files
 
 TRUE = np.random.default_rng(0).integers(10, size=60)
 GIVEN = np.where(np.arange(60) % 3 == 0, (TRUE + 1) % 10, TRUE)
@@ -53,14 +55,14 @@ def published(folder, monkeypatch):
     """Two small files in the place of the six published ones: cifar10's sym0.4.csv and cifar100's."""
     contents = {"cifar10": csv(TRUE, GIVEN), "cifar100": csv(TRUE + 50, GIVEN + 50)}
     few = tuple(
-        sources.File(
-            sources.label_places(dataset, "sym0.4.csv"),
+        registry.File(
+            registry.label_places(dataset, "sym0.4.csv"),
             f"sha256:{hashlib.sha256(content).hexdigest()}",
             "x/sym0.4.csv",
         )
         for dataset, content in contents.items()
     )
-    monkeypatch.setattr(sources, "SLN_LABELS", dataclasses.replace(sources.SLN_LABELS, files=few))
+    monkeypatch.setattr(registry, "SLN_LABELS", dataclasses.replace(registry.SLN_LABELS, files=few))
     return contents
 
 
@@ -303,7 +305,7 @@ def test_damaged_files_are_refused_in_one_line(name, damage, people, folder, ref
 @pytest.fixture(scope="module")
 def real_data():
     """The data folder, where it holds the six released label files."""
-    if not sources.present("sln-labels"):
+    if not registry.present("sln-labels"):
         pytest.skip(
             f"no released labels in {files.data_folder()}; `python -m sln data get sln-labels` gets them"
         )
@@ -316,9 +318,9 @@ def real_true(dataset):
 
     That column is the data set's by the test of human labels: two publications agree on it.
     """
-    if dataset == "cifar10" and sources.present("cifar10"):
+    if dataset == "cifar10" and registry.present("cifar10"):
         return read_cifar("cifar10", train=True)[1]
-    path = sources.located(next(f for f in sources.SLN_LABELS.files if f"/{dataset}/" in f.places[0]))
+    path = registry.located(next(f for f in registry.SLN_LABELS.files if f"/{dataset}/" in f.places[0]))
     return pd.read_csv(path)["label"].to_numpy()
 
 

@@ -9,9 +9,10 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from sln import landscape, models, plots_landscape, runs
+from sln import models, plots, runs
+from sln.analysis import landscape
 from sln.config import Config
-from sln.study import Reading
+from sln.study.study import Reading
 
 LOSSES = ["given", "true", "test"]
 
@@ -408,7 +409,7 @@ def bowls(*heights):
 @pytest.mark.parametrize("labels", LOSSES)
 def test_all_panels_have_one_z_axis_that_spans_all_losses_and_each_has_its_own_colour_bar(labels):
     tables = bowls(0.01, 1, 30)
-    figure = plots_landscape.surface_3d(tables, labels)
+    figure = plots.landscape.surface_3d(tables, labels)
     boxes = [ax for ax in figure.axes if ax.name == "3d"]
     bars = [ax for ax in figure.axes if ax.name != "3d"]
     everything = pd.concat(tables.values())[labels]
@@ -424,19 +425,19 @@ def test_all_panels_have_one_z_axis_that_spans_all_losses_and_each_has_its_own_c
 
 def test_a_view_can_be_turned_and_zoomed():
     tables = bowls(1, 2)
-    figure = plots_landscape.surface_3d(tables, azimuth=20, elevation=50, radius=0.2)
+    figure = plots.landscape.surface_3d(tables, azimuth=20, elevation=50, radius=0.2)
     for ax in figure.axes[:2]:
         assert (ax.azim, ax.elev) == (20, 50)
         assert 10 ** ax.get_zlim()[1] == pytest.approx(2 * (1 + 3 * 0.2**2))
-    assert plots_landscape.radii(tables) == pytest.approx([0.4])
+    assert plots.landscape.radii(tables) == pytest.approx([0.4])
     for radius, rows in ((0.4, 25), (0.2, 9), (0.0, 1)):
-        assert [len(table) for table in plots_landscape.within(tables, radius).values()] == [rows, rows]
+        assert [len(table) for table in plots.landscape.within(tables, radius).values()] == [rows, rows]
 
 
 @pytest.mark.parametrize(("low", "high"), [(0.05, 60), (1.5, 3.6), (1.45, 1.58), (1e-6, 1e4), (2, 2.002)])
 def test_ticks_lie_within_the_range_and_their_texts_differ(low, high):
-    ticks = plots_landscape.round_losses(low, high)
-    texts = plots_landscape.text_of(ticks)
+    ticks = plots.landscape.round_losses(low, high)
+    texts = plots.landscape.text_of(ticks)
     assert 2 <= len(set(texts)) == len(ticks)
     assert ticks.min() >= 0.99 * low
     assert ticks.max() <= 1.01 * high
@@ -446,7 +447,7 @@ def test_ticks_lie_within_the_range_and_their_texts_differ(low, high):
 def test_flat_and_single_surfaces_can_be_drawn_too():
     flat = {"flat": bowls(1)["method 1"].assign(given=1.0)}
     for tables in (bowls(1), flat):
-        plots_landscape.surface_3d(tables)._repr_png_()
-        plots_landscape.contours(tables)._repr_png_()
-    grid = plots_landscape.contours(bowls(1, 2, 3), columns=2)
+        plots.landscape.surface_3d(tables)._repr_png_()
+        plots.landscape.contours(tables)._repr_png_()
+    grid = plots.landscape.contours(bowls(1, 2, 3), columns=2)
     assert [ax.get_visible() for ax in grid.axes[:4]] == [True, True, True, False]

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from sln import noise
-from sln.streams import numpy_generator
+from sln.utils.rng import numpy_generator
 
 rates = st.floats(0, 1)
 classes = st.integers(2, 30)

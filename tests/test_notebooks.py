@@ -8,9 +8,9 @@ import nbformat
 import pytest
 
 from sln import runs
-from sln.experiments import planned
-from sln.reproduce import reproduce
-from sln.study import Study
+from sln.reproduce.run import reproduce
+from sln.study.experiments import planned
+from sln.study.study import Study
 
 ROOT = Path(__file__).parent.parent
 PATHS = sorted((ROOT / "notebooks").glob("[0-9][0-9]_*.ipynb"))

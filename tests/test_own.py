@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from own_images import lay, pictures, save
 from PIL import Image, ImageOps
 
-from sln import own
-from sln.cells import Cells, harmless, value
+from sln.relabel import images
+from sln.relabel.cells import Cells, harmless, value
 
 
 def names(found):
@@ -34,7 +34,7 @@ def folder(tmp_path):
 
 
 def test_a_folder_gives_its_pixels_and_classes_in_order(folder):
-    found = own.read(folder)
+    found = images.read(folder)
     pixels, labels = pictures(12)
     order = [*range(0, 12, 2), *range(1, 12, 2)]  # by class, then by name
     assert names(found) == [f"{'right' if i % 2 else 'left'}/{i:03}.png" for i in order]
@@ -44,13 +44,13 @@ def test_a_folder_gives_its_pixels_and_classes_in_order(folder):
 
 
 def test_a_csv_gives_the_same_in_its_own_order(folder, tmp_path):
-    whole = own.read(folder)
+    whole = images.read(folder)
     rows = [(entry.name, entry.label) for entry in reversed(whole.entries)]
-    found = own.read(write_csv(folder / "list.csv", rows))
+    found = images.read(write_csv(folder / "list.csv", rows))
     assert [(entry.name, entry.label) for entry in found.entries] == rows
     assert [entry.record for entry in found.entries] == list(range(1, 13))
     assert np.array_equal(found.images.numpy(), whole.images.numpy()[::-1])
-    elsewhere = own.read(write_csv(tmp_path / "list.csv", rows), root=folder)
+    elsewhere = images.read(write_csv(tmp_path / "list.csv", rows), root=folder)
     assert names(elsewhere) == names(found)
 
 
@@ -64,7 +64,7 @@ def test_other_columns_a_byte_order_mark_blank_lines_and_windows_line_ends_are_r
         ",right,right/003.png",
     ]
     (folder / "list.csv").write_bytes("\r\n".join(lines).encode())
-    assert names(own.read(folder / "list.csv")) == [
+    assert names(images.read(folder / "list.csv")) == [
         "left/000.png",
         "right/001.png",
         "left/002.png",
@@ -93,7 +93,7 @@ def test_every_kind_of_bad_entry_is_skipped_by_name_with_its_reason(folder, tmp_
     }
     good = [(f"{c}/{i:03}.png", c) for i, c in enumerate(["left", "right"] * 3)]
     extra = [("left/006.png", ""), ("left/008.png", "only one"), ("", "left")]
-    found = own.read(write_csv(folder / "list.csv", [*good, *((name, "left") for name in bad), *extra]))
+    found = images.read(write_csv(folder / "list.csv", [*good, *((name, "left") for name in bad), *extra]))
     assert names(found) == [name for name, _ in good]
     told = dict(found.listing.skipped)
     assert told.keys() == {*bad, "left/006.png", "left/008.png", f"record {len(good) + len(bad) + 3}"}
@@ -108,7 +108,7 @@ def test_records_that_are_too_short_are_skipped(folder):
     lines = ["path,label", "left/000.png,left", "left/002.png", "right/001.png,right"]
     lines += ["left/004.png,left", "right/003.png,right"]
     (folder / "list.csv").write_text("\n".join(lines))
-    found = own.read(folder / "list.csv")
+    found = images.read(folder / "list.csv")
     assert len(found.entries) == 4
     assert [name for name, _ in found.listing.skipped] == ["record 2"]
 
@@ -118,11 +118,11 @@ def test_names_of_any_kind_are_read(tmp_path):
     pixels, _ = pictures(2 * len(odd))
     for number, image in enumerate(pixels):
         save(image, tmp_path / "mine" / odd[number % len(odd)] / f"{odd[-1 - number % len(odd)]}{number}.png")
-    found = own.read(tmp_path / "mine")
+    found = images.read(tmp_path / "mine")
     assert sorted(set(found.labels)) == sorted(odd)
     assert len(found.entries) == 2 * len(odd)
     rows = [(entry.name, entry.label) for entry in found.entries]
-    again = own.read(write_csv(tmp_path / "mine" / "list.csv", rows))
+    again = images.read(write_csv(tmp_path / "mine" / "list.csv", rows))
     assert [(entry.name, entry.label) for entry in again.entries] == rows
 
 
@@ -130,25 +130,25 @@ def test_hidden_files_are_nobodys_business_and_loose_ones_are_named(folder):
     (folder / ".DS_Store").write_text("x")
     (folder / "left" / ".DS_Store").write_text("x")
     (folder / "README.txt").write_text("x")
-    found = own.read(folder)
+    found = images.read(folder)
     assert [name for name, _ in found.listing.skipped] == ["README.txt"]
     assert len(found.entries) == 12
 
 
 def test_links_are_named_where_they_lead_nowhere_or_out(folder, tmp_path, refused):
     (folder / "left" / "nowhere.png").symlink_to("none.png")
-    assert own.read(folder).listing.skipped == [("left/nowhere.png", "it is missing")]
+    assert images.read(folder).listing.skipped == [("left/nowhere.png", "it is missing")]
     (tmp_path / "store").mkdir()
     (folder / "right").rename(tmp_path / "store" / "right")
     (folder / "right").symlink_to(tmp_path / "store" / "right")
     with refused("'right'", "no images", "right/001.png", "leads out of the folder mine"):
-        own.read(folder)
+        images.read(folder)
 
 
 def test_names_that_are_no_utf8_are_skipped(folder):
     name = os.fsdecode(b"caf\xe9.png")
     save(pictures(1, seed=9)[0][0], folder / "left" / name)
-    found = own.read(folder)
+    found = images.read(folder)
     assert found.listing.skipped == [(f"left/{name}", "its name cannot be used")]
 
 
@@ -158,13 +158,13 @@ def test_what_may_not_be_looked_at_is_refused(folder, monkeypatch, refused):
 
     monkeypatch.setattr("pathlib.Path.iterdir", denied)
     with refused("mine", "Permission denied"):
-        own.read(folder)
+        images.read(folder)
 
 
 def test_identical_images_are_one_group(folder):
     first = (folder / "left" / "000.png").read_bytes()
     (folder / "right" / "copy.png").write_bytes(first)
-    found = own.read(folder)
+    found = images.read(folder)
     groups = dict(zip(names(found), found.groups.tolist(), strict=True))
     assert groups["left/000.png"] == groups["right/copy.png"]
     assert len(set(groups.values())) == 12
@@ -175,23 +175,23 @@ def test_identical_images_are_one_group(folder):
 
 def test_bad_sources_are_refused_in_one_line(folder, tmp_path, refused):
     with refused("nowhere", "neither a folder nor a file"):
-        own.read(tmp_path / "nowhere")
+        images.read(tmp_path / "nowhere")
     with refused("no sub-folders", "path,label"):
-        own.read(folder / "left")
+        images.read(folder / "left")
     (folder / "empty").mkdir()
     with refused("'empty'", "no images"):
-        own.read(folder)
+        images.read(folder)
     (folder / "empty" / "a.png").write_text("no image")
     with refused("'empty'", "could be read", "a.png"):
-        own.read(folder)
+        images.read(folder)
     one = lay(tmp_path / "one", count=1)
     with refused("0 labels", "two are needed"):
-        own.read(one)
+        images.read(one)
     with refused("goes with a CSV only"):
-        own.read(one, root=one)
+        images.read(one, root=one)
     for size in (7, 2000):
         with refused(f"size is {size}"):
-            own.read(lay(tmp_path / "two", count=4), size=size)
+            images.read(lay(tmp_path / "two", count=4), size=size)
 
 
 @pytest.mark.parametrize(
@@ -210,18 +210,18 @@ def test_bad_sources_are_refused_in_one_line(folder, tmp_path, refused):
 def test_bad_csvs_are_refused_in_one_line(content, words, tmp_path, refused):
     (tmp_path / "list.csv").write_bytes(content)
     with refused("list.csv", *words):
-        own.read(tmp_path / "list.csv")
+        images.read(tmp_path / "list.csv")
 
 
 # --- sizes and modes
 
 
 def test_images_are_not_blown_up_and_large_ones_become_32(tmp_path):
-    assert own.read(lay(tmp_path / "small", side=10)).images.shape[2:] == (10, 10)
-    assert own.read(lay(tmp_path / "tiny", side=4)).images.shape[2:] == (8, 8)
+    assert images.read(lay(tmp_path / "small", side=10)).images.shape[2:] == (10, 10)
+    assert images.read(lay(tmp_path / "tiny", side=4)).images.shape[2:] == (8, 8)
     large = lay(tmp_path / "large", side=100)
-    assert own.read(large).images.shape[2:] == (32, 32)
-    assert own.read(large, size=64).images.shape[2:] == (64, 64)
+    assert images.read(large).images.shape[2:] == (32, 32)
+    assert images.read(large, size=64).images.shape[2:] == (64, 64)
 
 
 @pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGB", "RGBA", "CMYK", "I;16", "I"])
@@ -234,18 +234,18 @@ def test_every_mode_becomes_the_same_grey_square(mode, tmp_path):
         image = Image.fromarray(grey).convert(mode)
     path = tmp_path / f"image.{'tiff' if mode in ('CMYK', 'I') else 'png'}"
     image.save(path)
-    found = own.decode(path)
+    found = images.decode(path)
     assert found.mode == "RGB"
     assert np.array_equal(np.asarray(found), np.repeat(grey[:, :, None], 3, axis=2))
 
 
 def test_what_is_transparent_is_white_and_cameras_orientation_is_followed(tmp_path):
     Image.new("RGBA", (8, 8), (255, 0, 0, 0)).save(tmp_path / "clear.png")
-    assert np.asarray(own.decode(tmp_path / "clear.png")).min() == 255
+    assert np.asarray(images.decode(tmp_path / "clear.png")).min() == 255
     image, exif = Image.new("L", (8, 16)), Image.Exif()
     exif[0x0112] = 6  # turned by 90 degrees
     image.save(tmp_path / "turned.jpg", exif=exif)
-    assert own.decode(tmp_path / "turned.jpg").size == (16, 8)
+    assert images.decode(tmp_path / "turned.jpg").size == (16, 8)
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
@@ -255,7 +255,7 @@ def test_every_orientation_is_followed_as_pillow_does_it(orientation, tmp_path):
     image.save(tmp_path / "turned.png", exif=exif)
     with Image.open(tmp_path / "turned.png") as stored:
         expected = np.asarray(ImageOps.exif_transpose(stored))
-    assert np.array_equal(np.asarray(own.decode(tmp_path / "turned.png")), expected)
+    assert np.array_equal(np.asarray(images.decode(tmp_path / "turned.png")), expected)
 
 
 def test_odd_exif_is_no_reason_to_fail(tmp_path):
@@ -264,7 +264,7 @@ def test_odd_exif_is_no_reason_to_fail(tmp_path):
     Image.new("L", (8, 16)).save(tmp_path / "odd.jpg", exif=b"Exif\0\0" + tiff)
     with Image.open(tmp_path / "odd.jpg") as stored, pytest.raises(TypeError):
         ImageOps.exif_transpose(stored)
-    assert own.decode(tmp_path / "odd.jpg").size == (16, 8)
+    assert images.decode(tmp_path / "odd.jpg").size == (16, 8)
 
 
 @pytest.mark.parametrize("bits", [8, 12, 16])
@@ -276,7 +276,7 @@ def test_images_of_more_than_8_bits_share_one_scale(bits, tmp_path):
         path = tmp_path / "mine" / label / f"{number}.png"
         path.parent.mkdir(parents=True, exist_ok=True)
         Image.fromarray(grey).save(path)
-    found = own.read(tmp_path / "mine")
+    found = images.read(tmp_path / "mine")
     assert found.white == white
     assert found.images.amax(dim=(1, 2, 3)).tolist() == [63, 63, 255, 255]
     assert np.asarray(found.picture(found.entries[0])).max() == 63
@@ -284,7 +284,7 @@ def test_images_of_more_than_8_bits_share_one_scale(bits, tmp_path):
 
 def test_the_square_is_the_whole_image_antialiased():
     stripes = np.tile(np.array([0, 255], np.uint8), (64, 32))
-    square = own.square(Image.fromarray(stripes).convert("RGB"), 8)
+    square = images.square(Image.fromarray(stripes).convert("RGB"), 8)
     assert square.shape == (3, 8, 8)
     assert np.abs(square.astype(int) - 127).max() <= 20
 

@@ -13,12 +13,13 @@ from pathlib import Path
 
 import pytest
 
-from sln import heartbeat, pool, runs, store
+from sln import runs
 from sln.config import Config
-from sln.errors import InputError
-from sln.heartbeat import Heartbeat
-from sln.pool import Processes, each, get_all, seats, workers
-from sln.work import Queue, WorkerDied, work_through
+from sln.runs import heartbeat, pool, store
+from sln.runs.heartbeat import Heartbeat
+from sln.runs.pool import Processes, each, get_all, seats, workers
+from sln.runs.work import Queue, WorkerDied, work_through
+from sln.utils.errors import InputError
 
 SHORT = [Config(epochs=2, fork_epoch=1, seed=seed) for seed in (3, 1, 2)]
 CORRECTED = [config.replace(correction=1) for config in SHORT[:2]]
@@ -165,7 +166,7 @@ def test_corrected_runs_fork_from_those_asked_for_with_them(monkeypatch):
 
 def test_asking_again_trains_nothing(tmp_path, monkeypatch):
     first = in_workers(1, tmp_path, SHORT[:1])
-    monkeypatch.setattr(runs, "train_in_turns", None)
+    monkeypatch.setattr("sln.runs.run.train_in_turns", None)
     assert in_workers(2, tmp_path, SHORT[:1]) == first
 
 

@@ -13,10 +13,10 @@ from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 from packaging.utils import canonicalize_name
 
-from sln.plots import NOISE_NAMES
-from sln.profiles import PROFILES
-from sln.recipes import RECIPES
-from sln.results import of_the_paper
+from sln.analysis.results import of_the_paper
+from sln.defaults import NOISE_NAMES
+from sln.study.profiles import PROFILES
+from sln.study.recipes import RECIPES
 
 ROOT = Path(__file__).parent.parent
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
@@ -41,7 +41,7 @@ def texts():
         content = path.read_bytes()
         if b"\0" not in content:
             found[path.relative_to(ROOT).as_posix()] = content.decode("utf-8")
-    assert {"README.md", "sln/runs.py", "tests/test_project.py", ".ci/run"} <= found.keys()
+    assert {"README.md", "sln/train.py", "tests/test_project.py", ".ci/run"} <= found.keys()
     return found
 
 

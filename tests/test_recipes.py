@@ -11,11 +11,13 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from sln import data, noise, results, runs, sources
-from sln.__main__ import main
+from sln import noise, runs
+from sln.analysis import results
+from sln.cli import main
 from sln.config import Config
-from sln.files import data_folder
-from sln.recipes import RECIPES, SIGMAS, recipe, recipe_of
+from sln.datasets import load, registry
+from sln.study.recipes import RECIPES, SIGMAS, recipe, recipe_of
+from sln.utils.files import data_folder
 
 RELEASED = [known for known in RECIPES.values() if known.command]
 SHORT = ["--epochs", "2", "--fork-epoch", "1", "--measure-train-every", "2"]
@@ -95,17 +97,17 @@ def small_labels(folder, dataset, true, monkeypatch):
     found = []
     for mode in ("sym", "asym", "dependent"):
         rng, C = np.random.default_rng(0), 100
-        T = noise.asymmetric_matrix(C, 0.4, data.class_map(dataset))
+        T = noise.asymmetric_matrix(C, 0.4, load.class_map(dataset))
         T = noise.symmetric_matrix(C, 0.4) if mode != "asym" else T
         given = noise.flip(np.array(true), T, rng)
         path = folder / "labels" / "sln" / dataset / f"{mode}0.4.csv"
         path.parent.mkdir(parents=True, exist_ok=True)
         pd.DataFrame({"label": true, "label_noisy": given}).to_csv(path, index=False)
         checksum = f"sha256:{hashlib.sha256(path.read_bytes()).hexdigest()}"
-        found.append(sources.File(sources.label_places(dataset, path.name), checksum))
-    others = [file for file in sources.SLN_LABELS.files if f"/{dataset}/" not in file.places[0]]
-    changed = dataclasses.replace(sources.SLN_LABELS, files=(*others, *found))
-    monkeypatch.setattr(sources, "SLN_LABELS", changed)
+        found.append(registry.File(registry.label_places(dataset, path.name), checksum))
+    others = [file for file in registry.SLN_LABELS.files if f"/{dataset}/" not in file.places[0]]
+    changed = dataclasses.replace(registry.SLN_LABELS, files=(*others, *found))
+    monkeypatch.setattr(registry, "SLN_LABELS", changed)
 
 
 @pytest.fixture(scope="module")

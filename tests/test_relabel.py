@@ -18,10 +18,10 @@ import pytest
 from own_images import lay, pictures, save
 from PIL import Image
 
-from sln import own
-from sln.__main__ import main
-from sln.crossfit import fit
-from sln.relabel import WORK, relabel
+from sln.cli import main
+from sln.relabel import images
+from sln.relabel.crossfit import fit
+from sln.relabel.pipeline import WORK, relabel
 
 QUICK = {"sigma": 0.5, "folds": 2, "repeats": 1, "epochs": 2}
 OPTIONS = [word for name, value in QUICK.items() for word in (f"--{name}", str(value))]
@@ -75,7 +75,7 @@ def test_labels_csv_is_the_table_by_rank_and_agrees_with_fit(judged, folder):
     assert header == ["path", "given", "suggested", "probability", "suspect", "rank"]
     assert [int(row[5]) for row in rows] == list(range(1, 25))
     assert [float(row[4]) for row in rows] == sorted((float(row[4]) for row in rows), reverse=True)
-    found = own.read(folder)
+    found = images.read(folder)
     fitted = fit(found.images, found.labels, **QUICK, quiet=True).labels
     table = judged.labels.drop(columns="path")
     assert table.equals(fitted[table.columns])
@@ -150,7 +150,7 @@ def test_the_same_again_trains_nothing_and_writes_the_same(folder, tmp_path, mon
     out = tmp_path / "out"
     relabel(folder, out, quiet=True, **QUICK)
     before = hashes(out)
-    monkeypatch.setattr("sln.crossfit.train_judge", None)
+    monkeypatch.setattr("sln.relabel.crossfit.train_judge", None)
     relabel(folder, out, quiet=True, **QUICK)
     assert hashes(out) == before
 
@@ -352,7 +352,7 @@ def test_a_corrected_folder_can_be_read_again(tmp_path):
     for name, new in (("left", "-1"), ("right", "=x")):
         (folder / name).rename(folder / new)
     judged = relabel(folder, tmp_path / "out", quiet=True, threshold=1.0, **QUICK)
-    found = own.read(judged.folder / "corrected.csv", root=folder)
+    found = images.read(judged.folder / "corrected.csv", root=folder)
     assert found.listing.skipped == []
     names = [folder / entry.name for entry in found.entries]
     assert names == [folder / name for name in judged.labels["path"]]
@@ -388,7 +388,7 @@ def test_every_option_reaches_the_function(monkeypatch, tmp_path):
         asked.update(given, source=source)
         raise SystemExit(0)
 
-    monkeypatch.setattr("sln.__main__.relabel", pretend)
+    monkeypatch.setattr("sln.cli.relabel", pretend)
     given = {
         "out": tmp_path / "o", "threshold": 0.7, "sigma": 0.2, "folds": 3, "repeats": 4, "epochs": 5,
         "size": 16, "model": "wrn-10-1", "backbone": "resnet18", "weights": tmp_path / "w", "seed": 6,

@@ -9,10 +9,11 @@ import pandas as pd
 import pytest
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 
-from sln import plots, report
-from sln.files import figures_folder
-from sln.reproduce import Outcome
-from sln.study import Study
+from sln import plots
+from sln.reproduce import report
+from sln.reproduce.run import Outcome
+from sln.study.study import Study
+from sln.utils.files import figures_folder
 
 HOSTILE = "<img src='http://example.org/x.png' onerror=alert(1)> & <b>bold</b>"
 

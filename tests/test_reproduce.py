@@ -13,10 +13,8 @@ import nbformat
 import pytest
 import zmq
 
-from sln import reproduce as runner
-from sln.errors import InputError
-from sln.files import figures_folder
-from sln.reproduce import (
+from sln.reproduce import run as runner
+from sln.reproduce.run import (
     broken_promises,
     check_parameters,
     parse_parameters,
@@ -24,6 +22,8 @@ from sln.reproduce import (
     run_notebook,
     unpromised,
 )
+from sln.utils.errors import InputError
+from sln.utils.files import figures_folder
 
 # notebooks of one second: they import nothing of the study
 PARAMETERS = 'PROFILE: str = "quick"\nRADIUS: float = 0.5\nCOUNT: int = 3\nHARD: bool = False'

@@ -10,11 +10,12 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from sln import data, models, robust, runs, store, train
+from sln import baselines, data, models, runs, train
 from sln.config import Config
 from sln.defaults import ROBUST
 from sln.objective import Batch
-from sln.streams import numpy_generator, torch_generator
+from sln.runs import store
+from sln.utils.rng import numpy_generator, torch_generator
 
 # 72 examples in batches of 16: four whole ones and one of 8
 SMALL = Config(epochs=3, batch_size=16, lr=0.05, weight_decay=0.01, sigma=0.0, noise_seed=3, seed=5)
@@ -105,7 +106,7 @@ def losses_and_gradient(objective, logits, batch):
 def an_objective(name, clean, setting=None, **knobs):
     config = SMALL.replace(robust=name, **knobs)
     config = config if setting is None else config.replace(robust_setting=setting)
-    objective = robust.objective(config, nn.Linear(3, 10), clean)
+    objective = baselines.objective(config, nn.Linear(3, 10), clean)
     if name == "elr":
         objective.memory = objective.memory.double()
     return objective
@@ -189,14 +190,14 @@ def test_a_certain_prediction_right_or_wrong_gives_finite_numbers(name, few_digi
 
 def test_mixed_is_a_weighted_mean_with_the_partner():
     values, partners = torch.tensor([[1.0], [10.0], [100.0]]), torch.tensor([1, 2, 0])
-    assert robust.mixed(values, partners, 0.75).tolist() == [[3.25], [32.5], [75.25]]
-    assert torch.equal(robust.mixed(values, partners, 1.0), values)
+    assert baselines.mixed(values, partners, 0.75).tolist() == [[3.25], [32.5], [75.25]]
+    assert torch.equal(baselines.mixed(values, partners, 1.0), values)
 
 
 def test_mixup_draws_one_beta_and_one_permutation_a_batch_from_its_stream(few_digits):
     seen = []
 
-    class Noting(robust.Mixup):
+    class Noting(baselines.Mixup):
         def losses(self, logits, batch):
             seen.append(batch)
             return super().losses(logits, batch)
@@ -236,7 +237,7 @@ class Weights(nn.Module):
 def test_sam_on_a_quadratic_is_the_gradient_at_the_end_of_a_step_of_length_rho(rho, few_digits):
     curvature, w = torch.tensor([1.0, 4.0, 9.0]).double(), torch.tensor([1.0, -2.0, 0.5]).double()
 
-    class Quadratic(robust.SAM):
+    class Quadratic(baselines.SAM):
         def losses(self, logits, batch):
             return 0.5 * (curvature * logits**2).sum(dim=1)
 
@@ -251,7 +252,7 @@ def test_sam_on_a_quadratic_is_the_gradient_at_the_end_of_a_step_of_length_rho(r
 
 
 def test_sam_where_the_gradient_is_zero_moves_nothing(few_digits):
-    class Flat(robust.SAM):
+    class Flat(baselines.SAM):
         def losses(self, logits, batch):
             return 0 * logits.sum(dim=1)
 
@@ -267,7 +268,7 @@ def test_sam_leaves_weights_as_they_were_and_statistics_as_one_plain_pass_does(f
     plain, before = copy.deepcopy(network), copy.deepcopy(network.state_dict())
     images, given = few_digits.normalise(few_digits.train.images), F.one_hot(few_digits.train.given, 10)
     for net, name in ((network, "sam"), (plain, "none")):
-        robust.METHODS[name](config, net.train(), few_digits).gradient(a_batch(images, given.float()))
+        baselines.METHODS[name](config, net.train(), few_digits).gradient(a_batch(images, given.float()))
     moved = 0
     for name, value in network.state_dict().items():
         assert torch.equal(value, plain.state_dict()[name]), name
@@ -281,10 +282,10 @@ def test_sam_leaves_weights_as_they_were_and_statistics_as_one_plain_pass_does(f
 
 
 def test_the_share_that_is_kept_falls_to_1_minus_tau_within_ten_epochs():
-    shares = [robust.kept_share(0.4, epoch) for epoch in range(1, 13)]
+    shares = [baselines.kept_share(0.4, epoch) for epoch in range(1, 13)]
     by_hand = [0.96, 0.92, 0.88, 0.84, 0.80, 0.76, 0.72, 0.68, 0.64, 0.60, 0.60, 0.60]
     assert shares == pytest.approx(by_hand)
-    assert robust.kept_share(0.0, 7) == 1.0
+    assert baselines.kept_share(0.0, 7) == 1.0
 
 
 @pytest.mark.parametrize(
@@ -299,7 +300,7 @@ def test_the_share_that_is_kept_falls_to_1_minus_tau_within_ten_epochs():
     ],
 )
 def test_the_small_losses_are_picked(losses, share, expected):
-    assert robust.small_losses(torch.tensor(losses), share).tolist() == expected
+    assert baselines.small_losses(torch.tensor(losses), share).tolist() == expected
 
 
 def linear(name="", *, in_channels=1, num_classes=10, seed=0, counters=()):
@@ -315,7 +316,7 @@ def test_each_network_learns_from_what_its_peer_picked(few_digits, monkeypatch):
     monkeypatch.setattr(models, "build", linear)
     config = SMALL.replace(robust="co-teaching", robust_setting=0.75, lr=0.1, weight_decay=0.0)
     network, epoch = linear(seed=5), 10
-    objective = robust.objective(config, network, few_digits)
+    objective = baselines.objective(config, network, few_digits)
     assert not torch.equal(network[1].weight, objective.peer[1].weight)
     images = few_digits.train.images.double()[:16] / 16
     # noise so large that the losses with it are in another order: it must not decide what is picked
@@ -476,7 +477,7 @@ def test_the_setting_that_asks_for_nothing_is_plain_training(
         def permutation(self, n):
             return np.random.default_rng(0).permutation(n)
 
-    monkeypatch.setattr(robust, "numpy_generator", lambda *counters: Certain())
+    monkeypatch.setattr(baselines, "numpy_generator", lambda *counters: Certain())
     config = SMALL.replace(robust=name, sigma=sigma)
     if name in NOTHING:
         config = config.replace(robust_setting=NOTHING[name])
@@ -576,12 +577,12 @@ def test_a_run_resumed_in_its_middle_equals_an_uninterrupted_one(name, tmp_path,
     for folder, stops in (("whole", False), ("stopped", True)):
         monkeypatch.setenv("SLN_RUNS", str(tmp_path / folder))
         if stops:
-            monkeypatch.setattr(runs, "train_in_turns", stopping)
+            monkeypatch.setattr("sln.runs.run.train_in_turns", stopping)
             with pytest.raises(KeyboardInterrupt):
                 runs.get(config, quiet=True, checkpoint_seconds=0)
             saved = store.read_tensors(store.folder(config) / "checkpoint.safetensors")
             assert int(saved["epoch"]) == 2
-            monkeypatch.setattr(runs, "train_in_turns", whole_train)
+            monkeypatch.setattr("sln.runs.run.train_in_turns", whole_train)
         run = runs.get(config, quiet=True)
         history = (run.folder / "history.csv").read_text()
         timeless = run.history.drop(columns="seconds").to_csv()

@@ -19,11 +19,14 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sln import files, runs, store
+import sln.runs.run
+from sln import runs
 from sln.config import Config
-from sln.errors import InputError
 from sln.method import corrected_targets
+from sln.runs import store
 from sln.train import measure
+from sln.utils import files
+from sln.utils.errors import InputError
 
 PLAIN = Config(epochs=4, fork_epoch=2)
 CORRECTED = PLAIN.replace(correction=2)
@@ -61,8 +64,8 @@ def numbers(run):
 
 def counted(monkeypatch):
     """A list that grows by one for every training that starts."""
-    trainings, train = [], runs.train_in_turns
-    monkeypatch.setattr(runs, "train_in_turns", lambda *args: trainings.append(1) or train(*args))
+    trainings, train = [], sln.runs.run.train_in_turns
+    monkeypatch.setattr("sln.runs.run.train_in_turns", lambda *args: trainings.append(1) or train(*args))
     return trainings
 
 
@@ -84,16 +87,16 @@ def finished(trained, tmp_path, monkeypatch):
 
 def stop_after(monkeypatch, epoch):
     """Make training raise after `epoch` epochs, once."""
-    train = runs.train_in_turns
+    train = sln.runs.run.train_in_turns
 
     def stopping(*args):
         for done in train(*args):
             if done and done.number > epoch:
-                monkeypatch.setattr(runs, "train_in_turns", train)
+                monkeypatch.setattr("sln.runs.run.train_in_turns", train)
                 raise KeyboardInterrupt
             yield done
 
-    monkeypatch.setattr(runs, "train_in_turns", stopping)
+    monkeypatch.setattr("sln.runs.run.train_in_turns", stopping)
 
 
 @pytest.fixture
@@ -197,11 +200,11 @@ def test_a_resumed_run_equals_an_uninterrupted_one(unfinished, trained, monkeypa
 
 
 CHILD = """
-import json, os, sys
+import json, os, sys, sln.runs.run
 from sln import runs
 from sln.config import Config
-train = runs.train_in_turns
-runs.train_in_turns = lambda *args: print("trains", flush=True) or train(*args)
+train = sln.runs.run.train_in_turns
+sln.runs.run.train_in_turns = lambda *args: print("trains", flush=True) or train(*args)
 print("ready", flush=True)
 for line in sys.stdin:
     os.environ["SLN_RUNS"], config = json.loads(line)

@@ -11,10 +11,11 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from sln import landscape, models, plots_landscape, runs, sharpness
+from sln import models, plots, runs
+from sln.analysis import landscape, sharpness
 from sln.config import Config
-from sln.streams import torch_generator
-from sln.study import Reading
+from sln.study.study import Reading
+from sln.utils.rng import torch_generator
 
 
 @pytest.fixture
@@ -297,7 +298,7 @@ def test_one_seed_settles_nothing():
 @pytest.mark.parametrize("lowest", [0.01, -2.0])
 def test_the_figure_shows_each_mean_and_spread_relative_to_ce(lowest):
     summary = sharpness.summary(rows(CE=(9, 10, 11), SLN=(1, 2, 3), other=(lowest, lowest, lowest)))
-    ax = plots_landscape.sharpness(summary).axes[0]
+    ax = plots.landscape.sharpness(summary).axes[0]
     shown = {container.get_label(): container.lines[0].get_xdata() for container in ax.containers}
     expected = {"CE": 1.0, "SLN": 0.2, "other": lowest / 10}
     for method, value in expected.items():

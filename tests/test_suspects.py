@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sln import suspects
+from sln.relabel import scores
 
 SEEDS = st.integers(0, 10_000)
 
@@ -24,7 +24,7 @@ def test_the_transition_matrix_is_counted_over_those_who_are_sure(seed):
         sure = [j for j in range(4) if p[n, j] >= np.mean([p[m, j] for m in range(40) if labels[m] == j])]
         if sure:
             counts[max(sure, key=lambda j: p[n, j]), label] += 1
-    T = suspects.transition(p, labels)
+    T = scores.transition(p, labels)
     np.testing.assert_allclose(T, counts / counts.sum(axis=1, keepdims=True))
     np.testing.assert_allclose(T.sum(axis=1), 1)
 
@@ -32,7 +32,7 @@ def test_the_transition_matrix_is_counted_over_those_who_are_sure(seed):
 @given(SEEDS)
 def test_the_posterior_is_bayes_rule_entry_by_entry(seed):
     p, labels = drawn(seed)
-    T, q = suspects.mistakes(p, labels), suspects.posterior(p, labels)
+    T, q = scores.mistakes(p, labels), scores.posterior(p, labels)
     for n, label in enumerate(labels):
         evidence = sum(p[n, true] * T[true, label] for true in range(4))
         for true in range(4):
@@ -42,7 +42,7 @@ def test_the_posterior_is_bayes_rule_entry_by_entry(seed):
 @given(SEEDS)
 def test_what_was_counted_is_trusted_as_far_as_the_networks_agree_with_the_labels(seed):
     p, labels = drawn(seed)
-    T, found = suspects.transition(p, labels), suspects.mistakes(p, labels)
+    T, found = scores.transition(p, labels), scores.mistakes(p, labels)
     agree = sum(p[n].argmax() == labels[n] for n in range(40)) / 40
     kept = sum(T[j, j] for j in range(4)) / 4
     for true in range(4):
@@ -55,7 +55,7 @@ def test_what_was_counted_is_trusted_as_far_as_the_networks_agree_with_the_label
 def test_networks_that_predict_no_label_leave_the_usual_score():
     p, labels = drawn(0)
     labels = np.where(p.argmax(axis=1) == labels, (labels + 1) % 4, labels)
-    suspect = suspects.table(p, labels)["suspect"].to_numpy()
+    suspect = scores.table(p, labels)["suspect"].to_numpy()
     usual = -p[np.arange(40), labels] / p.sum(axis=1)
     assert np.array_equal(np.argsort(suspect, kind="stable"), np.argsort(usual, kind="stable"))
 
@@ -67,7 +67,7 @@ def test_the_noise_that_drew_the_labels_is_found_though_the_networks_are_unsure(
     labels = (rng.random(20_000)[:, None] >= T[true].cumsum(axis=1)[:, :-1]).sum(axis=1)
     sure = rng.uniform(0.5, 0.9, 20_000)[:, None]  # right, but unsure
     p = np.where(np.eye(3)[true] == 1, sure, (1 - sure) / 2)
-    np.testing.assert_allclose(suspects.transition(p, labels), T, atol=0.03)
+    np.testing.assert_allclose(scores.transition(p, labels), T, atol=0.03)
     naive = p.T @ np.eye(3)[labels]
     assert np.abs(naive / naive.sum(axis=1, keepdims=True) - T).max() > 0.1
 
@@ -79,7 +79,7 @@ def test_a_class_that_others_are_mistaken_for_is_more_suspect_than_one_that_is_n
     labels = np.where((true == 0) & (rng.random(3000) < 0.4), 1, true)  # 0 is given as 1, nothing else
     p = 0.02 + 0.94 * np.eye(3)[true]
     p = np.concatenate([p, [[0.6, 0.38, 0.02], [0.6, 0.02, 0.38]]])
-    table = suspects.table(p, np.append(labels, [1, 2]))
+    table = scores.table(p, np.append(labels, [1, 2]))
     assert table["suspect"].iloc[-2] > table["suspect"].iloc[-1] + 0.2
 
 
@@ -87,7 +87,7 @@ def test_a_class_that_others_are_mistaken_for_is_more_suspect_than_one_that_is_n
 @given(SEEDS)
 def test_ranks_are_a_permutation_from_the_most_suspect_down_and_numbers_are_probabilities(seed):
     p, labels = drawn(seed)
-    table = suspects.table(p, labels)
+    table = scores.table(p, labels)
     assert sorted(table["rank"]) == list(range(1, len(p) + 1))
     by_rank = table.sort_values("rank")["suspect"]
     assert by_rank.is_monotonic_decreasing
@@ -99,13 +99,13 @@ def test_ranks_are_a_permutation_from_the_most_suspect_down_and_numbers_are_prob
 
 def test_of_equals_the_first_comes_first():
     p = np.tile([0.7, 0.3], (5, 1))
-    assert suspects.table(p, np.zeros(5, dtype=int))["rank"].tolist() == [1, 2, 3, 4, 5]
+    assert scores.table(p, np.zeros(5, dtype=int))["rank"].tolist() == [1, 2, 3, 4, 5]
 
 
 def test_probabilities_that_are_exactly_zero_or_one_give_no_gaps():
     p, labels = np.eye(3)[[0, 1, 2, 0]], np.array([0, 1, 2, 1])
-    table = suspects.table(p, labels)
+    table = scores.table(p, labels)
     assert table["suspect"].between(0, 1).all()
     assert table["rank"].iloc[3] == 1
-    one_class_unused = suspects.table(np.eye(3)[[0, 1, 0, 1]], np.array([0, 1, 2, 2]))
+    one_class_unused = scores.table(np.eye(3)[[0, 1, 0, 1]], np.array([0, 1, 2, 2]))
     assert one_class_unused["suspect"].between(0, 1).all()

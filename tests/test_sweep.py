@@ -8,15 +8,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sln import heartbeat, runs, store, sweep
-from sln.__main__ import main
+from sln import runs
+from sln.cli import main
 from sln.config import Config
-from sln.experiments import planned
-from sln.heartbeat import Heartbeat
-from sln.profiles import PROFILES, Profile
-from sln.study import Study
-from sln.sweep import Standing, standing, summary, table
-from sln.work import Queue
+from sln.runs import heartbeat, store
+from sln.runs.heartbeat import Heartbeat
+from sln.runs.work import Queue
+from sln.study import sweep
+from sln.study.experiments import planned
+from sln.study.profiles import PROFILES, Profile
+from sln.study.study import Study
+from sln.study.sweep import Standing, standing, summary, table
 
 PLAIN = Config(epochs=4, fork_epoch=2)
 

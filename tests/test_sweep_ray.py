@@ -15,13 +15,14 @@ import psutil
 import pytest
 import ray
 
-from sln import heartbeat, runs, store, sweep_ray
-from sln.__main__ import main
+from sln import runs
+from sln.cli import main
 from sln.config import Config
-from sln.errors import InputError
-from sln.pool import Processes
-from sln.sweep_ray import RayCluster, train_there
-from sln.work import Queue, WorkerDied, work_through
+from sln.runs import heartbeat, ray_cluster, store
+from sln.runs.pool import Processes
+from sln.runs.ray_cluster import RayCluster, train_there
+from sln.runs.work import Queue, WorkerDied, work_through
+from sln.utils.errors import InputError
 
 PLAIN = [Config(epochs=40, fork_epoch=15, seed=seed) for seed in range(5)]
 CORRECTED = [config.replace(correction=15) for config in PLAIN[:3]]
@@ -215,7 +216,7 @@ def fake(monkeypatch):
 
     def cluster(**resources):
         found = FakeRay(**resources)
-        monkeypatch.setattr(sweep_ray, "_connected", lambda address: found)
+        monkeypatch.setattr(ray_cluster, "_connected", lambda address: found)
         return found
 
     return cluster

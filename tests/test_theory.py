@@ -10,11 +10,13 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from sln import method, models, plots_theory, theory
+from sln import method, models, plots
+from sln.analysis import theory
 from sln.config import NOISE_ON
-from sln.data import Split, digits
+from sln.data import Split
+from sln.datasets.images import digits
 from sln.method import label_noise_covariance
-from sln.streams import torch_generator
+from sln.utils.rng import torch_generator
 
 SIGMA = 0.7
 
@@ -339,7 +341,7 @@ def test_the_noise_at_a_certain_class_grows_with_the_root_of_the_other_classes()
 @pytest.mark.parametrize("probability", [0.0, 0.5, 1.0])
 @pytest.mark.parametrize("C", [2, 10, 100])
 def test_the_sliders_ends_can_be_drawn_and_show_the_covariance(sigma, probability, C):
-    figure = plots_theory.noise_at_logits(sigma, probability, C)
+    figure = plots.theory.noise_at_logits(sigma, probability, C)
     figure.canvas.draw()
     expected = label_noise_covariance(theory.peaked(probability, C), sigma)[:10, :10].numpy()
     assert np.allclose(figure.axes[2].images[0].get_array(), expected)
@@ -351,23 +353,23 @@ def test_the_sliders_ends_can_be_drawn_and_show_the_covariance(sigma, probabilit
 def test_the_ellipse_holds_as_many_draws_as_two_standard_deviations_do():
     p = theory.peaked(0.9, 10)
     noise = theory.drawn_at_logits(p, 1.0, 4000, torch_generator(0, "bootstrap"))[:, :2]
-    ax = plots_theory.noise_at_logits(1.0, 0.9, 10).axes[1]
+    ax = plots.theory.noise_at_logits(1.0, 0.9, 10).axes[1]
     inside = ax.patches[0].contains_points(ax.transData.transform(noise.numpy())).mean()
     assert inside == pytest.approx(1 - math.exp(-2), abs=0.03)
 
 
 def test_the_pictures_show_their_tables(networks, batch):
     verified = theory.verification(networks[:2], *batch, sigma=1.0, draws=50)
-    left, right = plots_theory.verification(verified).axes
+    left, right = plots.theory.verification(verified).axes
     shown = np.concatenate([line.get_ydata() for line in left.lines[1:]])
     assert np.allclose(np.sort(shown), np.sort(verified["frobenius_error"]))
     assert len(right.lines) == 1 + 6
     tables = {"a": theory.by_confidence(networks[0].eval(), batch[0], 1.0)}
     bins = {"a": theory.binned(tables["a"], (0, 1))}
-    above, below = plots_theory.over_confidence(tables, bins).axes
+    above, below = plots.theory.over_confidence(tables, bins).axes
     assert np.allclose(below.lines[0].get_ydata(), tables["a"]["ratio"])
     assert len(above.lines) == 4
     classes = theory.by_classes(1.0, (2, 5), (0.9,), draws=50)
-    ax = plots_theory.over_classes(classes, 1.0).axes[0]
+    ax = plots.theory.over_classes(classes, 1.0).axes[0]
     assert np.allclose(ax.lines[1].get_ydata(), classes["std_drawn"])
-    assert len(plots_theory.stochastic_noise(0.0, 0.5).axes) == 2
+    assert len(plots.theory.stochastic_noise(0.0, 0.5).axes) == 2

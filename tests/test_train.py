@@ -11,7 +11,8 @@ import torch.nn.functional as F
 
 from sln import data, models, train
 from sln.config import Config
-from sln.streams import torch_generator
+from sln.datasets import load
+from sln.utils.rng import torch_generator
 
 # 72 examples in batches of 16: four whole ones and one of 8, so 20 steps in 4 epochs
 SMALL = Config(
@@ -335,7 +336,7 @@ def test_extra_momentum_models_change_nothing_and_average_at_their_own_rate(few_
 def test_the_global_generators_are_neither_used_nor_changed(few_noisy_digits):
     before, before_numpy = torch.get_rng_state(), np.random.get_state()[1].copy()  # noqa: NPY002
     first, _ = trained(SMALL.replace(epochs=2, correction=1), few_noisy_digits)
-    train.averaged_softmax(few_noisy_digits, SMALL, 1)
+    load.averaged_softmax(few_noisy_digits, SMALL, 1)
     assert torch.equal(torch.get_rng_state(), before)
     assert (np.random.get_state()[1] == before_numpy).all()  # noqa: NPY002
     torch.rand(3)
@@ -422,7 +423,7 @@ def test_predictions_are_in_data_set_order_whatever_the_batch_and_leave_the_netw
 
 
 def test_averaged_softmax_is_a_distribution_for_every_training_and_validation_image(few_digits):
-    scores = train.averaged_softmax(few_digits, SMALL, 3)
+    scores = load.averaged_softmax(few_digits, SMALL, 3)
     assert scores.shape == (72 + 30, 10)
     assert scores.dtype == np.float64
     assert np.isfinite(scores).all()
@@ -440,11 +441,11 @@ def test_averaged_softmax_is_the_mean_over_epochs_of_a_network_trained_on_both_s
     state, mean = train.State(plain, together), 0
     for _ in train.train(state, together, plain):
         mean = mean + F.softmax(train.predict(state.network, both, together), dim=1) / 3
-    assert train.averaged_softmax(few_digits, SMALL, 3) == pytest.approx(mean.numpy(), abs=1e-6)
+    assert load.averaged_softmax(few_digits, SMALL, 3) == pytest.approx(mean.numpy(), abs=1e-6)
 
 
 def test_averaged_softmax_knows_only_the_noise_seed(few_digits):
-    scores = train.averaged_softmax(few_digits, SMALL, 2)
+    scores = load.averaged_softmax(few_digits, SMALL, 2)
     other = SMALL.replace(seed=1, sigma=1.0, correction=1, extra_alphas=[0.5], epochs=9, noise_mode="asym")
-    assert (train.averaged_softmax(few_digits, other, 2) == scores).all()
-    assert (train.averaged_softmax(few_digits, SMALL.replace(noise_seed=4), 2) != scores).any()
+    assert (load.averaged_softmax(few_digits, other, 2) == scores).all()
+    assert (load.averaged_softmax(few_digits, SMALL.replace(noise_seed=4), 2) != scores).any()

@@ -9,11 +9,14 @@ import torch
 from graph_emulator import emulated
 from safetensors.torch import load_file
 
-from sln import fast, pool, runs, store, sweep, train, turns, work
+from sln import fast, runs, train
 from sln.config import Config
-from sln.errors import InputError
-from sln.turns import InTurns
-from sln.work import Queue, work_through
+from sln.datasets.load import load_data
+from sln.runs import pool, store, turns, work
+from sln.runs.turns import InTurns
+from sln.runs.work import Queue, work_through
+from sln.study import sweep
+from sln.utils.errors import InputError
 
 DIGITS = {"epochs": 3, "fork_epoch": 1, "batch_size": 256, "noise_mode": "sym", "sigma": 0.5}
 gpu = pytest.mark.gpu
@@ -33,7 +36,7 @@ def one_gpu(monkeypatch, speed="s2"):
         for module in (turns, pool):
             patch.setattr(module, "device", lambda: torch.device("cuda", 0))
         patch.setattr(turns, "current", lambda device: contextlib.nullcontext())
-        patch.setattr(runs, "device", lambda: torch.device("cpu"))
+        patch.setattr("sln.runs.run.device", lambda: torch.device("cpu"))
         yield here
 
 
@@ -360,7 +363,7 @@ def test_runs_in_turns_on_a_gpu_end_where_those_trained_alone_do(monkeypatch, tm
         assert in_turns(configs, InTurns(3)) == dict.fromkeys(configs)
     for config, known in zip(configs, ends, strict=True):
         found = load_file(runs.find(config).folder / "weights.safetensors")
-        start = train.State(config, runs.load_data(config)).readers
+        start = train.State(config, load_data(config)).readers
         for reader, network in start.items():
             for name, value in network.state_dict().items():
                 if value.is_floating_point():

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from sln import data, models, train
 from sln.config import Config
 from sln.objective import forward
-from sln.streams import torch_generator
+from sln.utils.rng import torch_generator
 
 CLASSES = 4
 # 26 images in batches of 6: four whole ones and one of 2, so 20 steps in 4 epochs

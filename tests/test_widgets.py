@@ -15,14 +15,17 @@ import pytest
 import torch
 from PIL import Image
 
-from sln import background, explorers, panels, plots, plots_theory, reproduce, results, runs, widgets
+from sln import plots, reproduce, runs
+from sln.analysis import results
 from sln.config import Config
-from sln.errors import InputError
-from sln.files import figures_folder
-from sln.profiles import PROFILES
-from sln.study import Study
+from sln.explore import sliders, trained
+from sln.runs import background
+from sln.study.profiles import PROFILES
+from sln.study.study import Study
+from sln.utils.errors import InputError
+from sln.utils.files import figures_folder
 
-PAGE = Path(__file__).parent.parent / "sln" / "app.ipynb"
+PAGE = Path(__file__).parent.parent / "sln" / "explore" / "app.ipynb"
 ENDLESS = Config(epochs=5000, fork_epoch=1)
 
 
@@ -43,7 +46,7 @@ def size_of(image):
 
 
 def test_a_picture_is_what_savefig_writes():
-    shown, saved = (plots_theory.stochastic_noise(1.0, 0.9) for _ in range(2))
+    shown, saved = (plots.theory.stochastic_noise(1.0, 0.9) for _ in range(2))
     buffer = io.BytesIO()
     saved.savefig(buffer, format="png", dpi=saved.dpi)
     assert shown._repr_png_() == buffer.getvalue()
@@ -56,7 +59,7 @@ def test_a_slider_redraws_once_with_its_value_and_the_words_follow():
         drawn.append((fixed, sigma))
         return titled(fixed, sigma)
 
-    panel = widgets.explore(draw, "fixed", sigma=(1.0, [0.5, 1.0]))
+    panel = sliders.explore(draw, "fixed", sigma=(1.0, [0.5, 1.0]))
     before = panel.picture.image.value
     panel.sliders["sigma"].value = 0.5
     assert drawn == [("fixed", 1.0), ("fixed", 0.5)]
@@ -69,24 +72,24 @@ def test_a_slider_redraws_once_with_its_value_and_the_words_follow():
 @pytest.mark.parametrize("control", [(0.0, 0.9, 0.1), [0.1, 0.2], {"a": 0.1}])
 def test_a_slider_that_cannot_show_its_start_is_refused(control, refused):
     with refused("starts at 1.0"):
-        widgets.slider("sigma", 1.0, control)
+        sliders.slider("sigma", 1.0, control)
 
 
 @pytest.mark.parametrize(("values", "disabled"), [([1.0], True), ([0.5, 1.0], False)])
 def test_a_slider_of_one_value_cannot_be_moved(values, disabled):
-    assert widgets.slider("sigma", 1.0, values).disabled is disabled
+    assert sliders.slider("sigma", 1.0, values).disabled is disabled
 
 
 def test_a_slider_for_no_argument_is_refused_naming_the_nearest(refused):
     with refused("did you mean 'noise_rate'"):
-        widgets.explore(panels.label_noise, noise_rat=(0.1, [0.1]))
+        sliders.explore(plots.views.label_noise, noise_rat=(0.1, [0.1]))
     with refused("did you mean 'noise_rate'"):
-        widgets.frames(panels.label_noise, noise_rat=(0.1, [0.1]))
+        sliders.frames(plots.views.label_noise, noise_rat=(0.1, [0.1]))
 
 
 def test_an_error_is_shown_in_words_and_the_picture_that_no_longer_fits_is_hidden(monkeypatch):
     monkeypatch.delenv("SLN_HEADLESS")
-    panel = widgets.explore(titled, "a", sigma=(1.0, [1.0, 2.0]))
+    panel = sliders.explore(titled, "a", sigma=(1.0, [1.0, 2.0]))
     panel.sliders["sigma"].value = 2.0
     assert ">no run with sigma 2<" in panel.picture.words.value
     assert panel.picture.image.layout.visibility == "hidden"
@@ -97,21 +100,21 @@ def test_an_error_is_shown_in_words_and_the_picture_that_no_longer_fits_is_hidde
 
 def test_an_error_of_the_code_is_named_and_cannot_bring_markup_into_the_page(monkeypatch):
     monkeypatch.delenv("SLN_HEADLESS")
-    panel = widgets.explore(lambda sigma: {}[f"<b>{sigma}</b>"], sigma=(1.0, [1.0]))
+    panel = sliders.explore(lambda sigma: {}[f"<b>{sigma}</b>"], sigma=(1.0, [1.0]))
     assert "KeyError: &#x27;&lt;b&gt;1.0&lt;/b&gt;" in panel.picture.words.value
 
 
 def test_when_nobody_watches_an_error_is_raised():
     with pytest.raises(InputError, match="no run with sigma 2"):
-        widgets.explore(titled, "a", sigma=(2.0, [2.0]))
-    panel = widgets.explore(titled, "a", sigma=(1.0, [1.0, 2.0]))
+        sliders.explore(titled, "a", sigma=(2.0, [2.0]))
+    panel = sliders.explore(titled, "a", sigma=(1.0, [1.0, 2.0]))
     with pytest.raises(InputError, match="no run with sigma 2"):
         panel.sliders["sigma"].value = 2.0
 
 
 def test_every_value_of_a_slider_gives_a_picture_of_the_same_size():
     controls = {"sigma": (1.0, (0.05, 2.0, 0.05)), "probability": (0.9, (0.0, 1.0, 0.01))}
-    panel = widgets.explore(plots_theory.noise_at_logits, **controls, num_classes=(10, (2, 100, 1)))
+    panel = sliders.explore(plots.theory.noise_at_logits, **controls, num_classes=(10, (2, 100, 1)))
     size, words = size_of(panel.picture.image), panel.picture.words.value
     for name, value in (("sigma", 0.05), ("probability", 0.0), ("num_classes", 100)):
         panel.sliders[name].value = value
@@ -121,7 +124,7 @@ def test_every_value_of_a_slider_gives_a_picture_of_the_same_size():
 
 
 def test_frames_are_drawn_beforehand_and_linked_without_python():
-    panel = widgets.frames(titled, "a", sigma=(0.5, [0.1, 0.5, 1.0]))
+    panel = sliders.frames(titled, "a", sigma=(0.5, [0.1, 0.5, 1.0]))
     chosen, stack = panel.children
     assert [picture.words.value for picture in stack.children] == [
         f"a, σ = {sigma:g}, epoch 1" for sigma in (0.1, 0.5, 1.0)
@@ -143,7 +146,7 @@ def _all_widgets():
 @pytest.mark.parametrize("values", [list(range(13)), (0, 5, 1)])
 def test_frames_take_few_values_and_say_so(values, refused):
     with refused("at most 12 values"):
-        widgets.frames(titled, "a", epoch=(1, values))
+        sliders.frames(titled, "a", epoch=(1, values))
 
 
 # --- training in the background
@@ -275,7 +278,7 @@ def study(few_runs, monkeypatch, tmp_path):
 
 
 def test_the_explorer_offers_what_was_trained_and_nothing_else(study):
-    panel = explorers.Trained(study)
+    panel = trained.Trained(study)
     assert [text for text, _ in panel.sliders["noise_mode"].options] == ["symmetric", "open-set"]
     assert [value for _, value in panel.sliders["sigma"].options] == [0.0, 1.0]  # sigma 2 is another seed's
     assert "σ = 1, symmetric noise at rate 0.4" in panel.picture.words.value
@@ -286,9 +289,9 @@ def test_the_explorer_offers_what_was_trained_and_nothing_else(study):
 
 
 def test_the_explorer_redraws_once_a_move_also_where_other_sliders_follow(study, monkeypatch):
-    panel, drawn = explorers.Trained(study), []
-    draw = panels.at_epoch
-    monkeypatch.setattr(panels, "at_epoch", lambda *args: drawn.append(args[1]) or draw(*args))
+    panel, drawn = trained.Trained(study), []
+    draw = plots.views.at_epoch
+    monkeypatch.setattr(plots.views, "at_epoch", lambda *args: drawn.append(args[1]) or draw(*args))
     panel.sliders["noise_mode"].value = "openset"
     assert drawn == [3]
     panel.sliders["epoch"].value = 1
@@ -298,16 +301,16 @@ def test_the_explorer_redraws_once_a_move_also_where_other_sliders_follow(study,
 def test_the_words_are_the_historys_numbers_at_that_epoch(study):
     run = runs.find(study.config("sym", 1.0))
     for epoch in (1, 2, 3):
-        words = panels.at_epoch(run, epoch).words
+        words = plots.views.at_epoch(run, epoch).words
         for reader, form in (("network", "test accuracy {} ("), ("momentum", "({}) by the network")):
             assert form.format(f"{run.of(reader)['test_accuracy'][epoch]:.0%}") in words
-    assert "wrong labels memorised not measured yet (not measured yet)" in panels.at_epoch(run, 1).words
-    assert f"memorised {run.of('network')['wrong_memorised'][3]:.0%} (" in panels.at_epoch(run, 3).words
+    assert "wrong labels memorised not measured yet (not measured yet)" in plots.views.at_epoch(run, 1).words
+    assert f"memorised {run.of('network')['wrong_memorised'][3]:.0%} (" in plots.views.at_epoch(run, 3).words
 
 
 def test_without_any_run_the_explorer_says_what_to_do(tmp_path, monkeypatch):
     monkeypatch.setenv("SLN_RUNS", str(tmp_path / "none"))
-    panel = explorers.Trained(Study("smoke"))
+    panel = trained.Trained(Study("smoke"))
     assert "make reproduce" in panel.picture.words.value
     assert "Train this" in panel.picture.words.value
     panel.sliders["epoch"].value = 1  # there is nothing to draw
@@ -335,7 +338,7 @@ def at(panel, **values):
 
 
 def test_training_from_the_panel_ends_with_the_run_on_the_slider(study):
-    panel = explorers.Trained(study)
+    panel = trained.Trained(study)
     at(panel, sigma=0.65)
     assert "not trained yet" in panel.train_this.words.value
     pressed(panel, nothing)
@@ -350,8 +353,8 @@ def test_training_from_the_panel_ends_with_the_run_on_the_slider(study):
 
 
 def test_a_panel_shows_its_progress_and_can_be_cancelled(study, monkeypatch):
-    monkeypatch.setattr(explorers, "SECONDS_BETWEEN_LOOKS", 0.05)
-    monkeypatch.setattr(explorers, "configured", lambda *_: ENDLESS)
+    monkeypatch.setattr(trained, "SECONDS_BETWEEN_LOOKS", 0.05)
+    monkeypatch.setattr(trained, "configured", lambda *_: ENDLESS)
     told = []
 
     async def cancel(panel):
@@ -363,7 +366,7 @@ def test_a_panel_shows_its_progress_and_can_be_cancelled(study, monkeypatch):
         told.append(panel.train_this.words.value)
         panel.train_this.stop.click()
 
-    panel = explorers.Trained(study)
+    panel = trained.Trained(study)
     pressed(panel, cancel)
     assert ">Starting:" in told[0]
     assert any("epoch 1 of 5000" in words for words in told)
@@ -375,7 +378,7 @@ def test_a_panel_shows_its_progress_and_can_be_cancelled(study, monkeypatch):
 
 def test_what_is_trained_already_is_shown_and_not_trained_again(study, monkeypatch):
     monkeypatch.setattr(background, "start", None)
-    panel = explorers.Trained(study)
+    panel = trained.Trained(study)
     at(panel, sigma=0.0)
     assert panel.train_this.button.description == "Show this"
     panel.train_this.button.click()
@@ -386,7 +389,7 @@ def test_a_failed_training_is_said_in_the_panel(study):
     config = study.config("sym", 0.35)
     (runs.runs_folder() / config.run_id).mkdir()
     (runs.runs_folder() / config.run_id / "config.json").write_text('{"lr": 0.5}')
-    panel = explorers.Trained(study)
+    panel = trained.Trained(study)
     at(panel, sigma=0.35)
     pressed(panel, nothing)
     assert ">Failed: σ = 0.35" in panel.train_this.words.value
@@ -396,7 +399,7 @@ def test_a_failed_training_is_said_in_the_panel(study):
 def test_when_nobody_watches_nothing_is_trained(study, monkeypatch):
     monkeypatch.setenv("SLN_HEADLESS", "1")
     monkeypatch.setattr(background, "start", None)
-    panel = explorers.Trained(study)
+    panel = trained.Trained(study)
     assert panel.train_this.button.disabled
     at(panel, sigma=0.65)
     panel.train_this.press()
@@ -405,7 +408,7 @@ def test_when_nobody_watches_nothing_is_trained(study, monkeypatch):
 
 def test_large_data_sets_have_no_button(monkeypatch, tmp_path):
     monkeypatch.setenv("SLN_RUNS", str(tmp_path))
-    assert not hasattr(explorers.Trained(Study("mini")), "train_this")
+    assert not hasattr(trained.Trained(Study("mini")), "train_this")
 
 
 # --- the figures and the page
@@ -413,10 +416,10 @@ def test_large_data_sets_have_no_button(monkeypatch, tmp_path):
 
 def test_live_curves_keep_their_axis_and_show_what_was_measured():
     config = Config(epochs=40)
-    assert [ax.get_xlim() for ax in panels.live_curves(config, []).axes] == [(1, 40)] * 3
+    assert [ax.get_xlim() for ax in plots.views.live_curves(config, []).axes] == [(1, 40)] * 3
     row = {"reader": "network", "test_accuracy": 0.3, "right_accuracy": np.nan}
     rows = [row | {"epoch": 1}, row | {"epoch": 2, "right_accuracy": 0.5}]
-    right, _, test = panels.live_curves(config, rows).axes
+    right, _, test = plots.views.live_curves(config, rows).axes
     assert test.lines[0].get_xydata().tolist() == [[1, 0.3], [2, 0.3]]
     assert right.lines[0].get_xydata().tolist() == [[2, 0.5]]
     assert test.get_xlim() == (1, 40)
@@ -424,8 +427,8 @@ def test_live_curves_keep_their_axis_and_show_what_was_measured():
 
 def test_the_picture_of_an_epoch_shows_memorised_labels_in_their_colour(study):
     run = runs.find(study.config("sym", 1.0))
-    shown = run.examples[run.examples["given"] != run.examples["true"]].head(panels.LOOKED_AT)
-    figure = panels.at_epoch(run, 3)
+    shown = run.examples[run.examples["given"] != run.examples["true"]].head(plots.views.LOOKED_AT)
+    figure = plots.views.at_epoch(run, 3)
     titles = [ax.get_title() for ax in figure.axes if "read as" in ax.get_title()]
     assert titles == [
         f"given {row.given}\nis {row.true}\nread as {row.network_prediction}" for row in shown.itertuples()
@@ -443,7 +446,7 @@ def test_the_picture_of_an_epoch_shows_memorised_labels_in_their_colour(study):
 def test_one_momentum_model_is_brought_forward():
     rows = [(epoch, a, 0.1 * epoch + a / 10, 0.01) for a in (0.0, 0.9, 0.99) for epoch in (1, 2)]
     table = pd.DataFrame(rows, columns=["epoch", "alpha", "mean", "std"])
-    figure = panels.momentum_models(table, 0.9)
+    figure = plots.views.momentum_models(table, 0.9)
     assert [line.get_alpha() for line in figure.axes[0].lines] == [0.25, None, 0.25]
     assert figure.words == (
         "α = 0.9: test accuracy 29.0 ± 1.0% after the last epoch; the network itself 20.0%"
@@ -454,7 +457,7 @@ def test_results_stand_beside_the_papers():
     table = pd.DataFrame(
         {"noise": ["sym", "sym", "asym"], "method": ["CE", "CE-MO", "CE"], "mean": [50.0, 60.0, 70.0]}
     ).assign(std=1.0)
-    figure = panels.results_of(table, results.of_the_paper(), "sym")
+    figure = plots.views.results_of(table, results.of_the_paper(), "sym")
     assert figure.words == "symmetric: CE 50.0 ± 1.0 (paper 53.16), CE-MO 60.0 ± 1.0"
     assert [patch.get_height() for patch in figure.axes[0].patches] == [50.0, 60.0]
 
@@ -462,27 +465,27 @@ def test_results_stand_beside_the_papers():
 def test_views_say_how_far_the_loss_goes_within_the_radius():
     x = np.array([-0.2, -0.1, 0.0, 0.1, 0.2])
     grid = pd.DataFrame([(a, b, 1 + a * a + b * b) for a in x for b in x], columns=["x", "y", "given"])
-    assert panels.loss_views({"CE": grid}).words.endswith("given labels: CE 1 to 1.1")
-    assert panels.loss_surfaces({"CE": grid}, "given", 0.1).words == (
+    assert plots.views.loss_views({"CE": grid}).words.endswith("given labels: CE 1 to 1.1")
+    assert plots.views.loss_surfaces({"CE": grid}, "given", 0.1).words == (
         "loss on training images, given labels up to 0.1 away: CE 1 to 1"
     )
 
 
 def test_the_page_shows_what_there_is_and_says_what_is_missing(study):
-    corrected = explorers.corrections(study)
+    corrected = trained.corrections(study)
     assert [text for text, _ in corrected.sliders["run"].options] == ["symmetric, clean rule"]
     assert corrected.picture.words.value.startswith("the 16 that the clean rule moved furthest, epoch 3")
-    for make in (explorers.landscapes, explorers.results_by_noise):
+    for make in (trained.landscapes, trained.results_by_noise):
         assert "make reproduce" in make(study).value
-    quick = explorers.results_by_noise(Study("quick"))  # committed
+    quick = trained.results_by_noise(Study("quick"))  # committed
     quick.sliders["noise"].value = "openset"
     assert quick.picture.words.value.startswith("open-set: CE ")
-    assert explorers.landscapes(Study("quick")).picture.words.value.startswith("from -60°, 22° up; loss on")
+    assert trained.landscapes(Study("quick")).picture.words.value.startswith("from -60°, 22° up; loss on")
 
 
 def test_the_page_says_where_there_is_no_corrected_run(monkeypatch, tmp_path):
     monkeypatch.setenv("SLN_RUNS", str(tmp_path))
-    assert "make reproduce" in explorers.corrections(Study("smoke")).value
+    assert "make reproduce" in trained.corrections(Study("smoke")).value
     assert not list(tmp_path.iterdir())  # and trains none
 
 
@@ -508,13 +511,13 @@ def test_a_table_of_this_profile_comes_before_the_committed_one():
     folder = figures_folder("quick")
     folder.mkdir(parents=True)
     (folder / "05_results.csv").write_text("noise,method,mean,std\nsym,CE,1.5,0.5\n")
-    assert explorers.saved(Study("quick"), "05_results")["mean"].tolist() == [1.5]
+    assert trained.saved(Study("quick"), "05_results")["mean"].tolist() == [1.5]
 
 
 def test_knobs_that_a_page_offers_are_ones_that_a_run_can_have():
     study = Study("smoke")
     for mode in (*PROFILES["smoke"].noise_modes, "none"):
-        for rate, sigma in zip(explorers.RATES[:2], explorers.SIGMAS[:2], strict=True):
-            config = explorers.configured(study, (mode, rate, sigma, explorers.ALPHAS[0]))
-            assert tuple(getattr(config, knob) for knob in explorers.KNOBS[:3]) == (mode, rate, sigma)
+        for rate, sigma in zip(trained.RATES[:2], trained.SIGMAS[:2], strict=True):
+            config = trained.configured(study, (mode, rate, sigma, trained.ALPHAS[0]))
+            assert tuple(getattr(config, knob) for knob in trained.KNOBS[:3]) == (mode, rate, sigma)
     assert torch.get_num_threads() == 1

@@ -13,7 +13,7 @@ def app():
     """The page at its own profile, quick, on a machine where nothing is trained yet."""
     folder = fresh("app")
     options = ["--Voila.ip=127.0.0.1", "--token=only-for-these-tests", "--no-browser", "--port=PORT"]
-    with serving(folder, "voila", "sln/app.ipynb", *options, ready="voila/static/voila.js") as server:
+    with serving(folder, "voila", "sln/explore/app.ipynb", *options, ready="voila/static/voila.js") as server:
         yield server
 
 
@@ -26,7 +26,9 @@ def page(app, open_page):
 
 def test_the_makefiles_words_are_those_that_are_tested():
     recipe = (ROOT / "Makefile").read_text()
-    assert re.search(r"-m voila sln/app.ipynb --Voila.ip=127.0.0.1 --token$", recipe, flags=re.MULTILINE)
+    assert re.search(
+        r"-m voila sln/explore/app.ipynb --Voila.ip=127.0.0.1 --token$", recipe, flags=re.MULTILINE
+    )
 
 
 def test_without_the_token_the_page_is_refused(app, open_page):

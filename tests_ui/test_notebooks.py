@@ -28,7 +28,7 @@ def lab():
     options = ["--ServerApp.ip=127.0.0.1", "--ServerApp.port=PORT", "--ServerApp.port_retries=0"]
     options += ["--IdentityProvider.token=only-for-these-tests", "--no-browser", "--allow-root"]
     options += ["--notebook-dir=" + str(folder / "notebooks"), "--expose-app-in-browser"]
-    options += ["--LabApp.app_settings_dir=" + str(ROOT / "sln" / "lab")]  # as `make lab` does
+    options += ["--LabApp.app_settings_dir=" + str(ROOT / "sln" / "explore" / "lab")]  # as `make lab` does
     with serving(folder, "jupyterlab", *options, ready="api/status") as server:
         yield server
 

@@ -1,0 +1,308 @@
+"""Loss landscapes: lines and surfaces around a minimum, and the straight line between two minima.
+
+Directions are random and filter-normalised (Li et al., NeurIPS 2018). The picture is only comparable between
+networks because of the normalisation, and only if all are drawn along the same random directions:
+`directions(network, seed)` draws the same numbers for every network of one architecture.
+
+BatchNorm's statistics belong to the weights that they were measured at. Where weights move, one of these is
+meant by `statistics`:
+
+centre (around a minimum) : the network's own running averages stay, as in Li et al.'s pictures
+interpolated (between two minima) : the straight line between the two networks' running averages
+recomputed (both) : mean and variance of every BatchNorm's input over the training images, measured at the
+    moved weights by `torch.optim.swa_utils.update_bn`: one pass in training mode, a plain average over equal
+    batches of at most STATISTICS_BATCH images. Exact for so many images or fewer; with more, the statistics
+    of the batches are averaged, which leaves out the variance between their means.
+"""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import functools
+import math
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.func import functional_call
+from torch.optim.swa_utils import update_bn
+
+from sln import fast, train
+from sln.data import Data
+from sln.runs.run import Run
+from sln.study.study import Reading
+from sln.utils.devices import device
+from sln.utils.errors import choose
+from sln.utils.files import read_table, write_text
+from sln.utils.progress import Progress
+from sln.utils.rng import torch_generator
+
+AROUND = ("centre", "recomputed")  # BatchNorm's statistics around a minimum
+BETWEEN = ("recomputed", "interpolated")  # and between two
+STATISTICS_BATCH = 2500
+CPU_BATCH = 256  # measured: activations that stay in a core's cache
+
+Direction = dict[str, Tensor]
+Weights = dict[str, Tensor]  # parameters, and buffers where they are not the network's own
+
+
+# --- directions ---------------------------------------------------------------------------------------------
+
+
+def filter_normalised(network: nn.Module, generator: torch.Generator) -> Direction:
+    """A random direction: each filter d_ij of N(0, 1) numbers becomes d_ij |theta_ij| / |d_ij|.
+
+    A filter is one output channel of a convolution, or one row of a linear layer. Biases and BatchNorm
+    parameters are left alone (zero), as in the authors' own setting for these pictures.
+    """
+    direction = {}
+    for name, weight in network.named_parameters():
+        if weight.ndim <= 1:
+            direction[name] = torch.zeros_like(weight)
+            continue
+        d = torch.randn(weight.shape, generator=generator)
+        other_axes = tuple(range(1, weight.ndim))
+        norm = functools.partial(torch.linalg.vector_norm, dim=other_axes, keepdim=True)
+        direction[name] = d.to(weight.device) * norm(weight.detach()) / norm(d).to(weight.device)
+    return direction
+
+
+def directions(network: nn.Module, seed: int = 0) -> tuple[Direction, Direction]:
+    """The two directions of a surface, from `seed`'s own streams."""
+    x, y = (filter_normalised(network, torch_generator(seed, "landscape", axis)) for axis in (0, 1))
+    return x, y
+
+
+# --- the losses at one point --------------------------------------------------------------------------------
+
+
+def first_images(data: Data, count: int) -> Data:
+    """`data` with only the first `count` training and test images, to look at a landscape in less time."""
+    if count == 0:
+        return data
+    return dataclasses.replace(data, train=data.train[:count], test=data.test[:count])
+
+
+@dataclass(frozen=True)
+class Seen:
+    """The images that a landscape is over, normalised once, on the device; labels (N,) on the CPU."""
+
+    train: Tensor
+    test: Tensor
+    given: Tensor
+    true: Tensor  # -1 where the image is of no class
+    test_true: Tensor
+
+    @classmethod
+    def of(cls, data: Data) -> Seen:
+        """The training and test images of `data`."""
+        data = data.to(device())
+        train, test = (data.normalise(split.images) for split in (data.train, data.test))
+        return cls(train, test, data.train.given, data.train.true, data.test.true)
+
+
+@torch.no_grad()
+def losses(network: nn.Module, seen: Seen, weights: Weights, *, recompute: bool = False) -> dict[str, float]:
+    """Mean cross-entropy with `weights` in the place of the network's own.
+
+    recompute : measure BatchNorm's statistics at these weights
+    One pass over the training images gives the loss on "given" and on "true" labels (images of no class are
+    left out of the latter); one over the test images gives "test".
+    """
+    if recompute:
+        weights = weights | batchnorm_statistics(network, weights, seen.train)
+    network.eval()
+    train, test = (_logits(network, weights, images) for images in (seen.train, seen.test))
+    inside = seen.true >= 0
+    return {
+        "given": F.cross_entropy(train, seen.given).item(),
+        "true": F.cross_entropy(train[inside], seen.true[inside]).item(),
+        "test": F.cross_entropy(test, seen.test_true).item(),
+    }
+
+
+def _logits(network: nn.Module, weights: Weights, images: Tensor) -> Tensor:
+    """(N, C) float32, on the CPU; on a GPU by a captured pass with bfloat16 operands, from speed s2 on.
+
+    bfloat16 has the range of float32: far from the minimum nothing renormalises activations, and float16
+    would overflow.
+    """
+    passes = fast.passes(network, images)
+    if passes is not None:
+        batches = images.split(train.prediction_size(images.device))
+        return passes(fast.tensors(network) | weights, batches)
+    batches = images.split(CPU_BATCH)
+    return torch.cat([functional_call(network, weights, (batch,)) for batch in batches]).cpu()
+
+
+def batchnorm_statistics(network: nn.Module, weights: Weights, images: Tensor) -> Weights:
+    """Every BatchNorm's running mean and variance over `images` (N, ...) at `weights`; see "recomputed"."""
+    moved = copy.deepcopy(network)
+    moved.load_state_dict(weights, strict=False)
+    update_bn(images.tensor_split(math.ceil(len(images) / STATISTICS_BATCH)), moved)
+    return dict(moved.named_buffers())
+
+
+def moved(network: nn.Module, moves: Iterable[tuple[float, Direction]]) -> Weights:
+    """theta + sum of step * direction."""
+    weights = {name: weight.detach() for name, weight in network.named_parameters()}
+    for step, direction in moves:
+        weights = {name: weight + step * direction[name] for name, weight in weights.items()}
+    return weights
+
+
+def losses_at(
+    network: nn.Module, seen: Seen, moves: Iterable[tuple[float, Direction]], statistics: str = "centre"
+) -> dict[str, float]:
+    """`losses` at theta + sum of step * direction; `statistics` is one of AROUND."""
+    choose("BatchNorm statistics", statistics, AROUND)
+    return losses(network, seen, moved(network, moves), recompute=statistics == "recomputed")
+
+
+def centre(run: Run, reader: str) -> dict[str, float]:
+    """`losses_at` the minimum itself, over all images."""
+    return losses_at(run.network(reader).to(device()), Seen.of(run.data), [])
+
+
+# --- lines and surfaces around one minimum ------------------------------------------------------------------
+
+
+def line(
+    network: nn.Module, data: Data, *, radius: float, points: int, seed: int = 0, statistics: str = "centre"
+) -> pd.DataFrame:
+    """The loss along the first direction: one row a step in [-radius, radius]; x, given, true, test."""
+    network, seen = network.to(device()), Seen.of(data)
+    x, _ = directions(network, seed)
+    steps = np.linspace(-radius, radius, points)
+    return pd.DataFrame(
+        [{"x": step} | losses_at(network, seen, [(float(step), x)], statistics) for step in steps]
+    )
+
+
+def surface(
+    network: nn.Module,
+    data: Data,
+    *,
+    radius: float,
+    points: int,
+    seed: int = 0,
+    statistics: str = "centre",
+    quiet: bool = False,
+) -> pd.DataFrame:
+    """The loss over a square of points x points steps: one row a point; x, y, given, true, test.
+
+    radius : the steps span [-radius, radius], in units of the filters' own norms; with an odd number of
+        points the centre is the network itself.
+    seed : draws the pair of directions
+    statistics : BatchNorm's, one of AROUND
+    """
+    network, seen = network.to(device()), Seen.of(data)
+    x, y = directions(network, seed)
+    rows = []
+    with Progress(points**2, "loss surface", "points", quiet=quiet) as progress:
+        for a, b in _grid(radius, points):
+            rows.append({"x": a, "y": b} | losses_at(network, seen, [(a, x), (b, y)], statistics))
+            progress.advance()
+    return pd.DataFrame(rows)
+
+
+def surface_of(
+    run: Run,
+    reader: str,
+    *,
+    radius: float,
+    points: int,
+    seed: int = 0,
+    images: int = 0,
+    statistics: str = "centre",
+) -> pd.DataFrame:
+    """`surface` of a run over its first `images` images (0: all), kept beside it: computed once."""
+    name = f"{reader}-radius{radius:g}-points{points}-seed{seed}" + (f"-images{images}" if images else "")
+    name += "" if statistics == "centre" else f"-{statistics}"
+    size = {"radius": radius, "points": points, "seed": seed, "statistics": statistics}
+    return kept(run, name, lambda: surface(run.network(reader), first_images(run.data, images), **size))
+
+
+def kept(run: Run, name: str, compute: Callable[[], pd.DataFrame]) -> pd.DataFrame:
+    """The table `name` beside a run, computed if it is not there yet."""
+    path = run.folder / "surfaces" / f"{name}.csv"
+    if not path.exists():
+        write_text(path, compute().to_csv(index=False, lineterminator="\n"))
+    return read_table(path)
+
+
+def _grid(radius: float, points: int) -> Iterator[tuple[float, float]]:
+    steps = [float(step) for step in np.linspace(-radius, radius, points)]
+    return ((a, b) for b in steps for a in steps)
+
+
+def along_pairs(
+    readings: Mapping[str, Reading], pairs: int, *, statistics: str = "centre", **size: float
+) -> dict[str, pd.DataFrame]:
+    """`surface_of` each method's first run along several pairs of directions, by "method, pair k".
+
+    size : radius, points and images of `surface_of`
+    """
+    return {
+        f"{name}, pair {pair + 1}": surface_of(
+            reading.runs[0], reading.reader, seed=pair, statistics=statistics, **size
+        )
+        for name, reading in readings.items()
+        for pair in range(pairs)
+    }
+
+
+# --- the straight line between two minima -------------------------------------------------------------------
+
+
+def interpolated(first: nn.Module, second: nn.Module, t: float) -> Weights:
+    """(1 - t) theta_1 + t theta_2: weights, biases, BatchNorm parameters and running statistics.
+
+    Outside [0, 1] a variance can come out negative; the loss there is NaN, since there is no such network.
+    """
+    start, end = first.state_dict(), second.state_dict()
+    weights = {name: (1 - t) * value + t * end[name] for name, value in start.items()}
+    counts = {name: value for name, value in start.items() if not value.is_floating_point()}
+    return weights | counts  # the number of batches seen, which nothing reads in evaluation mode
+
+
+def between(
+    first: nn.Module, second: nn.Module, data: Data, *, quarter: int = 5, statistics: str = "recomputed"
+) -> pd.DataFrame:
+    """The loss at (1 - t) theta_1 + t theta_2 for t in [-1/4, 5/4]: one row a step; t, given, true, test.
+
+    quarter : steps in a quarter of the way, so that t = 0 and t = 1 are met exactly; 6 quarter + 1 rows
+    statistics : BatchNorm's, one of BETWEEN. Interpolated ones meet the networks' own losses at t = 0 and 1.
+        Recomputed ones are the default because a mean of two networks' statistics belongs to neither: the
+        barrier would partly be theirs (Jordan et al., ICLR 2023, "REPAIR").
+    """
+    choose("BatchNorm statistics", statistics, BETWEEN)
+    first, second, seen = first.to(device()), second.to(device()), Seen.of(data)
+    rows = []
+    for t in np.arange(-quarter, 5 * quarter + 1) / (4 * quarter):
+        weights = interpolated(first, second, float(t))
+        rows.append({"t": t} | losses(first, seen, weights, recompute=statistics == "recomputed"))
+    return pd.DataFrame(rows)
+
+
+def between_methods(
+    readings: Mapping[str, Reading], start: str, end: str, *, quarter: int = 5, images: int = 0
+) -> dict[str, pd.DataFrame]:
+    """`between` the first runs of two methods, by the name in BETWEEN, kept beside the first method's run."""
+    first, second = readings[start], readings[end]
+    run, other = first.runs[0], second.runs[0]
+    tables = {}
+    for statistics in BETWEEN:
+        name = f"{first.reader}-to-{other.folder.name}-{second.reader}-quarter{quarter}-{statistics}"
+        name += f"-images{images}" if images else ""
+        networks = (run.network(first.reader), other.network(second.reader))
+        size = {"quarter": quarter, "statistics": statistics}
+        tables[statistics] = kept(
+            run, name, functools.partial(between, *networks, first_images(run.data, images), **size)
+        )
+    return tables

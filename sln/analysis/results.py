@@ -1,0 +1,178 @@
+"""The study's results beside the published ones."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from sln import runs
+from sln.analysis.tables import mean_and_std
+from sln.study.recipes import RECIPES, recipe_of
+from sln.study.study import Study
+from sln.utils.errors import require
+from sln.utils.files import figures_folder, project_root, read_json, read_table
+
+PUBLISHED = Path(__file__).parent / "published.csv"
+# The paper's order: each method is better than the one before.
+STEPS = (("CE", "SLN"), ("SLN", "SLN-MO"), ("SLN-MO", "SLN-MO-LC"))
+
+
+def table(study: Study) -> pd.DataFrame:
+    """One row a kind of noise and method: test accuracy in per cent (mean, std over seeds), and sigma."""
+    parts = []
+    for noise_mode in study.profile.noise_modes:
+        part = mean_and_std(study.readings(noise_mode), "test_accuracy").reset_index()
+        part[["mean", "std"]] *= 100
+        part.insert(0, "noise", noise_mode)
+        part["sigma"] = [
+            0.0 if name.startswith("CE") else study.choose_sigma(noise_mode) for name in part["method"]
+        ]
+        parts.append(part)
+    return pd.concat(parts, ignore_index=True)
+
+
+def own_or_full(
+    study: Study, name: str, make: Callable[[Study], pd.DataFrame], *, own: object
+) -> pd.DataFrame:
+    """`make(study)` where the profile trains its runs (`own` is true), else full's committed `name`.csv.
+
+    Says which. Raises InputError where full's table is missing.
+    """
+    if own:
+        print(f"numbers of this profile, {study.name}")
+        return make(study)
+    path = figures_folder("full") / f"{name}.csv"
+    if not path.exists():  # SLN_FIGURES leads elsewhere
+        path = project_root() / "figures" / "full" / f"{name}.csv"
+    require(path.exists(), f"{path} is missing; `make reproduce PROFILE=full` makes it")
+    print(
+        f"numbers of the profile full, as committed ({name}.csv): `make reproduce PROFILE=full` trains them"
+    )
+    return read_table(path)
+
+
+def published() -> pd.DataFrame:
+    """Published accuracies in per cent, by source: the paper ("paper") or a re-implementation ("re-sln").
+
+    Columns: dataset, noise, method, source, mean, std, runs.
+    """
+    return pd.read_csv(PUBLISHED)
+
+
+def of_the_paper(dataset: str = "cifar10") -> pd.DataFrame:
+    """The paper's own numbers for one data set, indexed by noise and method."""
+    return published().query("source == 'paper' and dataset == @dataset").set_index(["noise", "method"])
+
+
+def beside_published(ours: pd.DataFrame, label: str, dataset: str = "cifar10") -> pd.DataFrame:
+    """`table` beside the paper's numbers for `dataset`: "mean ± std", or "not in the paper"."""
+    paper, rows = of_the_paper(dataset), {}
+    for row in ours.itertuples():
+        key, theirs = (row.noise, row.method), "not in the paper"
+        if key in paper.index:
+            theirs = f"{paper.loc[key, 'mean']:.2f} ± {paper.loc[key, 'std']:.2f}"
+        rows[key] = {f"ours ({label})": f"{row.mean:.1f} ± {row.std:.1f}", f"paper ({dataset})": theirs}
+    return pd.DataFrame.from_dict(rows, orient="index").rename_axis(["noise", "method"])
+
+
+def of_the_recipes() -> pd.DataFrame:
+    """Every recipe's finished runs beside the paper: one row per method, in per cent of test accuracy.
+
+    A recipe without runs here has the numbers that are committed in figures/cifar10, if there are any.
+    Columns: recipe, command, dataset, noise, method, paper, paper_std (NaN where the paper's number is not in
+    `published`), ours, ours_std, seeds (0 where there are no runs yet), difference = ours - paper.
+    """
+    trained: dict[str, dict[int, runs.Run]] = {name: {} for name in RECIPES}  # one run a seed
+    for run in runs.finished():
+        recipe = recipe_of(run.config)
+        if recipe is not None:
+            trained[recipe.name].setdefault(run.config.seed, run)
+    rows, committed = [], _committed_cells()
+    for recipe in RECIPES.values():
+        paper = of_the_paper(recipe.dataset)
+        for reader, method in recipe.reads.items():
+            finals = [100 * run.final(reader)["test_accuracy"] for run in trained[recipe.name].values()]
+            row = {"recipe": recipe.name, "command": recipe.command, "dataset": recipe.dataset}
+            row |= {"noise": recipe.noise, "method": method, "paper": np.nan, "paper_std": np.nan}
+            if (recipe.noise, method) in paper.index:
+                row["paper"], row["paper_std"] = paper.loc[(recipe.noise, method), ["mean", "std"]]
+            row["ours"] = np.mean(finals) if finals else np.nan
+            row["ours_std"] = np.std(finals, ddof=1) if len(finals) > 1 else np.nan
+            row["seeds"] = len(finals)
+            if not finals and (recipe.name, method) in committed.index:
+                row |= committed.loc[(recipe.name, method), ["ours", "ours_std", "seeds"]].to_dict()
+            rows.append(row | {"difference": row["ours"] - row["paper"]})
+    return pd.DataFrame(rows).astype({"seeds": int})
+
+
+def _committed_cells() -> pd.DataFrame:
+    """The rows with numbers of figures/cifar10, by recipe and method; says where these were trained."""
+    folder = figures_folder("cifar10")
+    if not (folder / "05_beside_the_paper.csv").exists():
+        return pd.DataFrame(index=pd.MultiIndex.from_tuples([], names=["recipe", "method"]))
+    table = read_table(folder / "05_beside_the_paper.csv").query("seeds > 0")
+    for visit in read_json(folder / "manifest.json").get("visits", []):
+        print(f"cells of CIFAR-10 as committed: trained on {visit['gpu']}, {visit['started'][:10]}")
+    return table.set_index(["recipe", "method"])
+
+
+def recipe_table() -> pd.DataFrame:
+    """`of_the_recipes` in words: recipe, command, method, paper, ours ("no runs" where so), difference."""
+    table = of_the_recipes()
+
+    def words(mean: float, std: float, missing: str) -> str:
+        if np.isnan(mean):
+            return missing
+        return f"{mean:.2f}" + ("" if np.isnan(std) else f" ± {std:.2f}")
+
+    shown = table[["recipe", "command", "method"]].copy()
+    shown["paper"] = [words(*pair, "not at hand") for pair in table[["paper", "paper_std"]].to_numpy()]
+    shown["ours"] = [words(*pair, "no runs") for pair in table[["ours", "ours_std"]].to_numpy()]
+    shown["seeds"] = table["seeds"]
+    shown["difference"] = [
+        "-" if np.isnan(value) else f"{value:+.2f}" for value in table["difference"].to_numpy()
+    ]
+    return shown
+
+
+def steps_of_the_order(study: Study, dataset: str = "cifar10") -> pd.DataFrame:
+    """Each step of the paper's order, ours beside the paper's, in points of test accuracy.
+
+    ours, error : mean over seeds of the paired difference, and its standard error; paper : difference of its
+    means; verdict : "agrees" or "disagrees" in sign, or "unclear" where ours is within two standard errors
+    of 0
+    """
+    paper, rows = of_the_paper(dataset), []
+    for noise_mode in study.profile.noise_modes:
+        readings = study.readings(noise_mode)
+        for worse, better in STEPS:
+            gain = 100 * (readings[better].final("test_accuracy") - readings[worse].final("test_accuracy"))
+            ours, error = gain.mean(), gain.std(ddof=1) / np.sqrt(len(gain))
+            theirs = paper.loc[(noise_mode, better), "mean"] - paper.loc[(noise_mode, worse), "mean"]
+            verdict = "agrees" if np.sign(ours) == np.sign(theirs) else "disagrees"
+            if abs(ours) < 2 * error or ours == 0:
+                verdict = "unclear"
+            step = f"{worse} → {better}"
+            rows.append(
+                {
+                    "noise": noise_mode,
+                    "step": step,
+                    "ours": ours,
+                    "error": error,
+                    "paper": theirs,
+                    "verdict": verdict,
+                }
+            )
+    return pd.DataFrame(rows)
+
+
+def in_words(steps: pd.DataFrame) -> str:
+    """One sentence a kind of noise: which steps of the paper's order came out."""
+    lines = []
+    for noise_mode, part in steps.groupby("noise", sort=False):
+        told = [f"{row.step} {row.verdict} ({row.ours:+.1f} ± {row.error:.1f})" for row in part.itertuples()]
+        lines.append(f"{noise_mode}: {'; '.join(told)}.")
+    return "\n".join(lines)

@@ -1,0 +1,404 @@
+"""The algebra of the paper's gradient noise, against draws.
+
+Notation: theta the P parameters, f (B, C) the logits of a mini-batch of B examples, p = softmax(f), and
+J_i (C, P) = d f_i / d theta, the Jacobian of the logits of example i. Each of the three variants adds noise
+of mean zero to the gradient of the mini-batch's mean loss. Its covariance (P, P), for fresh z, is
+
+    1 "gradient" : noise on the parameter gradient, sigma^2 I
+    2 "logits"   : noise on the gradient at the logits, sigma^2 / B^2 sum_i J_i' J_i
+    3 "labels"   : noise on the labels (SLN), 1 / B^2 sum_i J_i' Sigma_i J_i
+
+with Sigma_i = sigma^2 (I - 1 p' - p 1' + C p p') of `method.label_noise_covariance`, which makes the third
+sigma^2 / B^2 sum_i sum_c (grad log p_ic) (grad log p_ic)'. With B = 1 they are the paper's. Given theta the
+noise is linear in z, so it is exactly Gaussian.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import pandas as pd
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.func import functional_call, grad, jacrev, vmap
+
+from sln.data import Data
+from sln.method import (
+    add_gradient_noise,
+    label_noise_covariance,
+    logit_noise,
+    noisy_labels,
+    soft_cross_entropy,
+)
+from sln.utils.rng import torch_generator
+
+# Config.noise_on: variants 1, 2 and 3 of the paper
+VARIANTS = ("gradient", "logits", "labels")
+
+# Channels of the two convolutions of `small_network`: 122, 521 and 1,956 parameters for ten classes.
+SIZES = ((2, 3), (5, 8), (10, 18))
+
+Parameters = dict[str, Tensor]
+
+
+# --- in parameter space: exact ------------------------------------------------------------------------------
+
+
+def as_function(network: nn.Module, images: Tensor) -> tuple[Parameters, Callable[[Parameters], Tensor]]:
+    """theta, and f(theta): (B, C) logits of `images` (B, channels, H, W), normalised.
+
+    In the network's own mode, so BatchNorm's training mode sees the batch; running statistics do not change.
+    """
+    theta = {name: value.detach() for name, value in network.named_parameters() if value.requires_grad}
+
+    def f(theta: Parameters) -> Tensor:
+        buffers = {name: value.clone() for name, value in network.named_buffers()}
+        return functional_call(network, theta | buffers, (images,))
+
+    return theta, f
+
+
+def jacobian(network: nn.Module, images: Tensor) -> tuple[Tensor, Tensor]:
+    """Logits (B, C) and J (B, C, P), the derivative of all logits with respect to all parameters.
+
+    With BatchNorm in training mode f_i depends on theta through the statistics of the whole batch too, and so
+    does J_i. B C P numbers: for networks and batches whose J fits in memory.
+    """
+    theta, f = as_function(network, images)
+    with torch.no_grad():
+        logits = f(theta)
+    return logits, torch.cat([part.flatten(start_dim=2) for part in jacrev(f)(theta).values()], dim=2)
+
+
+def logit_covariance(logits: Tensor, noise_on: str, sigma: float) -> Tensor:
+    """(B, C, C): covariance of the noise in each example's gradient at the logits, variants 2 and 3."""
+    if noise_on == "labels":
+        return label_noise_covariance(F.softmax(logits, dim=1), sigma)
+    assert noise_on == "logits", f"noise on the {noise_on} has no covariance at the logits"
+    return sigma**2 * torch.eye(logits.shape[1]).to(logits).expand(len(logits), -1, -1)
+
+
+def noise_covariance(network: nn.Module, images: Tensor, noise_on: str, sigma: float) -> Tensor:
+    """(P, P): covariance of the noise in the gradient of the mini-batch's mean loss, exactly.
+
+    noise_on : one of VARIANTS
+    No targets are needed: the noise does not depend on them.
+    """
+    logits, J = jacobian(network, images)
+    if noise_on == "gradient":
+        return sigma**2 * torch.eye(J.shape[2]).to(J)
+    Sigma = logit_covariance(logits, noise_on, sigma)
+    return J.flatten(end_dim=1).T @ (Sigma @ J).flatten(end_dim=1) / len(images) ** 2
+
+
+def expected_squared_norm(network: nn.Module, images: Tensor, noise_on: str, sigma: float) -> float:
+    """E|noise|^2 in the gradient of the mini-batch's mean loss, exactly: the trace of `noise_covariance`.
+
+    1 "gradient": sigma^2 P; 2 "logits": sigma^2 / B^2 sum_i |J_i|_F^2; 3 "labels": 1 / B^2 sum_i
+    tr(Sigma_i J_i J_i').
+    """
+    if noise_on == "gradient":
+        return sigma**2 * sum(value.numel() for value in network.parameters() if value.requires_grad)
+    logits, J = jacobian(network, images)
+    Sigma = logit_covariance(logits, noise_on, sigma)
+    return (Sigma * (J @ J.mT)).sum().item() / len(images) ** 2
+
+
+# --- in parameter space: drawn ------------------------------------------------------------------------------
+
+
+def drawn_noise(
+    network: nn.Module,
+    images: Tensor,
+    targets: Tensor,
+    noise_on: str,
+    sigma: float,
+    draws: int,
+    generator: torch.Generator,
+) -> Tensor:
+    """(draws, P): the gradient of the mini-batch's mean loss with fresh noise, minus that without.
+
+    targets : (B, C)
+    By the functions that `train.train_epoch` calls, in its order, and automatic differentiation.
+    """
+    theta, f = as_function(network, images)
+
+    def loss(theta: Parameters, z: Tensor) -> Tensor:
+        logits = f(theta)
+        if noise_on == "labels":
+            return soft_cross_entropy(logits, noisy_labels(targets, sigma, z)).mean()
+        losses = soft_cross_entropy(logits, targets)
+        return (losses + logit_noise(logits, sigma, z)).mean()
+
+    clean = grad(loss)(theta, torch.zeros_like(targets))
+    if noise_on == "gradient":
+        noisy = with_gradient_noise(clean, sigma, draws, generator)
+    else:
+        z = torch.randn(draws, *targets.shape, generator=generator, dtype=targets.dtype)
+        noisy = vmap(grad(loss), in_dims=(None, 0), chunk_size=500)(theta, z)
+    parts = [(noisy[name] - clean[name]).flatten(start_dim=1) for name in theta]
+    return torch.cat(parts, dim=1)
+
+
+def with_gradient_noise(
+    gradient: Parameters, sigma: float, draws: int, generator: torch.Generator
+) -> Parameters:
+    """`draws` copies of a gradient, stacked, after `add_gradient_noise` (whose noise is entry by entry)."""
+    stacked = {}
+    for name, value in gradient.items():
+        stacked[name] = nn.Parameter(value.expand(draws, *value.shape).clone())
+        stacked[name].grad = stacked[name].detach().clone()
+    add_gradient_noise(stacked.values(), sigma, generator)
+    return {name: parameter.grad for name, parameter in stacked.items()}
+
+
+def errors(noise: Tensor, covariance: Tensor) -> dict[str, float]:
+    """How far drawn noise (draws, n) is from mean zero and a covariance S (n, n).
+
+    frobenius_error : |S_drawn - S|_F / |S|_F
+    expected_error : its root mean square from sampling alone, sqrt((tr(S)^2 + |S|_F^2) / draws) / |S|_F,
+        exact for Gaussian noise of known mean
+    error_ratio : the first by the second, so about 1
+    norm_error : of the mean of |noise|^2 against tr(S), in units of its standard error sqrt(2 / draws) |S|_F
+    mean_error : length of the mean noise by its own standard error sqrt(tr(S) / draws), so about 1
+    """
+    draws, trace, size = len(noise), covariance.trace(), torch.linalg.norm(covariance)
+    error = torch.linalg.norm(noise.T @ noise / draws - covariance) / size
+    expected = ((trace**2 + size**2) / draws).sqrt() / size
+    return {
+        "frobenius_error": error.item(),
+        "expected_error": expected.item(),
+        "error_ratio": (error / expected).item(),
+        "norm_error": ((noise.square().sum() / draws - trace) / (size * (2 / draws) ** 0.5)).item(),
+        "mean_error": (noise.mean(dim=0).norm() / (trace / draws).sqrt()).item(),
+    }
+
+
+def within_sampling_error(table: pd.DataFrame) -> bool:
+    """Whether all errors of `verification` or `covariance_check` are less than three times what is expected.
+
+    Four times for `norm_error`, which is as good as normal, of one number: 3 is to be seen in many rows.
+    """
+    small = table["error_ratio"].lt(3) & table["mean_error"].lt(3) & table["norm_error"].abs().lt(4)
+    return bool(small.all())
+
+
+def verification(
+    networks: Sequence[nn.Module], images: Tensor, targets: Tensor, sigma: float, draws: int, seed: int = 0
+) -> pd.DataFrame:
+    """Exact against drawn covariance in parameter space: networks x (one example, mini-batch) x variants.
+
+    images : (B, channels, H, W); targets : (B, C)
+    The one example is that of the most confident prediction, read in evaluation mode; the mini-batch is all,
+    with BatchNorm in training mode, as in training. Columns: parameters, batch, noise_on, those of `errors`.
+    """
+    rows = []
+    for number, network in enumerate(networks):
+        with torch.no_grad():
+            top = network.eval()(images).softmax(dim=1).amax(dim=1).argmax()
+        for training, index in ((False, top.view(1)), (True, torch.arange(len(images)))):
+            network.train(training)
+            for variant, noise_on in enumerate(VARIANTS):
+                generator = torch_generator(seed, "bootstrap", number, int(training), variant)
+                S = noise_covariance(network, images[index], noise_on, sigma)
+                noise = drawn_noise(network, images[index], targets[index], noise_on, sigma, draws, generator)
+                found = {"parameters": len(S), "batch": len(index), "noise_on": noise_on}
+                rows.append(found | errors(noise, S))
+        network.eval()
+    return pd.DataFrame(rows)
+
+
+def expected_norms(networks: Sequence[nn.Module], images: Tensor, sigma: float) -> pd.DataFrame:
+    """E|noise|^2 of each variant on one mini-batch, in training mode: networks x variants, exactly.
+
+    matched_sigma : the strength at which the variant's noise is as large as SLN's at `sigma`
+    """
+    rows = []
+    for network in networks:
+        network.train()
+        norms = {variant: expected_squared_norm(network, images, variant, sigma) for variant in VARIANTS}
+        network.eval()
+        P = sum(value.numel() for value in network.parameters())
+        for variant, norm in norms.items():
+            matched = sigma * (norms["labels"] / norm) ** 0.5
+            found = {"parameters": P, "noise_on": variant, "expected_squared_norm": norm}
+            rows.append(found | {"matched_sigma": matched})
+    return pd.DataFrame(rows)
+
+
+# --- small networks -----------------------------------------------------------------------------------------
+
+
+def small_images(data: Data, count: int) -> tuple[Tensor, Tensor]:
+    """The first training images as (count, 1, 8, 8) float64, grey, averaged down; their labels (count, C)."""
+    split = data.train[torch.arange(count)]
+    grey = data.normalise(split.images.cpu()).double().mean(dim=1, keepdim=True)
+    return F.adaptive_avg_pool2d(grey, 8), F.one_hot(split.given, data.num_classes).double()
+
+
+def small_network(channels: tuple[int, int], num_classes: int, seed: int = 0) -> nn.Module:
+    """`models.SmallCNN` cut down to two convolutions, float64: small enough for a (P, P) matrix."""
+    first, second = channels
+    # torch's initialisers only know the global generator: borrow it, and give it back as it was
+    with torch.random.fork_rng(devices=[]):
+        torch.random.set_rng_state(torch_generator(seed, "initialisation").get_state())
+        return nn.Sequential(
+            nn.Conv2d(1, first, 3, padding=1, bias=False),
+            nn.BatchNorm2d(first),
+            nn.ReLU(),
+            nn.MaxPool2d(2),
+            nn.Conv2d(first, second, 3, padding=1, bias=False),
+            nn.BatchNorm2d(second),
+            nn.ReLU(),
+            nn.AdaptiveAvgPool2d(1),
+            nn.Flatten(),
+            nn.Linear(second, num_classes),
+        ).double()
+
+
+def fitted(network: nn.Module, images: Tensor, targets: Tensor, steps: int = 100) -> nn.Module:
+    """The network after full-batch descent on (images, targets), so that its confidences differ."""
+    optimizer = torch.optim.SGD(network.parameters(), lr=0.3, momentum=0.9)
+    network.train()
+    for _ in range(steps):
+        optimizer.zero_grad()
+        soft_cross_entropy(network(images), targets).mean().backward()
+        optimizer.step()
+    return network.eval()
+
+
+# --- noise and confidence -----------------------------------------------------------------------------------
+
+
+def jacobian_products(network: nn.Module, images: Tensor) -> tuple[Tensor, Tensor]:
+    """Logits (N, C) and J_i J_i' (N, C, C) of each image by itself.
+
+    In evaluation mode only, where no image's logits depend on another's. As many Jacobians at a time as have
+    two million columns together.
+    """
+    network.eval()
+    theta = {name: value.detach() for name, value in network.named_parameters()}
+    buffers = dict(network.named_buffers())
+
+    def f(theta: Parameters, image: Tensor) -> Tensor:
+        return functional_call(network, theta | buffers, (image.unsqueeze(0),)).squeeze(0)
+
+    def product(image: Tensor) -> Tensor:
+        J = torch.cat([part.flatten(start_dim=1) for part in jacrev(f)(theta, image).values()], dim=1)
+        return J @ J.T
+
+    with torch.no_grad():
+        logits = functional_call(network, theta | buffers, (images,))
+    chunk = max(1, 2_000_000 // sum(value.numel() for value in theta.values()))
+    return logits, vmap(product, chunk_size=chunk)(images)
+
+
+def by_confidence(network: nn.Module, images: Tensor, sigma: float) -> pd.DataFrame:
+    """E|noise|^2 in the parameter gradient of each image by itself (N rows), against its confidence.
+
+    confidence : largest p; logit_variance : of SLN's noise at that class's logit, sigma^2 (1 - 2 p + C p^2)
+    labels : tr(Sigma_i J_i J_i'), SLN; logits : sigma^2 |J_i|_F^2, variant 2; ratio : the first by the second
+    bound : C |p|^2, the largest eigenvalue of Sigma_i / sigma^2, which the ratio cannot exceed
+    ratio_at_logits : tr(Sigma_i) / (sigma^2 C), what it would be if J_i J_i' were a multiple of I
+    ratio_of_differences : tr(Sigma_i) / (sigma^2 (C - 1)), if it were one of I - 1 1' / C: all differences of
+        logits equally sensitive to theta, and their mean not at all
+    common : share of |J_i|_F^2 that moves all logits alike, 1' J_i J_i' 1 / (C |J_i|_F^2). Softmax does not
+        feel it, and Sigma_i 1 = 0, so SLN has no noise there; variant 2 has.
+    logit_size : squared length of the logits around their mean over classes
+    """
+    logits, JJ = jacobian_products(network, images)
+    logits, JJ = logits.double(), JJ.double()
+    C, confidence = logits.shape[1], F.softmax(logits, dim=1).max(dim=1)
+    size = JJ.diagonal(dim1=1, dim2=2).sum(dim=1)
+    Sigma = logit_covariance(logits, "labels", sigma)
+    variances = Sigma.diagonal(dim1=1, dim2=2)
+    labels, at_logits = (Sigma * JJ).sum(dim=(1, 2)), sigma**2 * size
+    columns = {
+        "confidence": confidence.values,
+        "logit_variance": variances.gather(1, confidence.indices.unsqueeze(1)).squeeze(1),
+        "labels": labels,
+        "logits": at_logits,
+        "ratio": labels / at_logits,
+        "bound": C * F.softmax(logits, dim=1).square().sum(dim=1),
+        "ratio_at_logits": variances.sum(dim=1) / (sigma**2 * C),
+        "ratio_of_differences": variances.sum(dim=1) / (sigma**2 * (C - 1)),
+        "common": JJ.sum(dim=(1, 2)) / (C * size),
+        "logit_size": logits.var(dim=1, correction=0) * C,
+    }
+    return pd.DataFrame({name: values.cpu().numpy() for name, values in columns.items()})
+
+
+def binned(table: pd.DataFrame, edges: Sequence[float]) -> pd.DataFrame:
+    """Means of `by_confidence` in bins of confidence of five images or more, and how many each holds."""
+    bins = pd.cut(table["confidence"], edges, include_lowest=True)
+    groups = table.groupby(bins, observed=True)
+    means = groups.mean()
+    means.insert(0, "images", groups.size())
+    return means[means["images"] >= 5].reset_index(drop=True)
+
+
+# --- at the logits ------------------------------------------------------------------------------------------
+
+
+def peaked(probability: float, num_classes: int) -> Tensor:
+    """(C,) float64: the first class has `probability`, the others share the rest."""
+    p = torch.full((num_classes,), (1 - probability) / (num_classes - 1), dtype=torch.float64)
+    p[0] = probability
+    return p
+
+
+def noise_at_logit(probability: np.ndarray, sigma: float, num_classes: int) -> np.ndarray:
+    """Standard deviation of SLN's noise on the gradient at the logit of a class of this probability.
+
+    Probabilities (n,) -> (n,): the square root of sigma^2 (1 - 2 p + C p^2).
+    """
+    rows = torch.stack([peaked(float(p), num_classes) for p in probability])
+    return label_noise_covariance(rows, sigma)[:, 0, 0].sqrt().numpy()
+
+
+def drawn_at_logits(p: Tensor, sigma: float, draws: int, generator: torch.Generator) -> Tensor:
+    """(draws, C): SLN's noise on the gradient at the logits of prediction p (C,), by autograd."""
+    y = torch.zeros_like(p).unsqueeze(0)
+    y[0, 0] = 1
+    z = torch.randn(draws, len(p), dtype=p.dtype, generator=generator)
+    logits = p.log().repeat(draws, 1).requires_grad_()
+    soft_cross_entropy(logits, noisy_labels(y, sigma, z)).sum().backward()
+    return logits.grad - (p - y)  # what is left after the gradient without noise
+
+
+def covariance_check(sigma: float, num_classes: int, draws: int, seed: int = 0) -> pd.DataFrame:
+    """The noise that SLN adds to the gradient at the logits: automatic differentiation and formula.
+
+    One row a prediction, from even to nearly certain. p : probability of the labelled class; std_formula,
+    std_drawn : at that class's logit; and the columns of `errors`.
+    """
+    rows = []
+    for row, probability in enumerate((1 / num_classes, 0.5, 0.9, 0.99, 0.999)):
+        p = peaked(probability, num_classes)
+        noise = drawn_at_logits(p, sigma, draws, torch_generator(seed, "bootstrap", row))
+        S = label_noise_covariance(p, sigma)
+        stds = {"std_formula": S[0, 0].sqrt().item(), "std_drawn": noise[:, 0].std().item()}
+        rows.append({"p": probability} | stds | errors(noise, S))
+    return pd.DataFrame(rows)
+
+
+def by_classes(
+    sigma: float, counts: Sequence[int], probabilities: Sequence[float], draws: int, seed: int = 0
+) -> pd.DataFrame:
+    """Standard deviation of SLN's noise at the logit of a class predicted with p, over the number of classes.
+
+    limit : sigma sqrt(C - 1), for p -> 1; std_formula : at p; std_drawn : by autograd
+    error : of the drawn one, in units of its own standard error std / sqrt(2 draws)
+    """
+    rows = []
+    for C, (number, p) in itertools.product(counts, enumerate(probabilities)):
+        generator = torch_generator(seed, "bootstrap", C, number)
+        drawn = drawn_at_logits(peaked(p, C), sigma, draws, generator)[:, 0].std().item()
+        formula = noise_at_logit(np.array([p]), sigma, C).item()
+        stds = {"limit": sigma * np.sqrt(C - 1), "std_formula": formula, "std_drawn": drawn}
+        error = (drawn - formula) / (formula / np.sqrt(2 * draws))
+        rows.append({"classes": C, "p": p} | stds | {"error": error})
+    return pd.DataFrame(rows)

@@ -1,0 +1,262 @@
+"""The methods against label noise that SLN is compared with, each from its paper's equations.
+
+Notation: logits f (B, C), p = softmax(f), y (B, C) the targets (one-hot given labels; with stochastic label
+noise, y + sigma z), y_k the entry of class k. The one setting that each method varies here is
+`Config.robust_setting`; its published default is in `defaults.ROBUST`.
+
+Deviation from every paper: the optimizer, its schedule and the number of epochs are those of `Config`, the
+same for all methods, so that only the objective differs.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from sln import method, models
+from sln.config import Config
+from sln.data import Data
+from sln.objective import Batch, Objective, forward, momentum_buffers, restore_momentum, sgd
+from sln.utils.rng import numpy_generator
+
+SCE_LOG_ZERO = -4.0  # A, what log 0 is taken to be
+ELR_DECAY = 0.7  # beta, published for CIFAR-10 with symmetric noise
+CO_TEACHING_EPOCHS = 10  # T_k, after which the share that is forgotten stays
+
+
+# --- other losses -------------------------------------------------------------------------------------------
+
+
+def smoothed_labels(targets: Tensor, epsilon: float) -> Tensor:
+    """(B, C): (1 - epsilon) y + epsilon / C, for targets y (B, C)."""
+    return (1 - epsilon) * targets + epsilon / targets.shape[1]
+
+
+class LabelSmoothing(Objective):
+    """Cross-entropy against smoothed labels (Szegedy et al., CVPR 2016); the setting is epsilon.
+
+    With SLN the noise is smoothed too: its sigma is (1 - epsilon) times what it would be.
+    """
+
+    def losses(self, logits: Tensor, batch: Batch) -> Tensor:
+        """(B,): l(f, (1 - epsilon) y + epsilon / C)."""
+        return method.soft_cross_entropy(logits, smoothed_labels(batch.targets, self.config.robust_setting))
+
+
+def generalised_cross_entropy(logits: Tensor, targets: Tensor, q: float) -> Tensor:
+    """(B,): sum_k y_k (1 - p_k^q) / q. Cross-entropy for q -> 0, 1 - p_y for q = 1 and one-hot y.
+
+    From log p, so that no p that underflows makes the gradient infinite.
+    """
+    log_p = F.log_softmax(logits, dim=1)
+    return (targets * -torch.expm1(q * log_p) / q).sum(dim=1)
+
+
+class GCE(Objective):
+    """Generalised cross-entropy (Zhang & Sabuncu, NeurIPS 2018); the setting is q.
+
+    The plain loss, not the truncated one with which that paper also prunes the training set.
+    """
+
+    def losses(self, logits: Tensor, batch: Batch) -> Tensor:
+        """(B,): `generalised_cross_entropy`."""
+        return generalised_cross_entropy(logits, batch.targets, self.config.robust_setting)
+
+
+def reverse_cross_entropy(logits: Tensor, targets: Tensor) -> Tensor:
+    """(B,): -sum_k p_k log y_k with log 0 = A (SCE_LOG_ZERO), that is -A (1 - p_y), for one-hot y.
+
+    The released code clips y at 1e-4, which makes A -9.2 there.
+    """
+    return -(F.softmax(logits, dim=1) * targets.log().clamp_min(SCE_LOG_ZERO)).sum(dim=1)
+
+
+class SCE(Objective):
+    """Symmetric cross-entropy (Wang et al., ICCV 2019): alpha CE + beta RCE, beta = 1; the setting is alpha.
+
+    Of one-hot labels only: `Config` refuses stochastic noise, whose logarithm means nothing.
+    """
+
+    def losses(self, logits: Tensor, batch: Batch) -> Tensor:
+        """(B,): alpha l(f, y) + `reverse_cross_entropy`."""
+        cross_entropy = method.soft_cross_entropy(logits, batch.given)
+        return self.config.robust_setting * cross_entropy + reverse_cross_entropy(logits, batch.given)
+
+
+class ELR(Objective):
+    """Early-learning regularisation (Liu et al., NeurIPS 2020); the setting is lambda.
+
+    CE + lambda log(1 - <p, t>), where t is a memory of the example's own predictions: before each loss,
+    t <- beta t + (1 - beta) p, from t = 0, and no gradient flows through it. As released, and not in the
+    paper, p is clamped to [1e-4, 1 - 1e-4] in both places, and in t made to sum to one again: so the
+    logarithm is finite, and the gradient of an entry that is clamped is 0.
+    """
+
+    def __init__(self, config: Config, network: nn.Module, data: Data) -> None:
+        super().__init__(config, network, data)
+        self.memory = torch.zeros(len(data.train), data.num_classes, device=data.device)  # t
+
+    def losses(self, logits: Tensor, batch: Batch) -> Tensor:
+        """(B,): cross-entropy and regulariser; moves the memory of these examples."""
+        p = F.softmax(logits, dim=1).clamp(1e-4, 1 - 1e-4)
+        now = p.detach() / p.detach().sum(dim=1, keepdim=True)
+        t = ELR_DECAY * self.memory[batch.index] + (1 - ELR_DECAY) * now
+        self.memory[batch.index] = t
+        regulariser = (1 - (p * t).sum(dim=1)).log()
+        return super().losses(logits, batch) + self.config.robust_setting * regulariser
+
+    def tensors(self) -> dict[str, Tensor]:
+        """memory : (N, C), t of every training example."""
+        return {"memory": self.memory}
+
+    def restore(self, named: dict[str, Tensor]) -> None:
+        """Continue from `tensors()`."""
+        self.memory.copy_(named["memory"])
+
+
+# --- other batches, other gradients -------------------------------------------------------------------------
+
+
+def mixed(values: Tensor, partners: Tensor, weight: float) -> Tensor:
+    """(B, ...): lambda v_i + (1 - lambda) v_j, where j = partners[i]."""
+    return weight * values + (1 - weight) * values[partners]
+
+
+class Mixup(Objective):
+    """mixup (Zhang et al., ICLR 2018): cross-entropy of mixed images and targets; the setting is alpha.
+
+    One lambda ~ Beta(alpha, alpha) a batch, partners by a random permutation of the batch, as released. With
+    SLN the targets are mixed with their noise, whose variance is then lambda^2 + (1 - lambda)^2 times.
+    """
+
+    def __init__(self, config: Config, network: nn.Module, data: Data) -> None:
+        super().__init__(config, network, data)
+        self.epoch = 0  # that `draws` are of
+
+    def gradient(self, batch: Batch) -> Tensor:
+        """The mixed batch's gradient and loss."""
+        if batch.epoch != self.epoch:  # runs resume between epochs: this is all that has to be remembered
+            self.epoch = batch.epoch
+            self.draws = numpy_generator(self.config.seed, "mixup", batch.epoch)
+        weight = self.draws.beta(self.config.robust_setting, self.config.robust_setting)
+        partners = torch.from_numpy(self.draws.permutation(len(batch.index))).to(batch.images.device)
+        return super().gradient(
+            dataclasses.replace(
+                batch,
+                images=mixed(batch.images, partners, weight),
+                given=mixed(batch.given, partners, weight),
+                targets=mixed(batch.targets, partners, weight),
+            )
+        )
+
+
+class SAM(Objective):
+    """Sharpness-aware minimisation (Foret et al., ICLR 2021): the gradient at w + rho g / |g|.
+
+    g is the gradient of this batch at w, |g| its norm over all parameters; the setting is rho. Images and
+    noise are the same in both passes. Weights are put back as they were, and BatchNorm's statistics as the
+    first pass left them: they describe the weights that are kept, not those of the detour.
+    """
+
+    def gradient(self, batch: Batch) -> Tensor:
+        """The gradient at the perturbed weights; the loss at the weights themselves."""
+        loss = super().gradient(batch)
+        weights = [w for w in self.network.parameters() if w.grad is not None]
+        everything = [t.detach() for t in itertools.chain(weights, self.network.buffers())]
+        before = [t.clone() for t in everything]
+        gradient = [w.grad for w in weights]
+        norm = torch.stack([g.norm() for g in gradient]).norm() + 1e-12  # a gradient of 0 moves nothing
+        scale = self.config.robust_setting / norm
+        for weight, g in zip(everything, gradient, strict=False):
+            weight.add_(scale * g)
+        super().gradient(batch)
+        for now, then in zip(everything, before, strict=True):
+            now.copy_(then)
+        return loss
+
+
+def kept_share(tau: float, epoch: int) -> float:
+    """R(T) = 1 - tau min(T / T_k, 1), the share of a batch that co-teaching learns from in epoch T >= 1.
+
+    As published. The released code counts T / T_k as 0, 1/9, ... 1 in its first ten epochs: it keeps all
+    examples in the first, where this forgets tau / 10, and both keep 1 - tau from the tenth on.
+    """
+    return 1 - tau * min(epoch / CO_TEACHING_EPOCHS, 1)
+
+
+def small_losses(losses: Tensor, share: float) -> Tensor:
+    """(R,): which examples' losses (B,) are the least, R = `share` of B, rounded, but at least one.
+
+    The released code rounds down.
+    """
+    return losses.detach().argsort(stable=True)[: max(1, round(share * len(losses)))]
+
+
+class CoTeaching(Objective):
+    """Co-teaching (Han et al., NeurIPS 2018): two networks, each learns what the other finds easy.
+
+    Each picks the R(T) B examples of the batch with the least cross-entropy against their given labels,
+    without stochastic noise; its peer learns from those. The setting is tau, the share forgotten in the end.
+    The peer has initial weights and an optimizer of its own and sees the same batches and noise; the run is
+    read through the first network. The loss is the mean over those picked: the released code divides that
+    mean by their number once more, which only its Adam makes harmless.
+    """
+
+    def __init__(self, config: Config, network: nn.Module, data: Data) -> None:
+        super().__init__(config, network, data)
+        shape = {"in_channels": data.train.images.shape[1], "num_classes": data.num_classes}
+        self.peer = models.build(config.model, **shape, seed=config.seed, counters=(1,)).to(data.device)
+        self.optimizer = sgd(self.peer, config)
+
+    def gradient(self, batch: Batch) -> Tensor:
+        """The gradient of what the peer picked, and its mean loss; the peer makes its step."""
+        logits = forward(self.network, batch.images, self.config)
+        peers_logits = forward(self.peer, batch.images, self.config)
+        share = kept_share(self.config.robust_setting, batch.epoch)
+        picked = small_losses(method.soft_cross_entropy(logits, batch.given), share)
+        picked_by_peer = small_losses(method.soft_cross_entropy(peers_logits, batch.given), share)
+
+        loss = self.losses(logits, batch)[picked_by_peer].mean()
+        peers_loss = self.losses(peers_logits, batch)[picked].mean()
+        self.network.zero_grad()
+        self.peer.zero_grad()
+        loss.backward()
+        peers_loss.backward()
+        self.optimizer.step()
+        return loss.detach()
+
+    def tensors(self) -> dict[str, Tensor]:
+        """peer/... : the peer's weights and BatchNorm statistics; optimizer/... : its momentum."""
+        named = {f"peer/{name}": value for name, value in self.peer.state_dict().items()}
+        momentum = momentum_buffers(self.peer, self.optimizer)
+        return named | {f"optimizer/{name}": value for name, value in momentum.items()}
+
+    def restore(self, named: dict[str, Tensor]) -> None:
+        """Continue from `tensors()`."""
+        groups: dict[str, dict[str, Tensor]] = {"peer": {}, "optimizer": {}}
+        for name, value in named.items():
+            group, _, rest = name.partition("/")
+            groups[group][rest] = value
+        self.peer.load_state_dict(groups["peer"])
+        restore_momentum(self.peer, self.optimizer, groups["optimizer"])
+
+
+METHODS: dict[str, type[Objective]] = {
+    "none": Objective,
+    "label-smoothing": LabelSmoothing,
+    "mixup": Mixup,
+    "gce": GCE,
+    "sce": SCE,
+    "elr": ELR,
+    "sam": SAM,
+    "co-teaching": CoTeaching,
+}
+
+
+def objective(config: Config, network: nn.Module, data: Data) -> Objective:
+    """The objective that `config.robust` names, for `network`."""
+    return METHODS[config.robust](config, network, data)

@@ -1,0 +1,1 @@
+"""Data sets and label files: where they come from, how they are read and corrupted."""

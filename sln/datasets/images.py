@@ -1,0 +1,170 @@
+"""The images of the embedded digits and of CIFAR, with true labels."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from sklearn.datasets import load_digits, load_sample_images
+from sklearn.model_selection import train_test_split
+from torch import Tensor
+
+from sln.config import Config
+from sln.data import SPLITS, Data, Split
+from sln.datasets.registry import DATAPATHS, cifar_root
+from sln.utils.errors import choose, require
+from sln.utils.files import data_folder
+from sln.utils.vision import torchvision
+
+# The published split of the embedded digits: 1,150 train / 287 validation / 360 test, stratified by class.
+DIGITS_SPLIT_SEED = 2021
+DIGITS_TEST, DIGITS_VALIDATION = 360, 287
+
+
+@functools.cache
+def digits() -> Data:
+    """scikit-learn's handwritten digits with true labels: 1,797 images of 8x8 pixels 0..16.
+
+    They are shipped with the library. Source: UCI "Optical Recognition of Handwritten Digits", test part.
+    Split once, stratified, by DIGITS_SPLIT_SEED.
+    """
+    bunch = load_digits()
+    images = torch.from_numpy(bunch.images.astype(np.uint8)).unsqueeze(1)
+    labels = torch.from_numpy(bunch.target.astype(np.int64))
+    everything = np.arange(len(labels))
+    rest, test = train_test_split(
+        everything, test_size=DIGITS_TEST, stratify=bunch.target, random_state=DIGITS_SPLIT_SEED
+    )
+    train, validation = train_test_split(
+        rest, test_size=DIGITS_VALIDATION, stratify=bunch.target[rest], random_state=DIGITS_SPLIT_SEED
+    )
+    parts = [
+        Split(images[index], labels[index], labels[index])
+        for index in map(torch.from_numpy, (train, validation, test))
+    ]
+    pixels = parts[0].images.float() / 16
+    return Data(
+        *parts,
+        classes=tuple("0123456789"),
+        scale=16.0,
+        mean=(pixels.mean().item(),),
+        std=(pixels.std().item(),),
+    )
+
+
+@functools.cache
+def outside_digits() -> Tensor:
+    """(884, 1, 8, 8) uint8, pixels 0..16: images that are no digit, for open-set noise.
+
+    They are grey 24x24 tiles, averaged down to 8x8, of the two photographs that scikit-learn ships: a temple
+    and a flower.
+    """
+    tiles = []
+    for photo in load_sample_images().images:
+        grey = torch.from_numpy(photo.astype(np.float32)).mean(dim=2)
+        small = torch.nn.functional.avg_pool2d(grey[None], 3)[0]
+        rows, columns = small.shape[0] // 8, small.shape[1] // 8
+        cut = small[: rows * 8, : columns * 8].reshape(rows, 8, columns, 8).transpose(1, 2)
+        tiles.append(cut.reshape(-1, 1, 8, 8))
+    return (torch.cat(tiles) / 255 * 16).round().to(torch.uint8)
+
+
+# The released recipe's, of the training pixels.
+CIFAR_MEAN = {"cifar10": (0.4914, 0.4822, 0.4465), "cifar100": (0.5071, 0.4867, 0.4408)}
+
+
+CIFAR_STD = {"cifar10": (0.2023, 0.1994, 0.2010), "cifar100": (0.2675, 0.2565, 0.2761)}
+
+
+def cifar(config: Config) -> Data:
+    """CIFAR-10 or -100 with true labels, cut as `config` says, in the files' own order.
+
+    The released recipe has no validation images (`held_out` 0). Raises InputError for files that are missing
+    or damaged, and for a subset larger than the data set.
+    """
+    images, labels, classes = read_cifar(config.dataset, train=True)
+    everything = _photographs(images, labels, config.subset, config)
+    kept = len(everything) - round(config.held_out * len(everything))
+    require(kept > 0, f"held_out {config.held_out} of {len(everything)} images leaves none to train on")
+    images, labels, _ = read_cifar(config.dataset, train=False)
+    return Data(
+        train=everything[:kept],
+        validation=everything[kept:],
+        test=_photographs(images, labels, config.test_subset, config),
+        classes=classes,
+        scale=255.0,
+        mean=CIFAR_MEAN[config.dataset],
+        std=CIFAR_STD[config.dataset],
+        padding=4 // config.downsample,  # the released recipe's 4 of 32 pixels
+    )
+
+
+def published_labels(dataset: str) -> np.ndarray:
+    """(N,) int64: the true labels of all training images of CIFAR, in the files' order."""
+    return _published_labels(dataset, data_folder())
+
+
+@functools.cache
+def _published_labels(dataset: str, folder: Path) -> np.ndarray:  # the folder is only part of the key
+    return read_cifar(dataset, train=True)[1]
+
+
+def _photographs(images: np.ndarray, labels: np.ndarray, subset: int, config: Config) -> Split:
+    require(subset <= len(labels), f"a subset of {subset} images was asked for, there are {len(labels)}")
+    # copies: a view would keep all images in memory
+    images, labels = (values[:subset].copy() if subset else values for values in (images, labels))
+    true = torch.from_numpy(labels)
+    return Split(downsampled(torch.from_numpy(images), config.downsample), true, true)
+
+
+def downsampled(images: Tensor, side: int) -> Tensor:
+    """uint8 (N, channels, H, W) averaged over squares of `side` pixels, rounded to uint8."""
+    if side == 1:
+        return images
+    parts = [F.avg_pool2d(part.float(), side).round().to(torch.uint8) for part in images.split(10_000)]
+    return torch.cat(parts)
+
+
+def clean(config: Config) -> Data:
+    """The data set of `config` with true labels."""
+    if config.dataset == "digits":
+        return first_classes(digits(), config.num_classes)
+    return cifar(config)
+
+
+def first_classes(data: Data, num_classes: int) -> Data:
+    """`data` with only the examples of its first `num_classes` classes."""
+    parts = {name: getattr(data, name) for name in SPLITS}
+    kept = {name: split[split.true < num_classes] for name, split in parts.items()}
+    return dataclasses.replace(data, **kept, classes=data.classes[:num_classes])
+
+
+def outside_images(config: Config) -> Tensor:
+    """uint8 images of no class, to stand in the place of others in open-set noise.
+
+    CIFAR-100's training images for CIFAR-10, as released; for the digits, see `outside_digits`.
+    """
+    if config.dataset == "digits":
+        return outside_digits()
+    images, _, _ = read_cifar("cifar100", train=True)
+    return downsampled(torch.from_numpy(images), config.downsample)
+
+
+def read_cifar(dataset: str, train: bool) -> tuple[np.ndarray, np.ndarray, tuple[str, ...]]:
+    """Images, true labels and class names of CIFAR-10 or -100 (Krizhevsky, 2009), in the files' order.
+
+    The files are pickles, which run code when they are read, so every one must have its published MD5 first:
+    `cifar_root` checks them all, and torchvision, which reads them, does so again.
+
+    Returns images (N, 3, 32, 32) uint8, contiguous; labels (N,) int64, fine ones for CIFAR-100; the names.
+    Raises InputError for files that are missing or have another MD5, with the command that gets them.
+    """
+    choose("CIFAR data set", dataset, DATAPATHS)
+    kind = getattr(torchvision().datasets, DATAPATHS[dataset])
+    files = kind(cifar_root(dataset), train=train, download=False)
+    images = np.ascontiguousarray(files.data.transpose(0, 3, 1, 2))
+    return images, np.array(files.targets, dtype=np.int64), tuple(files.classes)

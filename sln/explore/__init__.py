@@ -1,0 +1,1 @@
+"""Sliders for the notebooks, and the page of `make app`."""

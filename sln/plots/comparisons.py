@@ -1,0 +1,237 @@
+"""Pictures of comparisons: variants of SGD noise, other methods, and what goes beyond the paper."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import pandas as pd
+import seaborn as sns
+from matplotlib.axes import Axes
+from matplotlib.lines import Line2D
+
+from sln.plots import base
+from sln.plots.base import COLOURS, NOISE_NAMES, Figure
+
+READERS = {"network": "networks", "momentum": "momentum models"}
+OTHER = "#777777"  # a method that is not the paper's
+# the paper's names for methods, by how they are read
+PAPERS = {
+    "network": {"CE": "CE", "SLN": "SLN", "SLN + LC": "SLN-MO-LC"},
+    "momentum": {"CE": "CE-MO", "SLN": "SLN-MO", "SLN + LC": "SLN-MO-LC"},
+}
+SETTINGS = {"published": "published setting", "tuned": "setting chosen on noisy validation labels"}
+
+
+def over_epochs(tables: Mapping[str, pd.DataFrame]) -> Figure:
+    """Test accuracy over epochs, mean ± standard deviation; a panel a table of `analysis.curves`."""
+    figure, axes = base.panels(1, len(tables), size=(5.1 * len(tables), 3.8), sharex=True, sharey=True)
+    for (title, table), ax in zip(tables.items(), axes.flat, strict=True):
+        base.curve(table, "test_accuracy", ax, "test accuracy")
+        ax.set_title(title)
+        ax.label_outer()
+    axes[0, 0].legend(loc="lower right")
+    return figure
+
+
+def strengths(table: pd.DataFrame) -> Figure:
+    """Test and noisy validation accuracy against each variant's strength (`comparisons.strengths`)."""
+    figure, axes = base.panels(1, 2, size=(9.6, 3.8), sharex=True, sharey=True)
+    for variant, part in table.groupby("variant", sort=False):
+        for column, ax in zip(("test_mean", "validation_mean"), axes.flat, strict=True):
+            error = part["test_std"] if column == "test_mean" else None
+            ax.errorbar(
+                part["sigma"],
+                part[column],
+                error,
+                color=COLOURS[variant],
+                marker="o",
+                capsize=3,
+                label=variant,
+            )
+    axes[0, 0].set(title="momentum models: test accuracy", ylabel="accuracy (%)")
+    axes[0, 1].set(title="momentum models: noisy validation labels")
+    for ax in axes.flat:
+        ax.set(xlabel="σ of the variant", xscale="log", ylim=(0, 102))
+    axes[0, 0].legend(loc="lower left")
+    return figure
+
+
+def methods(table: pd.DataFrame) -> Figure:
+    """Every method's test accuracy; rings: published settings, dots: tuned (`comparisons.table`).
+
+    A column a kind of noise, above read through the networks, below through their momentum models.
+    """
+    noises = list(dict.fromkeys(table["noise"]))
+    names = list(dict.fromkeys(table["method"]))
+    size = (3.3 * len(noises) + 2.2, 6.6)
+    figure, axes = base.panels(2, len(noises), size=size, sharex="col", sharey=True)
+    for row, (reader, title) in enumerate(READERS.items()):
+        for column, noise in enumerate(noises):
+            ax = axes[row, column]
+            part = table[(table["reader"] == reader) & (table["noise"] == noise)]
+            _method_dots(part, names, PAPERS[reader], ax)
+            ax.set_title(f"{NOISE_NAMES[noise]}, {title}")
+    for ax in axes[-1]:
+        ax.set_xlabel("test accuracy (%)")
+    shown = ((SETTINGS["published"], "white"), (SETTINGS["tuned"], "black"))[: table["settings"].nunique()]
+    handles = [
+        Line2D([], [], ls="", marker="o", color="black", mfc=face, label=label) for label, face in shown
+    ]
+    figure.legend(handles=handles, loc="outside upper center", ncols=2)
+    return figure
+
+
+def _method_dots(part: pd.DataFrame, names: Sequence[str], names_of: Mapping[str, str], ax: Axes) -> None:
+    both = part["settings"].nunique() > 1
+    for settings, group in part.groupby("settings", sort=False):
+        tuned = settings == "tuned"
+        y = [
+            len(names) - names.index(name) + (0.16 if both else 0) * (-1 if tuned else 1)
+            for name in group["method"]
+        ]
+        colours = [COLOURS[names_of[name]] if name in names_of else OTHER for name in group["method"]]
+        ax.hlines(y, group["mean"] - group["std"], group["mean"] + group["std"], color=colours, lw=1.4)
+        faces = colours if tuned else "white"
+        ax.scatter(group["mean"], y, c=faces, edgecolors=colours, s=34, zorder=3)
+    ax.set_yticks(range(len(names), 0, -1), names)
+    ax.set_ylim(0.4, len(names) + 0.6)
+
+
+def over_rates(table: pd.DataFrame) -> Figure:
+    """Test accuracy over the noise rate, and the sigma that was chosen at each (`beyond.noise_rates`)."""
+    figure, axes = base.panels(1, 2, size=(9.6, 3.8), sharex=True, width_ratios=(1.5, 1))
+    for method, part in table.groupby("method", sort=False):
+        style = {"color": COLOURS[method], "ls": base.STYLES[method], "label": method}
+        axes[0, 0].errorbar(part["rate"], part["mean"], part["std"], marker="o", capsize=3, **style)
+    axes[0, 0].set(xlabel="rate of symmetric noise", ylabel="test accuracy (%)", ylim=(0, 102))
+    axes[0, 0].legend(loc="lower left")
+    chosen = table[table["method"] == "SLN"]
+    axes[0, 1].plot(chosen["rate"], chosen["sigma"], "o-", color=COLOURS["SLN"])
+    axes[0, 1].set(xlabel="rate of symmetric noise", ylabel="σ chosen on noisy validation labels")
+    axes[0, 1].set_ylim(bottom=0)
+    return figure
+
+
+def kinds_of_noise(table: pd.DataFrame) -> Figure:
+    """What SLN adds by kind of noise, ± two standard errors (`beyond.kinds_of_noise`)."""
+    figure, axes = base.panels(1, 2, size=(9.6, 3.0), sharex=True, sharey=True)
+    names = {"network": "SLN less CE", "momentum": "SLN-MO less CE-MO"}
+    for (reader, title), ax in zip(names.items(), axes.flat, strict=True):
+        part = table[table["reader"] == reader].iloc[::-1]
+        labels = [NOISE_NAMES[noise] for noise in part["noise"]]
+        colour = COLOURS["SLN" if reader == "network" else "SLN-MO"]
+        ax.axvline(0, color="black", lw=1)
+        ax.errorbar(part["gain"], labels, xerr=2 * part["error"], fmt="o", color=colour, capsize=3)
+        ax.set(title=title, xlabel="gain in test accuracy (points)")
+        ax.margins(y=0.2)
+    return figure
+
+
+def bars(table: pd.DataFrame, what: str) -> Figure:
+    """Test accuracy and memorised wrong labels by `what`, for networks and momentum models."""
+    names = list(dict.fromkeys(table[what]))
+    figure, axes = base.panels(1, 2, size=(9.6, 0.42 * len(names) + 1.7), sharey=True)
+    for offset, reader, method in ((0.19, "network", "SLN"), (-0.19, "momentum", "SLN-MO")):
+        part = table[table["reader"] == reader].set_index(what).loc[names]
+        y = np.arange(len(names), 0, -1) + offset
+        style = {"height": 0.36, "color": COLOURS[method], "label": READERS[reader]}
+        axes[0, 0].barh(y, part["mean"], xerr=part["std"], error_kw={"capsize": 2, "lw": 1}, **style)
+        axes[0, 1].barh(y, part["memorised"], **style)
+    axes[0, 0].set_yticks(range(len(names), 0, -1), names)
+    axes[0, 0].set(xlabel="test accuracy (%)", xlim=(0, 102))
+    axes[0, 1].set(xlabel="wrong labels memorised (%)", xlim=(0, 102))
+    figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside upper center", ncols=2)
+    for ax in axes.flat:
+        ax.grid(axis="y", visible=False)
+    return figure
+
+
+def corrections(table: pd.DataFrame) -> Figure:
+    """Clean and released correction by kind of noise (`beyond.corrections`)."""
+    figure, axes = base.panels(1, 2, size=(9.6, 3.6), sharex=True)
+    noises = list(dict.fromkeys(table["noise"]))
+    shown = {
+        "none": ("SLN-MO, no correction", COLOURS["SLN-MO"]),
+        "given": ("clean rule", COLOURS["SLN-MO-LC"]),
+        "as-released": ("as released", OTHER),
+    }
+    for number, (losses, (name, colour)) in enumerate(shown.items()):
+        part = table[table["losses"] == losses].set_index("noise").loc[noises]
+        x = np.arange(len(noises)) + 0.27 * (number - 1)
+        axes[0, 0].bar(x, part["mean"], 0.25, yerr=part["std"], color=colour, label=name, capsize=2)
+        axes[0, 1].bar(x, part["label_accuracy"], 0.25, color=colour)
+    for ax, title in zip(axes.flat, ("test accuracy (%)", "training labels that are true (%)"), strict=True):
+        ax.set_xticks(range(len(noises)), [NOISE_NAMES[noise].replace("-", "-\n") for noise in noises])
+        ax.set(ylabel=title, ylim=(0, 102))
+        ax.grid(axis="x", visible=False)
+    figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside upper center", ncols=3)
+    return figure
+
+
+def class_counts(table: pd.DataFrame) -> Figure:
+    """What SLN-MO adds by sigma, and by sigma sqrt(C - 1), a line a C (`beyond.class_counts`)."""
+    figure, axes = base.panels(1, 2, size=(9.6, 3.8), sharey=True)
+    shades = sns.color_palette("viridis", table["classes"].nunique())
+    for (C, part), colour in zip(table.groupby("classes"), shades, strict=True):
+        for column, ax in zip(("sigma", "when_sure"), axes.flat, strict=True):
+            style = {"color": colour, "marker": "o", "capsize": 3, "label": f"C = {C}"}
+            ax.errorbar(part[column], part["gain"], part["gain_std"], **style)
+    axes[0, 0].set(xlabel="σ", ylabel="gain of SLN-MO over σ = 0 (points)")
+    axes[0, 1].set(xlabel="σ √(C − 1): noise at the logit of a sure class")
+    for ax in axes.flat:
+        ax.axhline(0, color="black", lw=0.8)
+    axes[0, 0].legend(loc="best")
+    return figure
+
+
+def gains(table: pd.DataFrame) -> Figure:
+    """What SLN adds to other methods, in points of test accuracy (`comparisons.gains`)."""
+    labels = [f"{NOISE_NAMES[noise]}, {settings}" for noise, settings in table.index]
+    figure, axes = base.panels(1, 1, size=(8.0, 0.5 * len(table) + 1.8))
+    ax, y = axes[0, 0], np.arange(len(table), 0, -1)
+    for number, (under, colour) in enumerate(
+        zip(table.columns, (COLOURS["CE"], OTHER, COLOURS["SLN-MO-LC"]), strict=True)
+    ):
+        style = {"height": 0.25, "color": colour, "label": f"on top of {under}"}
+        ax.barh(y + 0.27 * (1 - number), table[under], **style)
+    ax.axvline(0, color="black", lw=1)
+    ax.set_yticks(y, labels)
+    ax.set(xlabel="gain in test accuracy by stochastic label noise (points), momentum models")
+    ax.grid(axis="y", visible=False)
+    figure.legend(*ax.get_legend_handles_labels(), loc="outside upper center", ncols=3)
+    return figure
+
+
+def one_variant(table: pd.DataFrame, variant: str) -> Figure:
+    """One variant of SGD noise over its strength, the others' best dotted (`comparisons.strengths`)."""
+    ax = base.new_axes((7.2, 4.0))
+    best = table.loc[table.groupby("variant", sort=False)["validation_mean"].idxmax()]
+    for row in best.itertuples():
+        if row.variant != variant:
+            ax.axhline(row.test_mean, color=COLOURS[row.variant], ls=":", label=f"{row.variant}, best")
+    part = table[table["variant"] == variant]
+    style = {"color": COLOURS[variant], "marker": "o", "capsize": 3, "label": variant}
+    ax.errorbar(part["sigma"], part["test_mean"], part["test_std"], **style)
+    ax.set(xlabel="σ", ylabel="momentum models: test accuracy (%)", xscale="log", ylim=(0, 102))
+    ax.set_xticks(part["sigma"], [f"{sigma:g}" for sigma in part["sigma"]])
+    ax.minorticks_off()
+    ax.legend(loc="lower left")
+    row = best[best["variant"] == variant].iloc[0]
+    ax.figure.words = f"{variant}: {row.test_mean:.1f} ± {row.test_std:.1f}% at its chosen σ = {row.sigma:g}"
+    return ax.figure
+
+
+def at_rate(table: pd.DataFrame, rate: float) -> Figure:
+    """The methods at one noise rate (`beyond.noise_rates`)."""
+    part = table[table["rate"] == rate]
+    ax = base.new_axes((7.2, 3.4))
+    colours = [COLOURS[method] for method in part["method"]]
+    ax.bar(part["method"], part["mean"], yerr=part["std"], color=colours, capsize=3, width=0.6)
+    sigma = part["sigma"].max()
+    title = f"symmetric noise at rate {rate:g}, σ = {sigma:g}"
+    ax.set(ylabel="test accuracy (%)", ylim=(0, 105), title=title)
+    ax.grid(axis="x", visible=False)
+    told = (f"{row.method} {row.mean:.1f} ± {row.std:.1f}%" for row in part.itertuples())
+    ax.figure.words = f"{title}: {', '.join(told)}"
+    return ax.figure

@@ -1,0 +1,216 @@
+"""Pictures of the theory of SLN's gradient noise, from values to a Figure, each in under half a second."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+import pandas as pd
+import torch
+from matplotlib.axes import Axes
+from matplotlib.colors import SymLogNorm
+from matplotlib.patches import Ellipse
+
+from sln.analysis.theory import VARIANTS, drawn_at_logits, noise_at_logit, peaked
+from sln.method import label_noise_covariance
+from sln.plots import base
+from sln.plots.base import COLOURS, RIGHT, WRONG, Figure
+from sln.utils.rng import torch_generator
+
+# What the noise is on, by Config.noise_on: name, and colour.
+NAMES = {
+    "gradient": "the parameters’ gradient",
+    "logits": "the logits’ gradient",
+    "labels": "the labels (SLN)",
+}
+NOISE_COLOURS = {
+    "gradient": COLOURS.get("gradient noise", "#999999"),
+    "logits": COLOURS.get("logit noise", "#000000"),
+    "labels": COLOURS["SLN"],
+}
+MARKERS = {"gradient": "s", "logits": "^", "labels": "o"}
+# Columns of `theory.by_confidence` that the ratio of the two norms is compared with.
+REFERENCES = (
+    ("ratio_at_logits", "--", "if all logits were equally sensitive"),
+    ("ratio_of_differences", ":", "if all differences of logits were"),
+)
+
+
+def verification(table: pd.DataFrame) -> Figure:
+    """Drawn against exact covariance in parameter space (`theory.verification`): error and expected error.
+
+    Left: the errors themselves; on the diagonal, sampling explains all of it. Right: their ratio by size.
+    """
+    figure, axes = base.panels(1, 2, size=(9.6, 4.0))
+    left, right = axes.flat
+    sizes = list(dict.fromkeys(table["parameters"]))
+    span = [0.7 * table["expected_error"].min(), 1.4 * table["expected_error"].max()]
+    left.plot(span, span, color="black", lw=1)
+    right.axhline(1, color="black", lw=1)
+    for number, variant in enumerate(VARIANTS):
+        for batch, part in table[table["noise_on"] == variant].groupby("batch"):
+            look = {"marker": MARKERS[variant], "ls": "", "ms": 8, "color": NOISE_COLOURS[variant]}
+            look |= {"mfc": "none"} if batch == 1 else {}
+            name = f"on {NAMES[variant]}, B = {batch}"
+            left.plot(part["expected_error"], part["frobenius_error"], **look, label=name)
+            shift = 0.2 * (number - 1) + (0.05 if batch > 1 else -0.05)
+            right.plot([sizes.index(P) + shift for P in part["parameters"]], part["error_ratio"], **look)
+    left.set(xscale="log", yscale="log", xlim=span, xlabel="expected error, from sampling alone")
+    left.set(ylabel="relative Frobenius error", title="|S drawn − S| / |S|")
+    right.set_xticks(range(len(sizes)), [f"{P:,}" for P in sizes])
+    right.set(xlabel="parameters of the network", ylabel="error / expected error")
+    right.set(ylim=(0, max(3.0, 1.1 * table["error_ratio"].max())), xlim=(-0.5, len(sizes) - 0.5))
+    right.set_title("the same, scale-free")
+    figure.legend(*left.get_legend_handles_labels(), loc="outside lower center", ncols=3)
+    return figure
+
+
+def over_confidence(tables: Mapping[str, pd.DataFrame], binned: Mapping[str, pd.DataFrame]) -> Figure:
+    """E|noise|^2 in the parameter gradient against confidence; a column a network (`theory.by_confidence`).
+
+    Above: both variants, an image a dot, lines through the means of bins. Below: their ratio, and what it
+    would be if all directions at the logits weighed the same.
+    """
+    size = (4.9 * len(tables), 6.4)
+    figure, axes = base.panels(2, len(tables), size=size, sharex=True, sharey="row")
+    for (network, table), above, below in zip(tables.items(), axes[0], axes[1], strict=True):
+        means = binned[network]
+        for variant in ("logits", "labels"):
+            look = {"color": NOISE_COLOURS[variant], "marker": MARKERS[variant]}
+            above.plot(table["confidence"], table[variant], ls="", ms=3, alpha=0.3, mew=0, **look)
+            above.plot(means["confidence"], means[variant], ms=6, label=f"noise on {NAMES[variant]}", **look)
+        above.set(title=network, yscale="log", xlim=(0, 1.02))
+        below.plot(table["confidence"], table["ratio"], "o", ms=3, alpha=0.3, mew=0, color=RIGHT)
+        below.plot(means["confidence"], means["ratio"], "o-", color=RIGHT, label="in parameter space")
+        for column, style, name in REFERENCES:
+            below.plot(means["confidence"], means[column], style, color="black", lw=1.2, label=name)
+        below.set(xlabel="confidence: largest predicted probability")
+    axes[0, 0].set_ylabel("E|noise|² in one example’s gradient\nby the parameters")
+    axes[1, 0].set_ylabel("SLN by noise on the logits’ gradient,\nratio of E|noise|² at equal σ")
+    axes[1, 0].set_ylim(0, 1.05 * max(table["ratio"].max() for table in tables.values()))
+    for row in axes:
+        row[0].legend(loc="best")
+    return figure
+
+
+def over_classes(table: pd.DataFrame, sigma: float) -> Figure:
+    """Noise at the logit of a class predicted with p, over the number of classes (`theory.by_classes`)."""
+    ax = base.new_axes((6.6, 4.0))
+    shades = {0.5: "#009E73", 0.9: "#E69F00", 0.999: "#0072B2"}
+    for probability, part in table.groupby("p"):
+        colour, name = shades.get(probability), f"SLN, p = {probability:g}: formula (line), draws (dots)"
+        ax.plot(part["classes"], part["std_formula"], color=colour, label=name)
+        ax.plot(part["classes"], part["std_drawn"], "o", ms=4, color=colour)
+    ax.plot(part["classes"], part["limit"], ":", color="black", lw=1.2, label="SLN, p → 1: σ √(C − 1)")
+    ax.axhline(sigma, color=NOISE_COLOURS["logits"], ls="--", label="noise on the logits’ gradient: σ")
+    ax.set(xlabel="number of classes C", ylabel="std of the noise at the class’s logit")
+    ax.set(title=f"σ = {sigma:g}", xlim=(0, 102), ylim=(0, 1.35 * table["limit"].max()))
+    ax.legend(loc="upper left")
+    return ax.figure
+
+
+def stochastic_noise(sigma: float, probability: float, num_classes: int = 10) -> Figure:
+    """The instant mathematics of SLN: what the label becomes, and the gradient at the logits with it.
+
+    Left: density of the entries of y + sigma z. Right: standard deviation of the noise on the gradient at
+    the logit of a class that is predicted with `probability`, for SLN and for noise on the logits' gradient
+    (variant 2).
+    """
+    figure, axes = base.panels(1, 2, size=(9.6, 3.6))
+    label_density(axes[0, 0], sigma, num_classes)
+    deviation(axes[0, 1], sigma, probability, num_classes)
+    return figure
+
+
+def label_density(ax: Axes, sigma: float, num_classes: int) -> Axes:
+    """Density of the entries of y + sigma z, and how often the labelled class stays the largest."""
+    z = np.random.default_rng(0).standard_normal((4000, num_classes))
+    kept = (np.eye(num_classes)[0] + sigma * z).argmax(axis=1) == 0
+    x = np.linspace(-4, 5, 600)
+    for centre, name, colour in ((0, "other classes: y = 0", WRONG), (1, "labelled class: y = 1", RIGHT)):
+        ax.axvline(centre, color=colour, label=name)
+        if sigma > 0:
+            density = np.exp(-((x - centre) ** 2) / (2 * sigma**2)) / (sigma * np.sqrt(2 * np.pi))
+            ax.fill_between(x, density, color=colour, alpha=0.4, lw=0)
+    title = f"σ = {sigma:.2f}: the label stays the largest in {100 * kept.mean():.0f}%"
+    ax.set(xlabel="entry of y + σ z", ylabel="density", xlim=(-4, 5), ylim=(0, 1.2), title=title)
+    ax.legend(loc="upper right")
+    return ax
+
+
+def deviation(ax: Axes, sigma: float, probability: float, num_classes: int) -> Axes:
+    """Standard deviation of the noise at a class's logit over its probability, SLN and variant 2."""
+    p = np.linspace(0, 1, 81)
+    spread = noise_at_logit(np.append(p, probability), sigma, num_classes)
+    ax.plot(p, spread[:-1], color=NOISE_COLOURS["labels"], label="noise on the label (SLN)")
+    name = "noise on the logits’ gradient"
+    ax.axhline(sigma, color=NOISE_COLOURS["logits"], ls="--", lw=1.2, label=name)
+    ax.plot([probability], spread[-1:], "o", color=COLOURS["SLN-MO"], ms=8, clip_on=False)
+    title = f"C = {num_classes}, p = {probability:.2f}: std {spread[-1]:.2f}"
+    ax.set(xlabel="predicted probability p of the class", ylabel="std of the noise at its logit")
+    ax.set(xlim=(0, 1), ylim=(0, 2.05 * np.sqrt(num_classes - 1)), title=title)
+    ax.legend(loc="upper left")
+    return ax
+
+
+def noise_at_logits(sigma: float, probability: float, num_classes: int = 10) -> Figure:
+    """The whole covariance at the logits, of SLN and of noise on the logits' gradient (variant 2).
+
+    The first class is predicted with `probability`, the others share the rest. Above: standard deviation over
+    p; draws, and ellipses of two standard deviations, at the logits of the first class and of another. Below:
+    both covariances as heat maps on one scale, logarithmic beyond sigma^2 / 10; of more than ten classes the
+    first ten.
+    """
+    figure = Figure(figsize=(9.0, 7.0))
+    figure.set_layout_engine("none")  # fixed places: finding them takes half of a redraw
+    curve, cloud, left, right = (
+        figure.add_axes((x, y, width, 0.38))
+        for x, y, width in ((0.08, 0.575, 0.37), (0.52, 0.575, 0.37), (0.08, 0.08, 0.37), (0.52, 0.08, 0.37))
+    )
+    deviation(curve, sigma, probability, num_classes)
+    ellipses(cloud, sigma, probability, num_classes)
+    Sigma = label_noise_covariance(peaked(probability, num_classes), sigma).numpy()
+    unit = max(sigma**2, 1e-9)
+    span = max(np.abs(Sigma).max(), unit)
+    scale = SymLogNorm(linthresh=unit / 10, vmin=-span, vmax=span)
+    few = min(num_classes, 10)
+    for name, matrix, ax in (
+        ("SLN", Sigma, left),
+        ("noise on the logits’ gradient", sigma**2 * np.eye(num_classes), right),
+    ):
+        shown = ax.imshow(matrix[:few, :few], cmap="RdBu_r", norm=scale, interpolation="nearest")
+        ax.set(title=f"{name}: trace {matrix.trace():.2f}", xlabel="class (0 has probability p)")
+        ax.set(xticks=range(few), yticks=range(few))
+        ax.set_ylabel("class")
+        ax.grid(False)
+    place = figure.add_axes((0.90, 0.08, 0.016, 0.38))
+    bar = figure.colorbar(shown, cax=place, label="covariance at the logits")
+    ticks = [-span, -unit, -unit / 10, 0, unit / 10, unit, span]
+    bar.set_ticks(ticks, labels=[f"{tick:.2g}" for tick in ticks])
+    bar.minorticks_off()
+    return figure
+
+
+def ellipses(ax: Axes, sigma: float, probability: float, num_classes: int) -> Axes:
+    """300 draws of SLN's noise at the logits of the first and second class, and where 86% of them fall."""
+    p = peaked(probability, num_classes)
+    noise = drawn_at_logits(p.clamp_min(1e-12), sigma, 300, torch_generator(0, "bootstrap")).numpy()
+    ax.plot(noise[:, 0], noise[:, 1], ".", ms=3, color=NOISE_COLOURS["labels"], alpha=0.6)
+    block = label_noise_covariance(p, sigma)[:2, :2]
+    for covariance, name, variant, style in (
+        (block, "SLN", "labels", "-"),
+        (sigma**2 * torch.eye(2, dtype=torch.float64), "noise on the logits’ gradient", "logits", "--"),
+    ):
+        variances, axes_of = np.linalg.eigh(covariance.numpy())
+        small, large = 4 * np.sqrt(variances.clip(0))  # two standard deviations to either side
+        angle = np.degrees(np.arctan2(axes_of[1, 1], axes_of[0, 1]))
+        colour = NOISE_COLOURS[variant]
+        ax.add_patch(
+            Ellipse((0, 0), large, small, angle=angle, fill=False, ec=colour, ls=style, lw=2, label=name)
+        )
+    reach = max(3 * sigma, 2.3 * float(block.diagonal().max().sqrt()), 0.1)
+    ax.set(xlim=(-reach, reach), ylim=(-reach, reach), aspect="equal")
+    ax.set(xlabel="noise at the logit of the class of p", ylabel="at that of another class")
+    ax.set_title("two standard deviations")
+    ax.legend(loc="upper right")
+    return ax

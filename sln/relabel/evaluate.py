@@ -1,0 +1,128 @@
+"""How well wrong labels are found, where the truth is known: data to try it on, and the numbers."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+from PIL import Image
+from sklearn.metrics import average_precision_score, roc_auc_score
+from torch import Tensor
+
+from sln.config import Config
+from sln.data import Split
+from sln.datasets import registry
+from sln.datasets.images import digits
+from sln.datasets.load import load_data
+from sln.relabel.crossfit import fit
+from sln.study.study import Study
+from sln.utils.files import runs_folder, write_atomically
+
+HUMAN = ("human-random1", "human-worst")  # of CIFAR-10N: one person's labels, and the worst of three
+THRESHOLDS = np.round(np.arange(0.05, 1.0, 0.05), 2)
+
+
+def noisy_digits(noise_mode: str, noise_rate: float, seed: int = 0) -> Split:
+    """The 1,437 training and validation images of the digits, RGB (N, 3, 8, 8), with wrong labels."""
+    noisy = load_data(Config(noise_mode=noise_mode, noise_rate=noise_rate, noise_seed=seed))
+    pairs = zip(noisy.train.tensors, noisy.validation.tensors, strict=True)
+    return _rgb(Split(*map(torch.cat, pairs)))
+
+
+def unseen_digits() -> Split:
+    """The 360 test images, alike, with true labels."""
+    return _rgb(digits().test)
+
+
+def _rgb(split: Split) -> Split:
+    pixels = (split.images.float() * 255 / digits().scale).round().to(torch.uint8)
+    return Split(pixels.expand(-1, 3, -1, -1).contiguous(), split.given, split.true)
+
+
+def human_cifar10(noise_mode: str, count: int, downsample: int = 1) -> Split:
+    """The first images of CIFAR-10 with the labels that people gave them (CIFAR-10N, `config.HUMAN_NOISE`).
+
+    Raises InputError where the data or the labels are not in the data folder.
+    """
+    config = Config(dataset="cifar10", noise_mode=noise_mode, subset=count, downsample=downsample)
+    return load_data(config).train
+
+
+def photographs(study: Study) -> pd.DataFrame:
+    """How well wrong labels are found on CIFAR-10 at 16 x 16 pixels, a row a kind of human labels.
+
+    Empty, and says why, where the profile judges none or the data are not in the data folder.
+    """
+    count, rows = study.profile.photographs, []
+    here = all(map(registry.present, ("cifar10", "cifar-n")))
+    if not (count and here):
+        print(
+            f"Not judged: {study.profile.photographs or 4000} photographs of CIFAR-10 with human labels "
+            f"({', '.join(HUMAN)}). "
+            + ("`data get cifar10` and `data get cifar-n` get them." if count else f"Not at {study.name}.")
+        )
+        return pd.DataFrame()
+    for noise_mode in HUMAN:
+        split = human_cifar10(noise_mode, count, downsample=2)
+        cache = runs_folder() / "own-data-photographs"
+        fitted = fit(split.images, split.given, cache=cache, **study.profile.own_fit)
+        row = {"labels": noise_mode, "wrong": split.wrong.double().mean().item(), "sigma": fitted.sigma}
+        rows.append(row | detection(fitted.labels["suspect"].to_numpy(), split.wrong))
+    return pd.DataFrame(rows)
+
+
+def export(split: Split, folder: Path) -> Path:
+    """Write the images as PNG to a sub-folder a given label: 7/0012.png is the example of row 12."""
+    for row, (image, label) in enumerate(zip(split.images, split.given.tolist(), strict=True)):
+        path = folder / f"{label}" / f"{row:04}.png"
+        if not path.exists():
+            picture = Image.fromarray(image.permute(1, 2, 0).contiguous().numpy())
+            write_atomically(path, picture.save)
+    return folder
+
+
+def checksum(folder: Path) -> str:
+    """SHA-256 of a folder's files, names and bytes, to see that nothing has changed."""
+    content = hashlib.sha256()
+    for path in sorted(path for path in folder.rglob("*") if path.is_file()):
+        content.update(path.relative_to(folder).as_posix().encode() + b"\0" + path.read_bytes())
+    return content.hexdigest()
+
+
+def rows(labels: pd.DataFrame) -> np.ndarray:
+    """The rows of the `export`ed examples, from the column path of `relabel`'s table."""
+    return np.array([int(Path(name).stem) for name in labels["path"]])
+
+
+def detection(suspect: np.ndarray, wrong: np.ndarray | Tensor) -> dict[str, float]:
+    """How well a score (N,) ranks wrong labels (N,) first: average precision, and area under the ROC curve.
+
+    Of a score that knows nothing the first is the share of wrong labels, the second 0.5.
+    """
+    wrong = np.asarray(wrong)
+    return {
+        "average_precision": float(average_precision_score(wrong, suspect)),
+        "auroc": float(roc_auc_score(wrong, suspect)),
+    }
+
+
+def over_threshold(labels: pd.DataFrame, true: np.ndarray) -> pd.DataFrame:
+    """What a threshold on `suspect` finds, a row a threshold.
+
+    labels : given, suggested and suspect, of `suspects.table`; true : (N,)
+
+    flagged : share of the labels that are at least that suspect
+    precision : share of the flagged that are wrong; recall : share of the wrong that are flagged
+    true_after : share of labels that are true once the flagged have become the suggested ones
+    """
+    wrong, found = (labels["given"] != true).to_numpy(), []
+    for threshold in THRESHOLDS:
+        flagged = (labels["suspect"] >= threshold).to_numpy()
+        after = labels["given"].where(~flagged, labels["suggested"])
+        row = {"threshold": threshold, "flagged": flagged.mean()}
+        row |= {"precision": wrong[flagged].mean() if flagged.any() else np.nan}
+        found.append(row | {"recall": flagged[wrong].mean(), "true_after": (after == true).mean()})
+    return pd.DataFrame(found)

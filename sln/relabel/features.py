@@ -1,0 +1,82 @@
+"""Features of a pretrained network in the place of pixels, for photographs that are too few to learn from."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from sln.datasets import registry
+from sln.runs import clothing1m_train, store
+from sln.utils.devices import device
+from sln.utils.errors import InputError, choose
+from sln.utils.vision import torchvision
+
+BACKBONES = ("resnet18", "resnet50")
+SIDE = 224  # pixels, as the networks were trained on
+# of ImageNet's pixels, as torchvision's weights want them
+MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+
+
+def encoder(backbone: str, weights: Path | None = None) -> Callable[[Tensor], Tensor]:
+    """A function from images, uint8 (B, 3, 224, 224), to features, float32 (B, D): 512 or 2,048 of them.
+
+    It is torchvision's network without its last layer, frozen, in evaluation mode.
+
+    weights : a .safetensors file, or one of torch.save; None: torchvision's ImageNet weights, which are
+        downloaded once for resnet50
+
+    Reading weights runs no code. Raises InputError for an unknown backbone, and for weights that are missing,
+    damaged or another network's.
+    """
+    choose("backbone", backbone, BACKBONES)
+    with torch.random.fork_rng(devices=[]):  # weights that are replaced at once
+        network = getattr(torchvision().models, backbone)(weights=None)
+    network.fc = nn.Identity()
+    state = _imagenet(backbone) if weights is None else read(weights)
+    state = {name: value for name, value in state.items() if not name.startswith("fc.")}
+    try:
+        network.load_state_dict(state)
+    except RuntimeError as error:
+        told = " ".join(str(error).split())[:200]
+        raise InputError(f"{weights or 'the data folder'} has no weights of {backbone}: {told}") from None
+    where = device()
+    network = network.eval().to(where)
+    mean, std = (torch.tensor(values, device=where).view(3, 1, 1) for values in (MEAN, STD))
+
+    @torch.no_grad()
+    def encode(images: Tensor) -> Tensor:
+        return network((images.to(where).float() / 255 - mean) / std).cpu()
+
+    return encode
+
+
+def read(path: Path) -> dict[str, Tensor]:
+    """The tensors of a .safetensors file or of torch.save; InputError where it is neither, or holds code."""
+    if not path.is_file():
+        raise InputError(f"weights {path} are missing; name a .safetensors file, or torchvision's .pth")
+    try:
+        if path.suffix == ".safetensors":
+            return store.read_tensors(path)
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # noqa: BLE001  on other bytes the reader raises whatever comes
+        raise InputError(
+            f"{path} is refused, nothing of it was run: it is no file of weights ({type(error).__name__})"
+        ) from None
+    if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
+        raise InputError(f"{path} holds no weights by name, expected is a state dict as torchvision's")
+    return state
+
+
+def _imagenet(backbone: str) -> dict[str, Tensor]:
+    if backbone in registry.NAMES and not any(map(Path.is_file, clothing1m_train.places(backbone))):
+        registry.get(backbone)
+    try:
+        return clothing1m_train.imagenet_weights(backbone)
+    except InputError as error:
+        name = clothing1m_train.IMAGENET[backbone]
+        raise InputError(
+            f"{str(error).partition(';')[0]}; name torchvision's {name} with --weights"
+        ) from None

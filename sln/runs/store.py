@@ -1,0 +1,166 @@
+"""The files of a run: named tensors, histories, checksums; written whole or not at all.
+
+Weights are safetensors, which hold numbers and cannot run code.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import os
+import platform
+import time
+from collections.abc import Mapping
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import pandas as pd
+import safetensors
+import safetensors.torch
+from torch import Tensor
+
+from sln.config import KEPT_KNOBS, Config
+from sln.utils import VERSION
+from sln.utils.errors import InputError
+from sln.utils.files import read_json, read_table, runs_folder, write_atomically, write_json, write_text
+
+CHECKPOINT = "checkpoint.safetensors"
+
+
+def folder(config: Config) -> Path:
+    """Where the run of `config` is or will be: `runs/<run_id>/`."""
+    return runs_folder() / config.run_id
+
+
+def checkpointed(config: Config) -> int | None:
+    """When the run last wrote a checkpoint, in nanoseconds; None where it has none."""
+    try:
+        return (folder(config) / CHECKPOINT).stat().st_mtime_ns
+    except OSError:
+        return None
+
+
+def read_tensors(path: Path) -> dict[str, Tensor]:
+    """Tensors of a safetensors file; InputError for any other, since other formats may hold code."""
+    try:
+        return safetensors.torch.load_file(path)
+    except FileNotFoundError:
+        raise InputError(f"weights file {path} is missing") from None
+    except (OSError, safetensors.SafetensorError) as error:
+        raise InputError(
+            f"{path} is not a whole safetensors file ({error}); remove the run and train again"
+        ) from None
+
+
+def write_tensors(path: Path, tensors: dict[str, Tensor]) -> None:
+    """Write tensors as safetensors, atomically; the bytes depend on names and values only."""
+    content = safetensors.torch.save(
+        {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    )
+    write_atomically(path, lambda temporary: temporary.write_bytes(content))
+
+
+def write_history(path: Path, rows: list[dict]) -> None:
+    """Write history.csv atomically; floats are written so that they read back exactly."""
+    write_text(path / "history.csv", pd.DataFrame(rows).to_csv(index=False, lineterminator="\n"))
+
+
+def read_history(path: Path) -> pd.DataFrame:
+    """Read a run folder's history.csv exactly as it was written. Raises InputError where it is missing."""
+    try:
+        return read_table(path / "history.csv")
+    except (OSError, ValueError) as error:
+        raise damaged(path, "history.csv", " ".join(str(error).split())) from None
+
+
+class Resumable(Protocol):
+    """A training state: `train.State` or `clothing1m_train.State`."""
+
+    epoch: int
+    readers: Mapping[str, Any]
+
+    def restore(self, named: dict[str, Tensor]) -> None:
+        """Continue from named tensors. Raises KeyError or RuntimeError for those of another network."""
+
+
+def resume(state: Resumable, path: Path, file: Path) -> list[dict]:
+    """Restore `state` from `file` of the run folder `path`; returns the history's rows up to its epoch.
+
+    Raises InputError for a state of another network, and for a history that does not reach that epoch.
+    """
+    try:
+        state.restore(read_tensors(file))
+    except (KeyError, RuntimeError) as error:  # a tensor that is missing, or of another shape
+        why = " ".join(str(error).split())
+        raise damaged(path, file.name, f"it is of another network: {why}") from None
+    history = read_history(path)
+    rows = history[history["epoch"] <= state.epoch].to_dict("records")
+    if len(rows) != state.epoch * len(state.readers):
+        raise damaged(
+            path, "history.csv", f"it does not reach epoch {state.epoch}, where the state was saved"
+        )
+    return rows
+
+
+def damaged(path: Path, name: str, why: str) -> InputError:
+    """The error for a file of a run's folder that cannot be used, with the way out."""
+    return InputError(
+        f"{path / name} is damaged: {why}; `python -m sln runs remove {path.name}`, then train again"
+    )
+
+
+def sha256(file: Path) -> str:
+    """SHA-256 of a file's bytes, in hex."""
+    return hashlib.sha256(file.read_bytes()).hexdigest()
+
+
+def write_arrays(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
+    """Write arrays as a compressed .npz, atomically."""
+    buffer = io.BytesIO()
+    np.savez_compressed(buffer, **arrays)
+    write_atomically(path, lambda temporary: temporary.write_bytes(buffer.getvalue()))
+
+
+def state_file(path: Path, epoch: int) -> Path:
+    """Where the run folder `path` keeps the whole training state after `epoch`."""
+    return path / f"state-{epoch:03d}.safetensors"
+
+
+def check_config(path: Path, config: Config) -> None:
+    """Raise InputError unless the run folder `path` holds a run of `config`."""
+    # knobs that are newer than the run stand at their defaults
+    known = Config.from_dict(read_json(path / "config.json")).to_dict()
+    differing = [
+        name for name, value in config.to_dict().items() if name not in KEPT_KNOBS and known[name] != value
+    ]
+    if differing:
+        name = differing[0]
+        raise InputError(
+            f"{path} is a run of another configuration "
+            f"({name} is {json.dumps(known[name])} there, {config.to_dict()[name]} was asked for); "
+            f"`python -m sln runs remove {path.name}` removes it"
+        )
+
+
+def versions() -> dict[str, str]:
+    """What the numbers may depend on besides the knobs."""
+    libraries = {name: version(name) for name in ("torch", "numpy", "scikit-learn", "pandas")}
+    return {
+        "sln": VERSION,
+        "python": platform.python_version(),
+        **libraries,
+        "system": platform.platform(),
+        "processor": platform.processor() or platform.machine(),
+        "cpus": str(os.cpu_count()),
+        "started": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+    }
+
+
+def seal(path: Path) -> None:
+    """Write done.json, the SHA-256 of every other file of the run folder: the run is finished."""
+    files = sorted(file for file in path.rglob("*") if file.is_file() and not file.name.startswith("."))
+    sums = {file.relative_to(path).as_posix(): sha256(file) for file in files}
+    write_json(path / "done.json", {"sha256": sums})

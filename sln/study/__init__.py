@@ -1,0 +1,5 @@
+"""What is trained and compared: profiles, the paper's recipes, experiments."""
+
+from sln.study.study import METHODS, VARIANTS, Arm, Reading, Study
+
+__all__ = ["METHODS", "VARIANTS", "Arm", "Reading", "Study"]

@@ -1,0 +1,118 @@
+"""Where things are, and files that are either whole or not there."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pandas as pd
+from filelock import FileLock
+
+from sln.utils.errors import InputError
+
+
+def project_root() -> Path:
+    """The folder that holds `notebooks/`: the one place that decides where files are looked for.
+
+    It is found upwards from the working directory (a notebook's working directory is its caller's), or else
+    it is the checkout that this package was installed from.
+    """
+    for folder in (Path.cwd(), *Path.cwd().parents, Path(__file__).resolve().parents[2]):
+        if (folder / "notebooks").is_dir() and (folder / "sln").is_dir():
+            return folder
+    return Path.cwd()
+
+
+def runs_folder() -> Path:
+    """Trained runs: `SLN_RUNS`, default `runs/`."""
+    return Path(os.environ.get("SLN_RUNS") or project_root() / "runs")
+
+
+def data_folder() -> Path:
+    """Downloaded data: `SLN_DATA`, default `data/`."""
+    return Path(os.environ.get("SLN_DATA") or project_root() / "data")
+
+
+def figures_folder(profile: str) -> Path:
+    """Figures and their tables for one profile: `SLN_FIGURES`, default `figures/`, and the profile's name."""
+    return Path(os.environ.get("SLN_FIGURES") or project_root() / "figures") / profile
+
+
+def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
+    """Call `write(temporary)` and rename that file to `path`: a reader finds the old file or the new one.
+
+    Raises InputError, in one line, when the folder cannot be written to or the disk is full, and then leaves
+    nothing behind.
+    """
+    path = Path(path)
+    temporary = None
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.stem}-", suffix=path.suffix)
+        os.close(handle)
+        temporary = Path(name)
+        write(temporary)
+        os.chmod(temporary, 0o644)  # mkstemp makes files that only their owner can read
+        os.replace(temporary, path)
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise InputError(
+            f"cannot write {path}: {reason}; free some space there or choose a folder that can be written to"
+        ) from error
+    finally:
+        if temporary is not None:
+            with contextlib.suppress(FileNotFoundError):
+                temporary.unlink()
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write UTF-8 text atomically."""
+    write_atomically(path, lambda temporary: temporary.write_text(text, encoding="utf-8", newline="\n"))
+
+
+def write_json(path: Path, value: object) -> None:
+    """Write a JSON document atomically, keys in the order given."""
+    write_text(path, json.dumps(value, indent=2) + "\n")
+
+
+def read_table(path: Path) -> pd.DataFrame:
+    """Read a CSV, every float exactly as it was written."""
+    # pandas before 3.1 rounds the last digit unless asked not to; from 3.1 on asking is deprecated
+    asks = tuple(map(int, pd.__version__.split(".")[:2])) < (3, 1)
+    return pd.read_csv(path, float_precision="round_trip") if asks else pd.read_csv(path)
+
+
+def read_json(path: Path) -> dict:
+    """Read a JSON object. Raises InputError when the file is missing, cut short or not an object."""
+    try:
+        value = json.loads(Path(path).read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise InputError(f"{path} is missing") from None
+    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise InputError(f"{path} is not a readable JSON file: {error}") from None
+    if not isinstance(value, dict):
+        raise InputError(f"{path} holds a {type(value).__name__}, expected an object")
+    return value
+
+
+@contextlib.contextmanager
+def lock(name: str) -> Iterator[None]:
+    """Held by one process at a time, for one run; the operating system frees it when its holder dies."""
+    locks = runs_folder() / ".locks"
+    try:
+        locks.mkdir(parents=True, exist_ok=True)
+        held = FileLock(locks / f"{name}.lock")
+        held.acquire()
+    except OSError as error:
+        raise InputError(
+            f"cannot write to {runs_folder()}: {error.strerror or error}; "
+            "set SLN_RUNS to a folder that can be written to"
+        ) from None
+    try:
+        yield
+    finally:
+        held.release()
