@@ -6,7 +6,7 @@ The embedded digits, 1,437 of them, with 10, 20 and 40% symmetric, asymmetric (o
 instance-dependent noise; `--cifar 4000` adds that many images of CIFAR-10 with labels that people gave them.
 Scores, each the more suspect the higher:
 
-    here             `suspects.table`, of the cross-fitted probabilities
+    here             `scores.table`, of the cross-fitted probabilities
     cleanlab ...     1 less cleanlab's label quality, of the *same* probabilities, by each of its methods
     CE cross-fitted  loss of a plain network that was not shown the label
     CE               loss of a plain network that was trained on all labels

@@ -14,6 +14,7 @@ import itertools
 import shutil
 import tarfile
 import tempfile
+import zlib
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
@@ -67,7 +68,7 @@ def unpack(parcel: Path, runs_folder: Path) -> list[str]:
                 for member in outer:
                     with tarfile.open(fileobj=outer.extractfile(member), mode="r:gz") as inner:
                         inner.extractall(aside, filter="data")
-        except (tarfile.TarError, EOFError, OSError) as error:
+        except (tarfile.TarError, EOFError, OSError, zlib.error) as error:
             require(False, f"the parcel in {parcel} is damaged: {error}; copy it again")
         found = sorted(path.parent for path in aside.glob("*/config.json"))
         new = [folder for folder in found if not (runs_folder / folder.name).exists()]

@@ -38,7 +38,7 @@ NOISE_MODES = {
 }
 
 # The published setting of every method that SLN is compared with, for CIFAR-10 where its paper has several;
-# `robust` says what it is. Co-teaching's is the noise rate, which its paper takes as known.
+# `baselines` says what it is. Co-teaching's is the noise rate, which its paper takes as known.
 ROBUST: dict[str, float | None] = {
     "none": 0.0,
     "label-smoothing": 0.1,

@@ -16,9 +16,9 @@ s3 : the full batch's forward pass and loss, and the pass over images, compiled 
 fast : the best of these on the device: s3 on a GPU (s2 where nothing compiles for it), s2 on a CPU with
     bfloat16 instructions, else s1
 
-Other methods' objectives (`robust`) take the plain loop's steps at every speed. Several runs on one GPU take
-turns (`turns.InTurns`): one thread, a stream for each run, and everything that searches for kernels, compiles
-or captures done before a run's first epoch.
+Other methods' objectives (`baselines`) take the plain loop's steps at every speed. Several runs on one GPU
+take turns (`turns.InTurns`): one thread, a stream for each run, and everything that searches for kernels,
+compiles or captures done before a run's first epoch.
 """
 
 from __future__ import annotations

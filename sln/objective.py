@@ -46,7 +46,7 @@ class Batch:
 class Objective:
     """Soft cross-entropy l(f, y + sigma z), the mean over the batch; variant 2's noise is a second term.
 
-    Subclasses (`robust`) are other methods' objectives; what they remember from step to step is in
+    Subclasses (`baselines`) are other methods' objectives; what they remember from step to step is in
     `tensors`.
     """
 

@@ -65,7 +65,7 @@ def is_there(config: Config) -> bool:
 
 
 class Trained(ipywidgets.VBox):
-    """Sliders over the runs that there are, and over their epochs, above `panels.at_epoch`.
+    """Sliders over the runs that there are, and over their epochs, above `views.at_epoch`.
 
     Kind of noise, rate, sigma and alpha offer what was trained, each given those above it. Below them is the
     button that trains another run of the digits (`TrainThis`), which is then offered too. `start` is the

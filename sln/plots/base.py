@@ -257,7 +257,7 @@ def alphas(table: pd.DataFrame, ax: Axes) -> Axes:
 
 
 def recovery(table: pd.DataFrame, ax: Axes, title: str) -> Axes:
-    """Precision and recall of the moved labels, and the labels' accuracy (`recovery.over_seeds`)."""
+    """Precision and recall of the moved labels, and the labels' accuracy (`label_correction.over_seeds`)."""
     for column, name, colour, style in (
         ("precision", "precision: moved labels that were wrong", "#0072B2", "-"),
         ("recall", "recall: wrong labels that moved", "#CC79A7", "--"),

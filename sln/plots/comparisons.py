@@ -99,7 +99,7 @@ def _method_dots(part: pd.DataFrame, names: Sequence[str], names_of: Mapping[str
 
 
 def over_rates(table: pd.DataFrame) -> Figure:
-    """Test accuracy over the noise rate, and the sigma that was chosen at each (`beyond.noise_rates`)."""
+    """Test accuracy over the noise rate, and the sigma that was chosen at each (`ablations.noise_rates`)."""
     figure, axes = base.panels(1, 2, size=(9.6, 3.8), sharex=True, width_ratios=(1.5, 1))
     for method, part in table.groupby("method", sort=False):
         style = {"color": COLOURS[method], "ls": base.STYLES[method], "label": method}
@@ -114,7 +114,7 @@ def over_rates(table: pd.DataFrame) -> Figure:
 
 
 def kinds_of_noise(table: pd.DataFrame) -> Figure:
-    """What SLN adds by kind of noise, ± two standard errors (`beyond.kinds_of_noise`)."""
+    """What SLN adds by kind of noise, ± two standard errors (`ablations.kinds_of_noise`)."""
     figure, axes = base.panels(1, 2, size=(9.6, 3.0), sharex=True, sharey=True)
     names = {"network": "SLN less CE", "momentum": "SLN-MO less CE-MO"}
     for (reader, title), ax in zip(names.items(), axes.flat, strict=True):
@@ -148,7 +148,7 @@ def bars(table: pd.DataFrame, what: str) -> Figure:
 
 
 def corrections(table: pd.DataFrame) -> Figure:
-    """Clean and released correction by kind of noise (`beyond.corrections`)."""
+    """Clean and released correction by kind of noise (`ablations.corrections`)."""
     figure, axes = base.panels(1, 2, size=(9.6, 3.6), sharex=True)
     noises = list(dict.fromkeys(table["noise"]))
     shown = {
@@ -170,7 +170,7 @@ def corrections(table: pd.DataFrame) -> Figure:
 
 
 def class_counts(table: pd.DataFrame) -> Figure:
-    """What SLN-MO adds by sigma, and by sigma sqrt(C - 1), a line a C (`beyond.class_counts`)."""
+    """What SLN-MO adds by sigma, and by sigma sqrt(C - 1), a line a C (`ablations.class_counts`)."""
     figure, axes = base.panels(1, 2, size=(9.6, 3.8), sharey=True)
     shades = sns.color_palette("viridis", table["classes"].nunique())
     for (C, part), colour in zip(table.groupby("classes"), shades, strict=True):
@@ -223,7 +223,7 @@ def one_variant(table: pd.DataFrame, variant: str) -> Figure:
 
 
 def at_rate(table: pd.DataFrame, rate: float) -> Figure:
-    """The methods at one noise rate (`beyond.noise_rates`)."""
+    """The methods at one noise rate (`ablations.noise_rates`)."""
     part = table[table["rate"] == rate]
     ax = base.new_axes((7.2, 3.4))
     colours = [COLOURS[method] for method in part["method"]]

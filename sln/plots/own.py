@@ -16,7 +16,7 @@ def suspects(
 ) -> Figure:
     """`count` labels from rank `first` on: given → suggested, framed by whether the given label is right.
 
-    images : (N, 3, H, W) uint8; labels : `suspects.table`, in the same order; true : (N,)
+    images : (N, 3, H, W) uint8; labels : `scores.table`, in the same order; true : (N,)
     """
     shown = labels.sort_values("rank").iloc[first - 1 : first - 1 + count]
     wrong = (shown["given"] != true[shown.index]).tolist()
@@ -30,7 +30,7 @@ def suspects(
 
 
 def over_threshold(table: pd.DataFrame, ax: Axes) -> Axes:
-    """Precision, recall and the labels' truth over the threshold (`label_errors.over_threshold`)."""
+    """Precision, recall and the labels' truth over the threshold (`evaluate.over_threshold`)."""
     for column, name, colour, style in (
         ("precision", "precision: flagged labels that are wrong", "#0072B2", "-"),
         ("recall", "recall: wrong labels that are flagged", "#CC79A7", "--"),

@@ -304,7 +304,7 @@ def accuracy_over_sigma(table: pd.DataFrame, chosen: float) -> Figure:
 
 
 def label_recovery(table: pd.DataFrame) -> Figure:
-    """What correction does by epoch, a panel a reading of the method (`recovery.over_seeds`)."""
+    """What correction does by epoch, a panel a reading of the method (`label_correction.over_seeds`)."""
     readings = list(dict.fromkeys(table["reading"]))
     figure, axes = base.panels(1, len(readings), size=(9.6, 3.9), sharex=True, sharey=True)
     for reading, ax in zip(readings, axes.flat, strict=True):
@@ -315,7 +315,7 @@ def label_recovery(table: pd.DataFrame) -> Figure:
 
 
 def correction_weights(table: pd.DataFrame) -> Figure:
-    """Histograms of w, and of the target left on the given label, by label (`recovery.weights`)."""
+    """Histograms of w, and of the target left on the given label, by label (`label_correction.weights`)."""
     figure, axes = base.panels(1, 2, size=(9.6, 3.4), sharey=True)
     names = {
         "w": "w: loss of the momentum model, scaled to [0, 1]",

@@ -2,7 +2,7 @@
 
 The examples are dealt into K folds. For each fold one network is trained on all others by the paper's method:
 stochastic label noise (SLN), read through its momentum model (MO), which corrects the labels of the last
-tenth of the epochs (LC). What it predicts for the fold it has not seen is what `suspects` reads. All can be
+tenth of the epochs (LC). What it predicts for the fold it has not seen is what `scores` reads. All can be
 repeated with other folds, and the predictions averaged.
 """
 
@@ -110,7 +110,7 @@ class Fitted:
 
     @functools.cached_property
     def labels(self) -> pd.DataFrame:
-        """One row an example, in order: given, suggested, probability, suspect, rank (`suspects.table`)."""
+        """One row an example, in order: given, suggested, probability, suspect, rank (`scores.table`)."""
         table = scores.table(self.probabilities.numpy(), self.given.numpy())
         names = np.array([*self.classes, None], dtype=object)[:-1]  # names of any kind stay what they are
         for column in ("given", "suggested"):

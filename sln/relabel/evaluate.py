@@ -112,7 +112,7 @@ def detection(suspect: np.ndarray, wrong: np.ndarray | Tensor) -> dict[str, floa
 def over_threshold(labels: pd.DataFrame, true: np.ndarray) -> pd.DataFrame:
     """What a threshold on `suspect` finds, a row a threshold.
 
-    labels : given, suggested and suspect, of `suspects.table`; true : (N,)
+    labels : given, suggested and suspect, of `scores.table`; true : (N,)
 
     flagged : share of the labels that are at least that suspect
     precision : share of the flagged that are wrong; recall : share of the wrong that are flagged

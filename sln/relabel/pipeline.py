@@ -71,7 +71,7 @@ def relabel(
 
     Parameters
     ----------
-    source, root, size : as `own.read` takes them
+    source, root, size : as `images.read` takes them
     out : default <name>-relabelled in the working directory; must be new, empty, or of an earlier `relabel`
         of the same source, and not inside a folder of images
     threshold : labels at least that suspect are replaced in corrected.csv

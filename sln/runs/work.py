@@ -1,7 +1,7 @@
 """What is left to train, and in which order; who trains it is a crew.
 
 Worker processes of this machine are one (`pool.Processes`), those of a Ray cluster another
-(`sweep_ray.RayCluster`).
+(`ray_cluster.RayCluster`).
 """
 
 from __future__ import annotations

@@ -45,7 +45,7 @@ def gains(table: pd.DataFrame) -> str:
 
 
 def noise_rates(table: pd.DataFrame) -> str:
-    """From `beyond.noise_rates`."""
+    """From `ablations.noise_rates`."""
     mean = table.pivot_table(index="rate", columns="method", values="mean")
     sigma = table[table["method"] == "SLN"].set_index("rate")["sigma"]
     told = ", ".join(
@@ -56,7 +56,7 @@ def noise_rates(table: pd.DataFrame) -> str:
 
 
 def kinds_of_noise(table: pd.DataFrame) -> str:
-    """From `beyond.kinds_of_noise`."""
+    """From `ablations.kinds_of_noise`."""
     told = [
         f"{NOISE_NAMES[row.noise]} ({row.reader}): {row.verdict}, {row.gain:+.1f} ± {row.error:.1f}"
         for row in table.itertuples()
@@ -65,7 +65,7 @@ def kinds_of_noise(table: pd.DataFrame) -> str:
 
 
 def by_name(table: pd.DataFrame, what: str) -> str:
-    """From `beyond.noise_for` and `beyond.schedules`: momentum models, best first."""
+    """From `ablations.noise_for` and `ablations.schedules`: momentum models, best first."""
     part = table[table["reader"] == "momentum"].sort_values("mean", ascending=False, kind="stable")
     told = [
         f"{name} {mean:.1f} ± {std:.1f}% ({memorised:.0f}% of the wrong labels memorised)"
@@ -75,7 +75,7 @@ def by_name(table: pd.DataFrame, what: str) -> str:
 
 
 def corrections(table: pd.DataFrame) -> str:
-    """From `beyond.corrections`."""
+    """From `ablations.corrections`."""
     mean = table.pivot_table(index="noise", columns="losses", values="mean", sort=False)
     truth = table.pivot_table(index="noise", columns="losses", values="label_accuracy", sort=False)
     told = []
@@ -89,7 +89,7 @@ def corrections(table: pd.DataFrame) -> str:
 
 
 def class_counts(table: pd.DataFrame) -> str:
-    """From `beyond.class_counts`: where each C gains most."""
+    """From `ablations.class_counts`: where each C gains most."""
     best = table.loc[table.groupby("classes")["gain"].idxmax()]
     told = [
         f"C = {row.classes}: {row.gain:+.1f} points at σ = {row.sigma:.3g}, σ √(C − 1) = {row.when_sure:g}"
