@@ -115,8 +115,7 @@ class Checks:
             train.train_in_turns(state, self.there, config, self.engine(way, config), measured=False)
             for state, config in zip(states, configs, strict=True)
         ]
-        gpu = device().type == "cuda"
-        measuring.in_turns(turns, [torch.cuda.Stream() if gpu else None for _ in range(count)])
+        measuring.in_turns(turns, [measuring.own_stream() for _ in turns])
         found = [{name: value.detach().cpu() for name, value in state.tensors().items()} for state in states]
         return max(self.apart(one, self.trained(way, seed), seed) for seed, one in enumerate(found))
 

@@ -65,6 +65,11 @@ def in_turns(
                     left.remove(one)
 
 
+def own_stream() -> torch.cuda.Stream | None:
+    """A stream for a run that is to take turns: it is prepared on it, too. None on a CPU."""
+    return torch.cuda.Stream() if device().type == "cuda" else None
+
+
 class Table:
     """Measured values, printed and added to a CSV one by one: a script that is killed loses none of them.
 

@@ -26,7 +26,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from measuring import SIGMA, Run, Table, alternating, images, in_turns, ratios, seconds
+from measuring import SIGMA, Run, Table, alternating, images, in_turns, own_stream, ratios, seconds
 
 from sln import fast
 from sln.data import Split
@@ -192,13 +192,14 @@ def together(
     table: Table, released: Released, shown: Images, speed: str, counts: list[int], rounds: int
 ) -> None:
     """R2 for each number of our runs at once, and the times behind it."""
-    gpu, runs = device().type == "cuda", []
+    gpu, runs, streams = device().type == "cuda", [], []
     for count in sorted(counts):
         if gpu:
             while len(runs) < count:  # one after another, each when the GPU is idle
-                runs.append(shown.run(speed, len(runs)))
-            streams = [torch.cuda.Stream() for _ in runs]
-            ours = lambda streams=streams: in_turns([run.epoch() for run in runs], streams)  # noqa: E731
+                streams.append(own_stream())
+                with torch.cuda.stream(streams[-1]):
+                    runs.append(shown.run(speed, len(runs)))
+            ours = lambda: in_turns([run.epoch() for run in runs], streams)  # noqa: E731
             ours()
         else:
             processes = Processes(shown, speed, count)

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import torch
-from measuring import Run, Table, alternating, images, in_turns, ratios, seconds, wait
+from measuring import Run, Table, alternating, images, in_turns, own_stream, ratios, seconds, wait
 from torch.autograd import DeviceType
 from torch.profiler import ProfilerActivity, profile
 
@@ -86,15 +86,26 @@ def compare(table: Table, trials: dict[str, Run], steps: int, rounds: int, peak:
     return min(best, key=best.__getitem__)
 
 
-def together(table: Table, speed: str, trials: list[Run], steps: int, K: int, rounds: int) -> None:
+def together(
+    table: Table,
+    speed: str,
+    trials: dict[Run, torch.cuda.Stream | None],
+    model: str,
+    steps: int,
+    K: int,
+    rounds: int,
+) -> None:
     """K runs at once against the first alone, all in one thread, a stream each; `trials` grows to K."""
     while len(trials) < K:
-        trials.append(trial(speed, steps, len(trials), trials[0].config.model))
-        table.add("prepare", speed, [trials[-1].prepared], "s", len(trials))
-    streams = [torch.cuda.Stream() if device().type == "cuda" else None for _ in range(K)]
+        stream = own_stream()
+        with torch.cuda.stream(stream):  # of no stream: nothing
+            one = trial(speed, steps, len(trials), model)
+        trials[one] = stream
+        table.add("prepare", speed, [one.prepared], "s", len(trials))
 
     def everyone(count: int, what: str) -> None:
-        in_turns([getattr(run, what)() for run in trials[:count]], streams[:count])
+        some = list(trials)[:count]
+        in_turns([getattr(run, what)() for run in some], [trials[run] for run in some])
 
     actions = {
         (count, what): functools.partial(everyone, count, what)
@@ -160,11 +171,11 @@ def main() -> None:
         parser.error(f"--kernels needs --steps {PROFILED + 1} or more")
     where = torch.cuda.get_device_name() if gpu else f"CPU, {torch.get_num_threads()} threads"
     print(f"torch {torch.__version__}, {where}; {options.rounds} rounds of {options.steps} steps", flush=True)
-    table, trials = Table(options.out), {}
+    table, trials, model = Table(options.out), {}, "wrn-10-1" if options.small else "wrn-28-2"
     peak = ceilings(table)
     for speed in options.speeds:
         before = torch.cuda.memory_allocated() if gpu else 0
-        trials[speed] = trial(speed, options.steps, model="wrn-10-1" if options.small else "wrn-28-2")
+        trials[speed] = trial(speed, options.steps, model=model)
         table.add("prepare", speed, [trials[speed].prepared], "s")
         if gpu:
             table.add("peak memory", speed, [(torch.cuda.max_memory_allocated() - before) / 1e9], "GB")
@@ -173,9 +184,9 @@ def main() -> None:
     for speed in sorted({"s2", best} & set(trials)) if options.kernels else ():
         if SPEEDS[speed].static:  # else an epoch is a single turn
             kernels(table, speed, trials[speed], options.kernels)
-    several = [trials[best]]
+    several: dict[Run, torch.cuda.Stream | None] = {}
     for K in options.at_once:
-        together(table, best, several, options.steps, K, options.rounds)
+        together(table, best, several, model, options.steps, K, options.rounds)
 
 
 if __name__ == "__main__":
