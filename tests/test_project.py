@@ -164,6 +164,14 @@ def test_nothing_that_is_made_here_is_committed():
     assert not tops & {"runs", "data", "build", ".venv"}
 
 
+def test_no_file_of_the_package_is_ignored():
+    if not (ROOT / ".git").exists():
+        pytest.skip("not a git checkout")
+    command = ["git", "ls-files", "--others", "--ignored", "--exclude-standard", "sln"]
+    ignored = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    assert [name for name in ignored.splitlines() if "__pycache__" not in name] == []
+
+
 @pytest.mark.parametrize("name", PAGES)
 def test_links_lead_to_files_that_are_committed(name):
     links = re.findall(r"\]\(([^)#]+)\)", (ROOT / name).read_text())
