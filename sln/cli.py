@@ -428,7 +428,7 @@ def read_matrix(path: Path, num_classes: int) -> np.ndarray:
 
 def reproduce_command(options: argparse.Namespace) -> int:
     """`reproduce`: see `sln.reproduce`."""
-    from sln.reproduce.run import parse_parameters, reproduce
+    from sln.reproduce.execute import parse_parameters, reproduce
 
     parameters = parse_parameters(options.parameters)
     return reproduce(options.profile, only=options.notebook, parameters=parameters, dry_run=options.dry_run)

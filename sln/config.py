@@ -332,7 +332,7 @@ class Config:
         return hashlib.sha256(json.dumps(knobs, sort_keys=True).encode()).hexdigest()[:8]
 
     def default(self, name: str) -> Any:
-        """What knob `name` is for this data set, and this robust method, where nothing is said."""
+        """The default of setting `name`, for this data set and this baseline."""
         defaults = {knob_.name: knob_.default for knob_ in dataclasses.fields(self)}
         return defaults[name] if defaults[name] is not None else self._unsaid(name)
 

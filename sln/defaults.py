@@ -1,4 +1,4 @@
-"""What the knobs of a run may be, and what they are where nothing is said."""
+"""Allowed values and defaults of a run's settings."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ ROBUST: dict[str, float | None] = {
     "co-teaching": None,
 }
 
-# What a knob is where nothing is said, by data set. CIFAR's and Clothing1M's are the released scripts'.
+# Defaults by data set. CIFAR's and Clothing1M's are the released scripts'.
 _CIFAR = {
     "model": "wrn-28-2",
     "noise_mode": "dependent",

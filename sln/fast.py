@@ -238,7 +238,7 @@ class Seen:
 class Step:
     """One step of training on a batch of `size` examples: captured once on a GPU, then replayed.
 
-    Noise on the gradient comes between two halves, since it is drawn anew; all else is one whole.
+    Noise on the gradient comes between two halves, since it is drawn for every step; all else is one whole.
     """
 
     def __init__(self, state: State, data: Data, config: Config, speed: Speed, seen: Seen, size: int) -> None:
@@ -477,7 +477,7 @@ def capture_stream() -> torch.cuda.Stream:
     """The current stream, or another in the place of the default one, on which nothing can be captured.
 
     A graph is captured on the stream that replays it. cuBLAS keeps a workspace per stream, with counters that
-    parts of a product wait for: two graphs of one capture stream, replayed at once, wait for ever.
+    parts of a product wait for: two graphs of one capture stream, replayed at once, never end.
     """
     here, default = torch.cuda.current_stream(), torch.cuda.default_stream()
     return _instead_of_default() if here == default else here

@@ -21,7 +21,7 @@ def reliability(confidence: Tensor, correct: Tensor, bins: int = CALIBRATION_BIN
     confidence : (N,) probability of the predicted class
     correct : (N,) bool
 
-    Returns one row a bin: low, high (edges), examples, confidence, accuracy (means, NaN in an empty bin).
+    Returns one row per bin: low, high (edges), examples, confidence, accuracy (means, NaN in an empty bin).
     """
     edges = np.linspace(0, 1, bins + 1)
     index = np.clip(np.ceil(confidence.double().numpy() * bins).astype(int) - 1, 0, bins - 1)

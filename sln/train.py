@@ -95,7 +95,7 @@ class Correction:
 
 @dataclass(frozen=True)
 class Epoch:
-    """What one epoch leaves behind: a history row a reader, and the correction that preceded it, if any."""
+    """What one epoch leaves behind: a history row per reader, and the correction that preceded it, if any."""
 
     number: int
     rows: list[dict[str, float | int | str]]

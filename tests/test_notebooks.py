@@ -8,7 +8,7 @@ import nbformat
 import pytest
 
 from sln import runs
-from sln.reproduce.run import reproduce
+from sln.reproduce.execute import reproduce
 from sln.study.experiments import planned
 from sln.study.study import Study
 

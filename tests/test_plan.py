@@ -5,7 +5,7 @@ import pytest
 from sln import runs
 from sln.cli import main
 from sln.config import Config
-from sln.reproduce.run import reproduce
+from sln.reproduce.execute import reproduce
 from sln.runs import pool
 from sln.study import plan
 from sln.study.experiments import planned as planned_of
@@ -116,9 +116,11 @@ def test_an_epochs_time_is_estimated_and_grows_with_the_data(config):
 def test_the_papers_profile_says_its_plan_then_trains_then_runs_the_notebooks(monkeypatch, capsys, tmp_path):
     happened = []
     monkeypatch.setattr(plan, "seconds_an_epoch", lambda config: 1.0)
-    monkeypatch.setattr("sln.reproduce.run.require_data", lambda study: happened.append("data"))
+    monkeypatch.setattr("sln.reproduce.execute.require_data", lambda study: happened.append("data"))
     monkeypatch.setattr(pool, "get_all", lambda configs, what: happened.append((len(configs), what)))
-    monkeypatch.setattr("sln.reproduce.run.run_notebook", lambda *_: happened.append("notebook") or stop())
+    monkeypatch.setattr(
+        "sln.reproduce.execute.run_notebook", lambda *_: happened.append("notebook") or stop()
+    )
 
     def stop():
         raise KeyboardInterrupt
@@ -142,7 +144,7 @@ def test_missing_data_is_found_before_anything_trains(profile, there, lacks, mon
     monkeypatch.setenv("SLN_DATA", str(tmp_path / "data"))
     monkeypatch.setattr(plan.sources, "present", lambda name: name in there)
     monkeypatch.setattr(pool, "get_all", lambda *_: pytest.fail("trained"))
-    monkeypatch.setattr("sln.reproduce.run.run_notebook", lambda *_: pytest.fail("ran a notebook"))
+    monkeypatch.setattr("sln.reproduce.execute.run_notebook", lambda *_: pytest.fail("ran a notebook"))
     monkeypatch.setattr(plan, "seconds_an_epoch", lambda config: 1.0)
     with refused(lacks):
         reproduce(profile, build=tmp_path)

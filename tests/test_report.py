@@ -11,7 +11,7 @@ from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_outp
 
 from sln import plots
 from sln.reproduce import report
-from sln.reproduce.run import Outcome
+from sln.reproduce.execute import Outcome
 from sln.study.study import Study
 from sln.utils.files import figures_folder
 

@@ -13,8 +13,8 @@ import nbformat
 import pytest
 import zmq
 
-from sln.reproduce import run as runner
-from sln.reproduce.run import (
+from sln.reproduce import execute as runner
+from sln.reproduce.execute import (
     broken_promises,
     check_parameters,
     parse_parameters,

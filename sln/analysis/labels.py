@@ -13,7 +13,7 @@ from sln.utils.rng import numpy_generator
 
 
 def transition_table(corruptions: Mapping[str, Corruption]) -> pd.DataFrame:
-    """Realised T[true, given] of several corruptions: a row a kind and true label, a column a given one."""
+    """Realised T[true, given] of several corruptions: a row per kind and true label."""
     parts = []
     for kind, corruption in corruptions.items():
         T = corruption.transition_matrix
@@ -26,7 +26,7 @@ def transition_table(corruptions: Mapping[str, Corruption]) -> pd.DataFrame:
 
 
 def label_table(corruption: Corruption) -> pd.DataFrame:
-    """One row an example: given and true label, and whether the given one is wrong."""
+    """One row per example: given and true label, and whether the given one is wrong."""
     columns = {"given": corruption.given, "true": corruption.true, "wrong": corruption.changed}
     return pd.DataFrame(columns).rename_axis("example")
 

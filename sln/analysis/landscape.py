@@ -175,7 +175,7 @@ def centre(run: Run, reader: str) -> dict[str, float]:
 def line(
     network: nn.Module, data: Data, *, radius: float, points: int, seed: int = 0, statistics: str = "centre"
 ) -> pd.DataFrame:
-    """The loss along the first direction: one row a step in [-radius, radius]; x, given, true, test."""
+    """The loss along the first direction: one row per step in [-radius, radius]; x, given, true, test."""
     network, seen = network.to(device()), Seen.of(data)
     x, _ = directions(network, seed)
     steps = np.linspace(-radius, radius, points)
@@ -194,7 +194,7 @@ def surface(
     statistics: str = "centre",
     quiet: bool = False,
 ) -> pd.DataFrame:
-    """The loss over a square of points x points steps: one row a point; x, y, given, true, test.
+    """The loss over a square of points x points steps: one row per point; x, y, given, true, test.
 
     radius : the steps span [-radius, radius], in units of the filters' own norms; with an odd number of
         points the centre is the network itself.
@@ -274,7 +274,7 @@ def interpolated(first: nn.Module, second: nn.Module, t: float) -> Weights:
 def between(
     first: nn.Module, second: nn.Module, data: Data, *, quarter: int = 5, statistics: str = "recomputed"
 ) -> pd.DataFrame:
-    """The loss at (1 - t) theta_1 + t theta_2 for t in [-1/4, 5/4]: one row a step; t, given, true, test.
+    """The loss at (1 - t) theta_1 + t theta_2 for t in [-1/4, 5/4]: one row per step; t, given, true, test.
 
     quarter : steps in a quarter of the way, so that t = 0 and t = 1 are met exactly; 6 quarter + 1 rows
     statistics : BatchNorm's, one of BETWEEN. Interpolated ones meet the networks' own losses at t = 0 and 1.

@@ -21,7 +21,7 @@ STEPS = (("CE", "SLN"), ("SLN", "SLN-MO"), ("SLN-MO", "SLN-MO-LC"))
 
 
 def table(study: Study) -> pd.DataFrame:
-    """One row a kind of noise and method: test accuracy in per cent (mean, std over seeds), and sigma."""
+    """One row per kind of noise and method: test accuracy in per cent (mean, std over seeds), and sigma."""
     parts = []
     for noise_mode in study.profile.noise_modes:
         part = mean_and_std(study.readings(noise_mode), "test_accuracy").reset_index()

@@ -14,10 +14,10 @@ All but filter_increase depend on the weights' scale, which BatchNorm makes arbi
 front of a BatchNorm by 2 changes no output and multiplies their block of H by 4 (Dinh et al., ICML 2017). A
 method is called flatter here only measure by measure.
 
-A loss is given as its parts, one a batch, that sum to it: functions (P,) -> scalar. So memory is that of one
-batch, but for Hessian-vector products that keep their graphs, which halves their time. These twenty lines
-need SciPy alone; the library curvlinops is an optional second implementation (`eigenvalues_by_curvlinops`),
-which the tests compare with. It makes the gradient's graph anew for every product.
+The loss is a list of functions (P,) -> scalar, one per batch, that sum to it. So memory is that of one
+batch, except for Hessian-vector products, which keep their graphs: half the time. These twenty lines need
+SciPy alone; the library curvlinops is an optional second implementation (`eigenvalues_by_curvlinops`),
+which the tests compare with. It makes the gradient's graph again for every product.
 """
 
 from __future__ import annotations
@@ -313,7 +313,7 @@ def measure(
 
 
 def table(readings: Mapping[str, Reading], seeds: int | None = None, **options: Any) -> pd.DataFrame:
-    """One row a method and seed, the first `seeds` or all: `measures_of` each network with its `options`."""
+    """A row per method and seed, the first `seeds` or all: `measures_of` each network with its `options`."""
     asked = [(name, reading, run) for name, reading in readings.items() for run in reading.runs[:seeds]]
     rows = []
     with Progress(len(asked), "sharpness", "networks") as progress:

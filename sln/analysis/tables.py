@@ -11,14 +11,14 @@ from sln.study.study import Reading
 
 
 def mean_and_std(readings: Mapping[str, Reading], column: str) -> pd.DataFrame:
-    """A column's last epoch: mean and sample standard deviation over seeds, one row a method."""
+    """A column's last epoch: mean and sample standard deviation over seeds, one row per method."""
     finals = {name: reading.final(column) for name, reading in readings.items()}
     rows = [{"mean": x.mean(), "std": x.std(ddof=1), "seeds": len(x)} for x in finals.values()]
     return pd.DataFrame(rows, index=pd.Index(finals, name="method"))
 
 
 def curves(readings: Mapping[str, Reading], columns: Sequence[str]) -> pd.DataFrame:
-    """History columns over epochs as mean and standard deviation over seeds: one row a method and epoch."""
+    """History columns over epochs as mean and standard deviation over seeds: one row per method and epoch."""
     parts = []
     for name, reading in readings.items():
         table = pd.DataFrame({"method": name}, index=reading.curve(columns[0]).index)
@@ -30,7 +30,7 @@ def curves(readings: Mapping[str, Reading], columns: Sequence[str]) -> pd.DataFr
 
 
 def over_sigma(grid: Mapping[float, list[Run]], columns: Sequence[str]) -> pd.DataFrame:
-    """Last-epoch history columns against sigma: one row a sigma and reader, mean and deviation over seeds."""
+    """Last-epoch history columns against sigma: a row per sigma and reader, mean and deviation over seeds."""
     rows = []
     for sigma, runs in grid.items():
         for reader in ("network", "momentum"):

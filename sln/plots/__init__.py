@@ -1,6 +1,6 @@
 """Figures: a function of plain values each; `base` has what they share."""
 
-from sln.plots import comparisons, landscape, own, theory, views
+from sln.plots import comparisons, landscape, suspects, theory, views
 from sln.plots.base import (
     COLOURS,
     NOISE_NAMES,
@@ -44,7 +44,6 @@ __all__ = [
     "landscape",
     "new_axes",
     "over_sigma",
-    "own",
     "panels",
     "rate_meanings",
     "realised_rates",
@@ -53,6 +52,7 @@ __all__ = [
     "results",
     "save",
     "steps",
+    "suspects",
     "theory",
     "transition_matrix",
     "views",

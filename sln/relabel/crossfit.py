@@ -1,4 +1,4 @@
-"""SLN-MO-LC on data of one's own, cross-fitted: every label is judged by networks that were not shown it.
+"""SLN-MO-LC on your own data, cross-fitted: every label is judged by networks that did not see it.
 
 The examples are dealt into K folds. For each fold one network is trained on all others by the paper's method:
 stochastic label noise (SLN), read through its momentum model (MO), which corrects the labels of the last
@@ -38,7 +38,7 @@ from sln.utils.rng import numpy_generator
 
 NETWORKS = ("cnn", "wrn-10-1", "wrn-28-2")
 SIGMAS = (0.1, 0.2, 0.5, 1.0)  # the paper's candidates
-# Steps that a network takes where nothing is said, those of the embedded digits' recipe: small sets get
+# Steps that a network takes by default, those of the embedded digits' recipe: small sets get
 # smaller batches, large ones fewer epochs, each as far as the second number.
 STEPS, BATCH_SIZES, EPOCHS = 1800, (64, 8), (100, 30)
 SMALLEST_SIDE = 8  # pixels, that the networks' pooling leaves something of
@@ -110,7 +110,7 @@ class Fitted:
 
     @functools.cached_property
     def labels(self) -> pd.DataFrame:
-        """One row an example, in order: given, suggested, probability, suspect, rank (`scores.table`)."""
+        """One row per example, in order: given, suggested, probability, suspect, rank (`scores.table`)."""
         table = scores.table(self.probabilities.numpy(), self.given.numpy())
         names = np.array([*self.classes, None], dtype=object)[:-1]  # names of any kind stay what they are
         for column in ("given", "suggested"):
@@ -164,7 +164,7 @@ def fit(
         a linear head
     labels : (N,) given labels, numbers or names; at least two, each on at least two different images
     sigma : strength of the stochastic noise; None: the best of SIGMAS on the noisy labels of one fold
-    folds, repeats : K, and how often all is dealt anew
+    folds, repeats : K, and how often the examples are dealt into folds
     epochs : None: 100, and fewer (at least 30) where that makes more than 1,800 steps
     model : the network: cnn, wrn-10-1, wrn-28-2
     groups : (N,) examples that belong together, say frames of one film, and must not be split between
@@ -228,7 +228,7 @@ def recipe(model: str, examples: int, epochs: int | None, seed: int) -> Config:
 def panel(
     examples: Examples, folds: int, repeats: int, epochs: int | None, model: str, seed: int
 ) -> list[Judge]:
-    """All judges: one a fold that has examples, repeat after repeat."""
+    """All judges: one per fold that has examples, repeat after repeat."""
     features = examples.images.shape[2:] == (1, 1)
     judges = []
     for repeat in range(repeats):

@@ -52,7 +52,7 @@ def human_cifar10(noise_mode: str, count: int, downsample: int = 1) -> Split:
 
 
 def photographs(study: Study) -> pd.DataFrame:
-    """How well wrong labels are found on CIFAR-10 at 16 x 16 pixels, a row a kind of human labels.
+    """How well wrong labels are found on CIFAR-10 at 16 x 16 pixels, one row per kind of human labels.
 
     Empty, and says why, where the profile judges none or the data are not in the data folder.
     """
@@ -110,7 +110,7 @@ def detection(suspect: np.ndarray, wrong: np.ndarray | Tensor) -> dict[str, floa
 
 
 def over_threshold(labels: pd.DataFrame, true: np.ndarray) -> pd.DataFrame:
-    """What a threshold on `suspect` finds, a row a threshold.
+    """What a threshold on `suspect` finds, one row per threshold.
 
     labels : given, suggested and suspect, of `scores.table`; true : (N,)
 

@@ -1,4 +1,4 @@
-"""Images of one's own with labels that may be wrong: a folder with a sub-folder a class, or a CSV.
+"""Your own images with labels that may be wrong: a folder with a sub-folder per class, or a CSV.
 
 Nothing is ever written here. What cannot be used is left out, named and counted.
 """
@@ -26,7 +26,7 @@ from sln.utils.progress import Progress
 
 COLUMNS = ("path", "label")
 FORMATS = (*clothing1m.FORMATS, "TIFF", "PPM")
-LARGEST_SIDE = 32  # pixels that images are resized to where nothing is said
+LARGEST_SIDE = 32  # pixels that images are resized to by default
 LOOKED_AT = 1000  # images whose size is looked at to choose that
 TOGETHER = 64  # images that are encoded at once
 # What is white, of 8, 10, 12, 14 and 16 bits; and how images that a camera turned are turned back, by EXIF's
@@ -105,7 +105,7 @@ def read(
 
     Parameters
     ----------
-    source : a folder with a sub-folder a class, or a CSV with the columns path and label
+    source : a folder with a sub-folder per class, or a CSV with the columns path and label
     root : folder that a CSV's paths start from; default its own
     size : pixels a side; default 32, but no more than the median image's shorter side (and at least 8)
     encode : uint8 (B, 3, size, size) -> (B, D), where features are wanted instead of pixels

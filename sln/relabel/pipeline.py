@@ -2,8 +2,8 @@
 
 Everything is written to a folder of its own, and nothing into the user's data:
 
-    labels.csv       a row a label, the most suspect first: path, given, suggested, probability, suspect, rank
-    corrected.csv    a CSV's own bytes but for the labels that were replaced; for a folder, path,label
+    labels.csv       a row per label, most suspect first: path, given, suggested, probability, suspect, rank
+    corrected.csv    a CSV's own bytes except for the labels that were replaced; for a folder, path,label
     skipped.csv      path and reason of what could not be used
     suspects.html    the most suspect images, with a slider for the threshold
     .sln-relabel/    finished networks, so that the same command goes on after a break
@@ -166,7 +166,7 @@ def as_csv(header: Iterable[str], rows: Iterable[Sequence]) -> str:
 def corrected(found: Own, labels: Sequence[str]) -> str:
     """The CSV with `labels` (N,) in the place of the given ones; for a folder, a CSV of path,label.
 
-    Every character of a CSV stays, but for the cells whose label changes: those become a copy of another cell
+    Every character of a CSV stays, except the cells whose label changes: those become a copy of another cell
     of the column with that label. So nothing is in the file that was not in it before.
     """
     cells = found.listing.cells

@@ -59,7 +59,7 @@ def posterior(p: np.ndarray, given: np.ndarray) -> np.ndarray:
 
 
 def table(p: np.ndarray, given: np.ndarray) -> pd.DataFrame:
-    """One row an example: given, suggested (the most probable class), probability (its), suspect, rank.
+    """One row per example: given, suggested (the most probable class), probability (its), suspect, rank.
 
     suspect : estimated probability that the given label is wrong
     rank : from 1, the most suspect; of equals the first

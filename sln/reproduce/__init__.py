@@ -1,5 +1,5 @@
 """Executes the notebooks headlessly and writes the report."""
 
-from sln.reproduce.run import reproduce, run_notebook
+from sln.reproduce.execute import reproduce, run_notebook
 
 __all__ = ["reproduce", "run_notebook"]

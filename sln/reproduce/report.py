@@ -18,7 +18,7 @@ from nbformat import NotebookNode
 from sln.utils.files import figures_folder, write_text
 
 if TYPE_CHECKING:
-    from sln.reproduce.run import Outcome
+    from sln.reproduce.execute import Outcome
     from sln.study.study import Study
 
 WIDGET = "application/vnd.jupyter.widget-view+json"

@@ -8,10 +8,10 @@ import time
 from multiprocessing.connection import Connection
 
 from sln import runs
-from sln.runs import store
 from sln.config import Config
-from sln.utils.errors import InputError, require
+from sln.runs import store
 from sln.train import Epoch
+from sln.utils.errors import InputError, require
 
 CHECKPOINT_SECONDS = 1.0  # what a cancelled run loses at most: its network is small, and so is its checkpoint
 

@@ -1,7 +1,7 @@
 """The Clothing1M recipe, by one process or by several under torchrun.
 
 As `train`, apart from what the data set asks for: images are decoded while training goes on, each epoch sees
-a class-balanced subset drawn anew, and the reported epoch is chosen on clean validation images.
+a fresh class-balanced subset, and the reported epoch is chosen on clean validation images.
 
 Several processes (`distributed`) share every global batch of `config.batch_size` examples. They draw the same
 subset, order and noise; each takes its contiguous part of a batch and scales its loss so that
@@ -36,20 +36,20 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from sln.datasets import clothing1m
-from sln.utils import distributed
 from sln import method
-from sln.runs import store
-from sln.datasets.clothing1m import CENTRE, C, Clothing1M, Decoder, View
 from sln.config import Config
-from sln.utils.errors import InputError, require
-from sln.utils.files import data_folder, write_json
+from sln.datasets import clothing1m
+from sln.datasets.clothing1m import CENTRE, C, Clothing1M, Decoder, View
 from sln.datasets.load import threads
 from sln.metrics import accuracy, measure_test
 from sln.objective import forward
+from sln.runs import store
+from sln.train import Correction, learning_rate
+from sln.utils import distributed
+from sln.utils.errors import InputError, require
+from sln.utils.files import data_folder, write_json
 from sln.utils.progress import Progress
 from sln.utils.rng import torch_generator
-from sln.train import Correction, learning_rate
 from sln.utils.vision import torchvision
 
 # torchvision's IMAGENET1K_V1; a name ends in the first digits of the file's SHA-256
@@ -208,7 +208,7 @@ class Job:
 
 @dataclass(frozen=True)
 class Epoch:
-    """What one epoch leaves behind: a history row a reader; its rows of training images; their correction."""
+    """What one epoch leaves behind: history rows, one per reader; its rows of training images; their correction."""
 
     number: int
     rows: list[dict[str, float | int | str]]

@@ -13,9 +13,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from sln.config import Config
+from sln.train import Epoch
 from sln.utils.errors import InputError
 from sln.utils.files import read_json, runs_folder, write_json
-from sln.train import Epoch
 
 SECONDS_BETWEEN = 1.0
 

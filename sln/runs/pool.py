@@ -16,13 +16,13 @@ import torch
 
 from sln import runs
 from sln.config import Config
-from sln.utils.devices import device
-from sln.utils.errors import InputError
 from sln.runs.heartbeat import Heartbeat
-from sln.utils.progress import Progress
 from sln.runs.run import Run
 from sln.runs.turns import InTurns
 from sln.runs.work import Queue, WorkerDied, settings, train_one, work_through
+from sln.utils.devices import device
+from sln.utils.errors import InputError
+from sln.utils.progress import Progress
 
 Item, Result = TypeVar("Item"), TypeVar("Result")
 
@@ -70,7 +70,7 @@ def processors() -> int:
 
 
 class Processes:
-    """Worker processes of this machine, one a seat: a pool of its own each, so that one's death is its own.
+    """Worker processes of this machine, one per seat: a pool each, so that one death is one run's.
 
     Starting a worker costs seconds (it imports torch), so a worker is kept for the next run.
     """
@@ -139,7 +139,7 @@ def _end(pools: list[ProcessPoolExecutor]) -> None:
 
 
 def _start_worker(seat: str) -> None:
-    """Ctrl-C is the parent's business. A worker whose parent was killed goes too, not to wait for ever."""
+    """Ctrl-C is the parent's business. A worker whose parent was killed goes, too."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     os.environ["SLN_DEVICE"] = seat
 

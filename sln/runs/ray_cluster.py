@@ -17,13 +17,13 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from sln.runs import pool, work
 from sln import runs
 from sln.config import Config
-from sln.utils.errors import InputError, require
-from sln.utils.files import runs_folder, write_text
+from sln.runs import pool, work
 from sln.runs.heartbeat import Heartbeat
 from sln.runs.work import WorkerDied
+from sln.utils.errors import InputError, require
+from sln.utils.files import runs_folder, write_text
 
 
 def train_there(config: Config, settings: dict[str, str], seconds: float, mark: str) -> Heartbeat:

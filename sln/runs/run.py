@@ -5,7 +5,7 @@ A run is the directory `runs/<run_id>/`:
     config.json              every knob
     labels.json              SHA-256 of the given labels that it is trained on
     versions.json            Python, libraries, processor, when
-    history.csv              one row an epoch and reader ("network" is SLN, "momentum" is SLN-MO)
+    history.csv              one row per epoch and reader ("network" is SLN, "momentum" is SLN-MO)
     examples.csv             one row a training example: labels, predictions, confidence, losses, target
     corrections/091.npz      per corrected epoch: w (N,) and the predicted class (N,) or probabilities (N, C)
     weights.safetensors      final weights of every reader
@@ -33,17 +33,17 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from sln.runs import clothing1m_train, store
-from sln.utils import distributed
 from sln import fast, models
 from sln.config import Config
 from sln.data import Data
+from sln.datasets.load import labels_are_pinned, load_data, threads
+from sln.runs import clothing1m_train, store
+from sln.train import Correction, Engine, Epoch, State, last, train_in_turns
+from sln.utils import distributed
 from sln.utils.devices import current, device
 from sln.utils.errors import InputError, require
 from sln.utils.files import lock, read_json, runs_folder, write_json, write_text
-from sln.datasets.load import labels_are_pinned, load_data, threads
 from sln.utils.progress import Progress
-from sln.train import Correction, Engine, Epoch, State, last, train_in_turns
 
 CHECKPOINT_SECONDS = 10.0
 
@@ -57,7 +57,7 @@ class Run:
 
     @functools.cached_property
     def history(self) -> pd.DataFrame:
-        """One row an epoch and reader; the columns are those of `train.train` and `metrics`."""
+        """One row per epoch and reader; the columns are those of `train.train` and `metrics`."""
         return store.read_history(self.folder)
 
     @functools.cached_property

@@ -12,11 +12,11 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Protocol
 
-from sln.runs import heartbeat, store
 from sln import runs
 from sln.config import Config
-from sln.utils.files import data_folder, runs_folder
+from sln.runs import heartbeat, store
 from sln.runs.heartbeat import Heartbeat, Pulse
+from sln.utils.files import data_folder, runs_folder
 
 ATTEMPTS = 3  # at the same piece of a run, before a run whose workers are killed is given up
 TICK = 0.5  # seconds between looks at what changes without a run's ending
@@ -109,7 +109,7 @@ class Crew(Protocol):
     def ended(self, seconds: float) -> list[tuple[Config, Heartbeat | Exception]]:
         """The runs that have ended since, each with its last heartbeat, or what it raised, or WorkerDied.
 
-        Waits for the first at most so many seconds.
+        Waits for the first at most `seconds`.
         """
 
     def close(self) -> None:

@@ -111,7 +111,7 @@ def table(study: Study) -> pd.DataFrame:
 def gains(table: pd.DataFrame) -> pd.DataFrame:
     """What SLN adds to other methods: mean test accuracy with it less without, in points.
 
-    Rows noise, settings; columns one a base (CE, Co-teaching, CE + LC), read through the momentum model.
+    Rows noise, settings; columns one per base (CE, Co-teaching, CE + LC), read through the momentum model.
     """
     read = table[table["reader"] == "momentum"]
     mean = read.pivot_table(index=["noise", "settings"], columns="method", values="mean", sort=False)

@@ -31,7 +31,7 @@ STEPS = {"cpu": 2, "cuda": 40}  # that the calibration takes, after as many to w
 
 
 def plan(study: Study) -> pd.DataFrame:
-    """The runs of a study, a row a configuration but for its seed.
+    """The runs of a study, one row per configuration but for its seed.
 
     Columns: run (without its seed), runs, found (trained already), to_train, epochs (left to train, less what
     a corrected run takes over from its uncorrected one), hours (estimated, one run at a time).
@@ -77,7 +77,7 @@ def require_data(study: Study) -> None:
 
 
 def at_once(configs: Iterable[Config]) -> float:
-    """How many runs make progress at once: one a worker, as far as processors allow for their threads."""
+    """How many runs make progress at once: one per worker, as far as processors allow for their threads."""
     if device().type != "cpu":
         return len(set(pool.seats()))  # several runs on one GPU share it
     threads_each = max((config.threads for config in configs), default=1)

@@ -37,7 +37,7 @@ def sweep(profile: str, *, seeds: int | None = None, ray: str | None = None, dry
     ray : address of a Ray cluster to train on, `auto` for the one that this machine is part of; default here
     dry_run : only print what would be trained, with an estimate of the time on this machine
 
-    Returns 0 if all are finished, 1 if one failed; the others are trained all the same, but for those that
+    Returns 0 if all are finished, 1 if one failed; the others are trained all the same, except those that
     depend on a choice among candidates of which one failed. Raises InputError for an unknown profile, for
     data that are missing, and for a cluster that does not answer, before anything is trained.
     """
@@ -71,7 +71,7 @@ def crew(configs: Iterable[Config], ray: str | None) -> Crew:
 
 
 def missing(configs: Iterable[Config]) -> list[Config]:
-    """Those that are not trained yet, each once; a damaged one too, whose error is told in its turn."""
+    """Those that are not trained yet, each once; a damaged one too, whose error comes in its turn."""
 
     def found(config: Config) -> bool:
         try:

@@ -85,7 +85,7 @@ def group() -> Iterator[None]:
 
 def _leave() -> None:
     # Gloo's threads need Python's lock to drop the tensors of the last operation, and the group's end waits
-    # for these threads while it holds the lock: without time to be done, both would wait for ever
+    # for these threads while it holds the lock: without time to be done, both would wait without end
     time.sleep(LEAVING)
     dist.destroy_process_group()
 

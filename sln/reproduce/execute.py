@@ -324,7 +324,7 @@ def private_sockets() -> Iterator[traitlets.config.Config]:
 
 
 def print_outcome(outcome: Outcome) -> None:
-    """One line when a notebook went well, one a problem when it did not."""
+    """One line when a notebook went well, one per problem when it did not."""
     for problem in outcome.problems:
         print(f"{outcome.name}: {problem}", file=sys.stderr, flush=True)
 
