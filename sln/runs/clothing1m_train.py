@@ -208,7 +208,7 @@ class Job:
 
 @dataclass(frozen=True)
 class Epoch:
-    """What one epoch leaves behind: history rows, one per reader; its rows of training images; their correction."""
+    """What one epoch leaves behind: history rows, one per reader; its training images; their correction."""
 
     number: int
     rows: list[dict[str, float | int | str]]
