@@ -21,7 +21,7 @@ from torch import Tensor
 
 from sln import fast, objective, train
 from sln.config import Config
-from sln.data import Data, Split
+from sln.data import Data, Split, crop_and_flip
 from sln.fast import SPEEDS, Speed
 from sln.utils.devices import device
 
@@ -84,7 +84,7 @@ class Checks:
         """Augmented images here and there: pixels that differ."""
         draws = train.crops_and_flips(self.here, self.config, 1)
         images = [
-            data.crop_and_flip(data.train.images, draws.to(data.device), data.padding).cpu()
+            crop_and_flip(data.train.images, draws.to(data.device), data.padding).cpu()
             for data in (self.here, self.there)
         ]
         return (images[0] != images[1]).sum().item()

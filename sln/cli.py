@@ -435,7 +435,7 @@ def reproduce_command(options: argparse.Namespace) -> int:
 
 
 def sweep_command(options: argparse.Namespace) -> int:
-    """`sweep`: see `sln.sweep`."""
+    """`sweep`: see `sln.study.sweep`."""
     from sln.study.sweep import sweep
 
     if options.workers is not None:

@@ -190,13 +190,13 @@ package = types.ModuleType("sln")  # without all that the package's own __init__
 package.__path__ = [sys.argv[1]]
 sys.modules["sln"] = package
 from pathlib import Path
-from sln.downloads import download
+from sln.datasets.downloads import download
 download(sys.argv[2], Path(sys.argv[3]), sys.argv[4], what="the thing")
 """
 
 
 def downloader(server, path):
-    told = [os.path.dirname(downloads.__file__), server.url, path, sha256(CONTENT)]
+    told = [str(Path(downloads.__file__).parents[1]), server.url, path, sha256(CONTENT)]
     return subprocess.Popen([sys.executable, "-c", DOWNLOADER, *told], stderr=subprocess.PIPE, text=True)
 
 

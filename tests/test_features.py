@@ -89,7 +89,7 @@ def test_resnet50s_weights_are_got_once(tmp_path, monkeypatch):
     asked = []
     with torch.random.fork_rng():
         state = torchvision().models.resnet50(weights=None).state_dict()
-    monkeypatch.setattr(features.sources, "get", lambda name: asked.append(name) or [])
+    monkeypatch.setattr(features.registry, "get", lambda name: asked.append(name) or [])
     monkeypatch.setattr(features.clothing1m_train, "imagenet_weights", lambda name: state)
     monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
     monkeypatch.setenv("SLN_DATA", str(tmp_path))

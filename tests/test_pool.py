@@ -253,7 +253,7 @@ PARENT = """
 import json, multiprocessing, os, sys, threading, time
 from pathlib import Path
 from sln.config import Config
-from sln.pool import get_all
+from sln.runs.pool import get_all
 
 configs = [Config.from_dict(knobs) for knobs in json.loads(sys.argv[1])]
 

@@ -40,8 +40,8 @@ ENVIRONMENT = {
 DRIVER = """
 import dataclasses, json, sys
 from sln.config import Config
-from sln.sweep_ray import RayCluster
-from sln.work import Queue, work_through
+from sln.runs.ray_cluster import RayCluster
+from sln.runs.work import Queue, work_through
 
 configs = [Config.from_dict(knobs) for knobs in json.loads(sys.argv[2])]
 cluster = RayCluster(sys.argv[1], configs, checkpoint_seconds=0.5)

@@ -1,7 +1,7 @@
 """Explorers over trained runs, with a button that trains another; and the page of them all (`make app`).
 
 Only what is pressed is trained, and nothing here waits for it: a process of its own trains
-(`sln.background`), and the page looks at it twice a second.
+(`sln.runs.background`), and the page looks at it twice a second.
 """
 
 from __future__ import annotations
