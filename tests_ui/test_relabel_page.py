@@ -9,8 +9,8 @@ FOLDER = """
 import sys
 from pathlib import Path
 from PIL import Image
-from sln import data
-digits = images_of.digits().train
+from sln.datasets.images import digits as digits_of
+digits = digits_of().train
 for number in range(200):
     label = int(digits.true[number]) if number % 5 else (int(digits.true[number]) + 1) % 10
     path = Path(sys.argv[1], str(label), f"{number:03}.png")
