@@ -10,7 +10,7 @@ from graph_emulator import emulated, tensors
 from torch.func import functional_call
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from sln import baselines, fast, method, models, objective, runs, train
+from sln import fast, method, models, objective, runs, train
 from sln.analysis import landscape
 from sln.config import Config
 from sln.data import Data, Split
@@ -510,7 +510,7 @@ def meta(monkeypatch):
             network.parameters(), config.lr, config.momentum, weight_decay=config.weight_decay, foreach=False
         )
 
-    monkeypatch.setattr(baselines, "sgd", unfused)
+    monkeypatch.setattr(train, "sgd", unfused)
     return torch.device("meta")
 
 
