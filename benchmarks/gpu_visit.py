@@ -346,7 +346,8 @@ def take_home(folder: Path, profile: str) -> None:
 def draw(study: Study, manifest: dict) -> None:
     """Figures of the profile's runs that are here, under the names of the notebooks; the visit's manifest."""
     table = results.of_the_recipes()
-    plots.save(plots.beside_published(table), table, "05_beside_the_paper", study.name)
+    if table["seeds"].any():
+        plots.save(plots.beside_published(table), table, "05_beside_the_paper", study.name)
     arms = study.arms(study.profile.noise_modes[0]) | study.matched(study.profile.noise_modes[0])
     found = {name: (runs.find(arm.configs[0]), arm.reader) for name, arm in arms.items()}
     readings = {name: Reading(name, [run], reader) for name, (run, reader) in found.items() if run}

@@ -57,9 +57,9 @@ class Config:
     """Everything that decides the numbers of one run.
 
     The names are those of the released scripts where these have one, and so are the defaults for CIFAR and
-    Clothing1M (DEFAULTS), but for `correction_losses`, whose default is the clean rule. Where nothing is
-    corrected, the knobs of the correction are at their defaults, whatever was said. Raises InputError for
-    values outside the stated range, and for combinations that would be ignored or cannot work.
+    Clothing1M (DEFAULTS), except `correction_losses`, whose default is the clean rule. Without label
+    correction, its settings are reset to their defaults. Raises InputError for values outside the stated
+    range, and for combinations that would be ignored or cannot work.
     """
 
     dataset: str = knob("digits", f"data set: {', '.join(DATASETS)}")
@@ -75,10 +75,12 @@ class Config:
         "where the wrong labels come from: released (the authors' label files), generated (drawn here), or "
         "the path of a label CSV"
     )
-    classes: int = knob(0, "digits: keep only the first so many classes; 0 is all ten")
-    subset: int = knob(0, "CIFAR: use the first so many training images; 0 is all")
-    test_subset: int = knob(0, "CIFAR: use the first so many test images; 0 is all")
-    downsample: int = knob(1, "CIFAR: average images over squares of so many pixels a side; 1 leaves them")
+    classes: int = knob(0, "digits: number of classes to keep, the first ones; 0 is all ten")
+    subset: int = knob(0, "CIFAR: number of training images to use, the first ones; 0 is all")
+    test_subset: int = knob(0, "CIFAR: number of test images to use, the first ones; 0 is all")
+    downsample: int = knob(
+        1, "CIFAR: side in pixels of the squares that images are averaged over; 1 leaves them"
+    )
     held_out: float = knob(
         0.0, "CIFAR: last share of the training images kept, with given labels, to choose settings on"
     )
@@ -108,7 +110,7 @@ class Config:
     strength: str = knob(
         "fixed",
         "of noise on the logits or the gradient: fixed (its own sigma), or matched (so that the noise on the "
-        "gradient has the expected norm of SLN's with this sigma, anew each epoch)",
+        "gradient has the expected norm of SLN's with this sigma, in each epoch)",
     )
     sigma_schedule: str = knob("constant", f"sigma over the epochs: {', '.join(SIGMA_SCHEDULES)}")
     noise_for: str = knob(
