@@ -54,14 +54,14 @@ app: $(APP) ## the explorers as a page of their own (Voilà), on loopback, with 
 	$(PY) -m voila sln/explore/app.ipynb --Voila.ip=127.0.0.1 --token
 
 test: $(DEV) ## run the tests and measure coverage
-	$(PY) -m pytest --cov --cov-report=term
+	$(PY) -m pytest -n 2 --dist loadfile --cov --cov-report=term
 
 test-gpu: $(DEV) ## run the tests that need a GPU, and fail where there is none
 	@$(PY) -c "import torch; raise SystemExit(not torch.cuda.is_available() and 'torch sees no GPU here')"
 	$(PY) -m pytest -m gpu
 
 test-ui: browser $(DEV) ## run the tests in a real browser (Chromium), screenshots to build/ui/
-	$(PY) -m pytest tests_ui
+	$(PY) -m pytest tests/ui
 
 browser: ## find Chromium, or install it where that can be done without asking
 	@$(FIND_CHROMIUM) || $(GET_CHROMIUM) || { echo "test-ui needs the browser chromium: install your system's package of that name (Debian: apt-get install chromium) and try again"; exit 2; }
@@ -83,7 +83,7 @@ bench: $(DEV) ## measure times and memory on this machine, and what each speed g
 
 clean: ## remove build/ and caches; keeps .venv, data and trained runs
 	rm -rf build .pytest_cache .ruff_cache .hypothesis .coverage .coverage.*
-	find sln tests tests_ui benchmarks -name __pycache__ -type d -prune -exec rm -rf {} +
+	find sln tests benchmarks -name __pycache__ -type d -prune -exec rm -rf {} +
 
 clean-runs: ## remove every trained run (they are trained again when asked for)
 	rm -rf runs

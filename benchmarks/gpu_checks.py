@@ -33,8 +33,8 @@ class Checks:
     """The checks of one network, batch size and number of full batches."""
 
     def __init__(self, model: str, batch: int, last: int, full: int) -> None:
-        knobs = {"dataset": "cifar10", "noise_mode": "none", "sigma": 1.0, "epochs": 2, "lr": 0.01}
-        self.config = Config.from_dict(knobs | {"model": model, "batch_size": batch})
+        settings = {"dataset": "cifar10", "noise_mode": "none", "sigma": 1.0, "epochs": 2, "lr": 0.01}
+        self.config = Config.from_dict(settings | {"model": model, "batch_size": batch})
         self.here = noise_images(full * batch + last, last)
         self.there = self.here.to(device())
         self._known: dict[str, dict[str, Tensor]] = {}

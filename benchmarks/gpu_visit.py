@@ -17,7 +17,7 @@ call ends by itself within its time table; a stage that fails or is late is name
 A speed that fails its checks, or whose graphs cannot be captured, gives way to the next slower one.
 
 OUT is complete at any time: log.txt, manifest.json, the tables of call 1 or history.csv (a row per epoch and
-reader, as it is trained), and parcel.00, ... (`parcel`). WORK, a temporary folder by default, is what the two
+weights, as it is trained), and parcel.00, ... (`parcel`). WORK, a temporary folder by default, is what the
 calls share. OUT may be emptied between them.
 """
 
@@ -48,7 +48,7 @@ from sln.fast import SPEEDS, CaptureFailed, chosen
 from sln.runs import store
 from sln.runs.turns import InTurns
 from sln.runs.work import Queue, work_through
-from sln.study.study import Reading, Study
+from sln.study.study import MethodRuns, Study
 from sln.train import Epoch
 from sln.utils import files
 from sln.utils.devices import device
@@ -349,8 +349,8 @@ def draw(study: Study, manifest: dict) -> None:
     if table["seeds"].any():
         plots.save(plots.beside_published(table), table, "05_beside_the_paper", study.name)
     arms = study.arms(study.profile.noise_modes[0]) | study.matched(study.profile.noise_modes[0])
-    found = {name: (runs.find(arm.configs[0]), arm.reader) for name, arm in arms.items()}
-    readings = {name: Reading(name, [run], reader) for name, (run, reader) in found.items() if run}
+    found = {name: (runs.find(arm.configs[0]), arm.weights) for name, arm in arms.items()}
+    readings = {name: MethodRuns(name, [run], weights) for name, (run, weights) in found.items() if run}
     if readings:
         curves = analysis.curves(readings, plots.views.CURVES)
         plots.save(plots.views.curves(curves, "40% symmetric noise, seed 0"), curves, "02_curves", study.name)

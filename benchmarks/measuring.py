@@ -114,8 +114,8 @@ class Run:
     """
 
     def __init__(self, speed: str, training: Split, tests: Split, seed: int = 0, **others: object) -> None:
-        knobs = {"dataset": "cifar10", "noise_mode": "none", "sigma": SIGMA, "seed": seed}
-        self.config = Config.from_dict(knobs | {"correction_losses": "as-released"} | others)
+        settings = {"dataset": "cifar10", "noise_mode": "none", "sigma": SIGMA, "seed": seed}
+        self.config = Config.from_dict(settings | {"correction_losses": "as-released"} | others)
         data = dataclasses.replace(plan._noise(self.config), train=training, test=tests)
         self.data, chosen = data.to(device()), fast.SPEEDS[speed]
         self.engine = fast.Engine(self.config, chosen) if chosen.static else train.Engine()
@@ -133,7 +133,7 @@ class Run:
 
     def tests(self) -> Generator[None, None, None]:
         """Both test passes, a turn each."""
-        for network in self.state.readers.values():
+        for network in self.state.networks.values():
             train.measure(network, self.data, whole=False, engine=self.engine)
             yield
 

@@ -2,7 +2,7 @@
 
 Notation: logits f (B, C), p = softmax(f), y (B, C) the targets (one-hot given labels; with stochastic label
 noise, y + sigma z), y_k the entry of class k. The one setting that each method varies here is
-`Config.robust_setting`; its published default is in `defaults.ROBUST`.
+`Config.baseline_parameter`; its published default is in `defaults.BASELINES`.
 
 Deviation from every paper: the optimizer, its schedule and the number of epochs are those of `Config`, the
 same for all methods, so that only the objective differs.
@@ -44,7 +44,9 @@ class LabelSmoothing(Objective):
 
     def losses(self, logits: Tensor, batch: Batch) -> Tensor:
         """(B,): l(f, (1 - epsilon) y + epsilon / C)."""
-        return method.soft_cross_entropy(logits, smoothed_labels(batch.targets, self.config.robust_setting))
+        return method.soft_cross_entropy(
+            logits, smoothed_labels(batch.targets, self.config.baseline_parameter)
+        )
 
 
 def generalised_cross_entropy(logits: Tensor, targets: Tensor, q: float) -> Tensor:
@@ -64,7 +66,7 @@ class GCE(Objective):
 
     def losses(self, logits: Tensor, batch: Batch) -> Tensor:
         """(B,): `generalised_cross_entropy`."""
-        return generalised_cross_entropy(logits, batch.targets, self.config.robust_setting)
+        return generalised_cross_entropy(logits, batch.targets, self.config.baseline_parameter)
 
 
 def reverse_cross_entropy(logits: Tensor, targets: Tensor) -> Tensor:
@@ -84,7 +86,7 @@ class SCE(Objective):
     def losses(self, logits: Tensor, batch: Batch) -> Tensor:
         """(B,): alpha l(f, y) + `reverse_cross_entropy`."""
         cross_entropy = method.soft_cross_entropy(logits, batch.given)
-        return self.config.robust_setting * cross_entropy + reverse_cross_entropy(logits, batch.given)
+        return self.config.baseline_parameter * cross_entropy + reverse_cross_entropy(logits, batch.given)
 
 
 class ELR(Objective):
@@ -107,7 +109,7 @@ class ELR(Objective):
         t = ELR_DECAY * self.memory[batch.index] + (1 - ELR_DECAY) * now
         self.memory[batch.index] = t
         regulariser = (1 - (p * t).sum(dim=1)).log()
-        return super().losses(logits, batch) + self.config.robust_setting * regulariser
+        return super().losses(logits, batch) + self.config.baseline_parameter * regulariser
 
     def tensors(self) -> dict[str, Tensor]:
         """memory : (N, C), t of every training example."""
@@ -142,7 +144,7 @@ class Mixup(Objective):
         if batch.epoch != self.epoch:  # runs resume between epochs: this is all that has to be remembered
             self.epoch = batch.epoch
             self.draws = numpy_generator(self.config.seed, "mixup", batch.epoch)
-        weight = self.draws.beta(self.config.robust_setting, self.config.robust_setting)
+        weight = self.draws.beta(self.config.baseline_parameter, self.config.baseline_parameter)
         partners = torch.from_numpy(self.draws.permutation(len(batch.index))).to(batch.images.device)
         return super().gradient(
             dataclasses.replace(
@@ -170,7 +172,7 @@ class SAM(Objective):
         before = [t.clone() for t in everything]
         gradient = [w.grad for w in weights]
         norm = torch.stack([g.norm() for g in gradient]).norm() + 1e-12  # a gradient of 0 moves nothing
-        scale = self.config.robust_setting / norm
+        scale = self.config.baseline_parameter / norm
         for weight, g in zip(everything, gradient, strict=False):
             weight.add_(scale * g)
         super().gradient(batch)
@@ -216,7 +218,7 @@ class CoTeaching(Objective):
         """The gradient of what the peer picked, and its mean loss; the peer makes its step."""
         logits = forward(self.network, batch.images, self.config)
         peers_logits = forward(self.peer, batch.images, self.config)
-        share = kept_share(self.config.robust_setting, batch.epoch)
+        share = kept_share(self.config.baseline_parameter, batch.epoch)
         picked = small_losses(method.soft_cross_entropy(logits, batch.given), share)
         picked_by_peer = small_losses(method.soft_cross_entropy(peers_logits, batch.given), share)
 
@@ -258,5 +260,5 @@ METHODS: dict[str, type[Objective]] = {
 
 
 def objective(config: Config, network: nn.Module, data: Data) -> Objective:
-    """The objective that `config.robust` names, for `network`."""
-    return METHODS[config.robust](config, network, data)
+    """The objective that `config.baseline` names, for `network`."""
+    return METHODS[config.baseline](config, network, data)

@@ -187,7 +187,7 @@ def build_parser() -> argparse.ArgumentParser:
     )
     of_runs.add_parser("list", help="every run, finished or not").set_defaults(command=list_command)
     for name, command, about in (
-        ("show", show_command, "one run's knobs and last epoch"),
+        ("show", show_command, "one run's settings and last epoch"),
         ("remove", remove_command, "delete one run"),
     ):
         action = of_runs.add_parser(name, help=about)
@@ -234,38 +234,38 @@ def sigma_or_auto(text: str) -> float | None:
 
 
 def add_config_options(parser: argparse.ArgumentParser, names: Sequence[str] | None = None) -> None:
-    """An option for every knob, or those named: --noise-mode, and --noise_mode as the released scripts do.
+    """An option for every setting, or those named: --noise-mode, and --noise_mode as the released scripts do.
 
     An option that is not given leaves no trace, so that the recipe's or the data set's own default holds.
     """
-    for knob in dataclasses.fields(Config):
-        if names is not None and knob.name not in names:
+    for setting in dataclasses.fields(Config):
+        if names is not None and setting.name not in names:
             continue
-        flags = list(dict.fromkeys([f"--{knob.name.replace('_', '-')}", f"--{knob.name}"]))
-        shown = f"{knob.metadata['about']} ({default_in_words(knob)})".replace("%", "%%")
-        shared = {"dest": knob.name, "default": argparse.SUPPRESS, "help": shown}
-        if knob.type == "bool":
+        flags = list(dict.fromkeys([f"--{setting.name.replace('_', '-')}", f"--{setting.name}"]))
+        shown = f"{setting.metadata['about']} ({default_in_words(setting)})".replace("%", "%%")
+        shared = {"dest": setting.name, "default": argparse.SUPPRESS, "help": shown}
+        if setting.type == "bool":
             parser.add_argument(*flags, action=argparse.BooleanOptionalAction, **shared)
-        elif knob.name == "extra_alphas":
+        elif setting.name == "extra_alphas":
             parser.add_argument(*flags, type=float, nargs="+", metavar="A", **shared)
         else:
             parser.add_argument(
-                *flags, type=PARSERS[str(knob.type)], metavar=str(knob.type).upper(), **shared
+                *flags, type=PARSERS[str(setting.type)], metavar=str(setting.type).upper(), **shared
             )
 
 
-def default_in_words(knob: dataclasses.Field) -> str:
+def default_in_words(setting: dataclasses.Field) -> str:
     """`default 0.4`, or `default 0.02, CIFAR 0.001, Clothing1M 0.001`."""
-    if knob.default is not None:
-        return f"default {knob.default}"
-    if knob.name == "robust_setting":
+    if setting.default is not None:
+        return f"default {setting.default}"
+    if setting.name == "baseline_parameter":
         return "default as published"
-    digits, cifar, clothing = (DEFAULTS[of][knob.name] for of in ("digits", "cifar10", "clothing1m"))
+    digits, cifar, clothing = (DEFAULTS[of][setting.name] for of in ("digits", "cifar10", "clothing1m"))
     return f"default {digits}, CIFAR {cifar}, Clothing1M {clothing}"
 
 
 def add_released_options(parser: argparse.ArgumentParser) -> None:
-    """Options of the released scripts that are no knob: where the data is, which GPU, how many classes."""
+    """Options of the released scripts that are no setting: where the data is, which GPU, how many classes."""
     parser.add_argument(
         "--datapath", metavar="FOLDER", help="folder of the data, as SLN_DATA (default data/)"
     )
@@ -309,23 +309,23 @@ def apply_released_options(options: argparse.Namespace, config: Config) -> None:
     fast.chosen(device())
 
 
-def knobs_of(options: argparse.Namespace) -> dict[str, Any]:
-    """The knobs that were given."""
-    names = {knob.name for knob in dataclasses.fields(Config)}
+def settings_of(options: argparse.Namespace) -> dict[str, Any]:
+    """The settings that were given."""
+    names = {setting.name for setting in dataclasses.fields(Config)}
     return {name: value for name, value in vars(options).items() if name in names}
 
 
 def train_command(options: argparse.Namespace) -> None:
     """`train`: the run's folder and its last epoch."""
-    knobs = knobs_of(options)
+    settings = settings_of(options)
     if options.recipe:
         chosen = recipe(options.recipe)
-        same = knobs.get("dataset", chosen.dataset) == chosen.dataset
-        require(same, f"recipe {options.recipe} is for {chosen.dataset}, not for {knobs.get('dataset')}")
-        config = chosen.config(**knobs)
+        same = settings.get("dataset", chosen.dataset) == chosen.dataset
+        require(same, f"recipe {options.recipe} is for {chosen.dataset}, not for {settings.get('dataset')}")
+        config = chosen.config(**settings)
     else:
-        config = Config.from_dict(knobs)
-        if config.dataset == "cifar10" and config.noise_mode == "openset" and "noise_seed" not in knobs:
+        config = Config.from_dict(settings)
+        if config.dataset == "cifar10" and config.noise_mode == "openset" and "noise_seed" not in settings:
             config = config.replace(noise_seed=config.seed)  # the released script draws it anew for every run
     apply_released_options(options, config)
     run = runs.get(config)
@@ -363,22 +363,22 @@ def data_get_command(options: argparse.Namespace) -> None:
 def evaluate_command(options: argparse.Namespace) -> None:
     """`evaluate`: every number of the last epoch again, from the saved weights."""
     run = runs.by_name(options.run)
-    readers = {reader: run.network(reader) for reader in ("network", "momentum")}
+    networks = {weights: run.network(weights) for weights in ("network", "momentum")}
     if run.config.dataset == "clothing1m":
-        measured = clothing1m_train.evaluate(run.config, readers)
+        measured = clothing1m_train.evaluate(run.config, networks)
     else:
         where = device()
         data = run.data.to(where)
-        measured = {name: measure(network.to(where), data) for name, network in readers.items()}
+        measured = {name: measure(network.to(where), data) for name, network in networks.items()}
     table = pd.DataFrame(measured)
     print(table.to_string(float_format="%.4f"))
 
 
 def noise_command(options: argparse.Namespace) -> None:
     """`noise`: write or check a label file; prints the realised rate and transition matrix."""
-    knobs = knobs_of(options)
-    require(knobs.get("dataset") != "clothing1m", "clothing1m comes with wrong labels of its own")
-    config = Config.from_dict({"labels": "generated"} | knobs)
+    settings = settings_of(options)
+    require(settings.get("dataset") != "clothing1m", "clothing1m comes with wrong labels of its own")
+    config = Config.from_dict({"labels": "generated"} | settings)
     clean = load_clean(config)
     true, C = clean.train.true.numpy(), clean.num_classes
     if options.check:
@@ -398,7 +398,7 @@ def noise_command(options: argparse.Namespace) -> None:
 def draw_labels(
     config: Config, true: np.ndarray, num_classes: int, options: argparse.Namespace
 ) -> noise.Corruption:
-    """The corruption that the options of `noise` ask for, the same as a run's with the same knobs."""
+    """The corruption that the options of `noise` ask for, the same as a run's with the same settings."""
     seed, exact = config.noise_seed, not options.bernoulli
     if options.matrix:
         require(not options.own_class, "--own-class does not go with --matrix, which says itself what stays")
@@ -481,7 +481,7 @@ def remove_command(options: argparse.Namespace) -> None:
 
 
 def last_epoch(run: runs.Run) -> pd.DataFrame:
-    """The reported epoch's history, a column a reader."""
-    rows = {reader: run.final(reader) for reader in run.history["reader"].unique()}
-    table = pd.DataFrame({reader: {"epoch": row.name} | row.to_dict() for reader, row in rows.items()})
-    return table.drop(index=["reader", "seconds"]).astype(float)
+    """The reported epoch's history, a column per weights."""
+    rows = {weights: run.final(weights) for weights in run.history["weights"].unique()}
+    table = pd.DataFrame({weights: {"epoch": row.name} | row.to_dict() for weights, row in rows.items()})
+    return table.drop(index=["weights", "seconds"]).astype(float)

@@ -1,4 +1,4 @@
-"""One run's knobs: a frozen dataclass, checked when it is made, with a name that says what it is."""
+"""One run's settings: a frozen dataclass, checked when it is made, with a name that says what it is."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from sln.defaults import (
+    BASELINES,
     CORRECTION_LOSSES,
     DATASETS,
     DEFAULTS,
@@ -22,34 +23,24 @@ from sln.defaults import (
     NOISE_ON,
     NUM_CLASSES,
     PRECISIONS,
-    ROBUST,
     SIGMA_SCHEDULES,
     STRENGTHS,
 )
 from sln.utils.errors import InputError, choose, require
 
 
-def knob(default: Any, about: str) -> Any:
+def setting(default: Any, about: str) -> Any:
     """A Config field: its default, and what it is (unit, range, source); the command line shows the same."""
     return field(default=default, metadata={"about": about})
 
 
-def knob_by_dataset(about: str) -> Any:
+def setting_by_dataset(about: str) -> Any:
     """A Config field whose default is that of the data set, in `defaults.DEFAULTS`."""
-    return knob(None, about)
-
-
-# The knobs that the first version had. Any other enters a run's name only where it is not at its default, so
-# that a new knob renames no run that was trained without it.
-FIRST_KNOBS = (
-    *("dataset", "noise_mode", "noise_rate", "noise_seed", "model", "epochs", "batch_size", "lr", "momentum"),
-    *("weight_decay", "noise_on", "sigma", "alpha", "extra_alphas", "correction", "correction_losses"),
-    *("soft_correction", "seed", "threads"),
-)
+    return setting(None, about)
 
 
 # What a run keeps, not what it computes: runs that differ here alone are one run.
-KEPT_KNOBS = ("fork_epoch", "measure_test_every")
+KEPT_SETTINGS = ("fork_epoch", "measure_test_every")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,109 +53,109 @@ class Config:
     range, and for combinations that would be ignored or cannot work.
     """
 
-    dataset: str = knob("digits", f"data set: {', '.join(DATASETS)}")
-    noise_mode: str = knob_by_dataset(
+    dataset: str = setting("digits", f"data set: {', '.join(DATASETS)}")
+    noise_mode: str = setting_by_dataset(
         "inherent noise of the given labels: none, sym, asym, dependent, openset; human-... (CIFAR-N); own "
         "(Clothing1M's)"
     )
-    noise_rate: float = knob(
+    noise_rate: float = setting(
         0.4, "share of labels flipped to another class, or of images replaced (openset), in [0, 1]"
     )
-    noise_seed: int = knob(0, "seed of the inherent noise, apart from the training's")
-    labels: str = knob_by_dataset(
+    noise_seed: int = setting(0, "seed of the inherent noise, apart from the training's")
+    labels: str = setting_by_dataset(
         "where the wrong labels come from: released (the authors' label files), generated (drawn here), or "
         "the path of a label CSV"
     )
-    classes: int = knob(0, "digits: number of classes to keep, the first ones; 0 is all ten")
-    subset: int = knob(0, "CIFAR: number of training images to use, the first ones; 0 is all")
-    test_subset: int = knob(0, "CIFAR: number of test images to use, the first ones; 0 is all")
-    downsample: int = knob(
+    classes: int = setting(0, "digits: number of classes to keep, the first ones; 0 is all ten")
+    subset: int = setting(0, "CIFAR: number of training images to use, the first ones; 0 is all")
+    test_subset: int = setting(0, "CIFAR: number of test images to use, the first ones; 0 is all")
+    downsample: int = setting(
         1, "CIFAR: side in pixels of the squares that images are averaged over; 1 leaves them"
     )
-    held_out: float = knob(
+    held_out: float = setting(
         0.0, "CIFAR: last share of the training images kept, with given labels, to choose settings on"
     )
-    num_per_class: int = knob(
+    num_per_class: int = setting(
         18976, "Clothing1M: images a class in each epoch's class-balanced subset; -1 is all images"
     )
-    skip_bad_images: bool = knob(
+    skip_bad_images: bool = setting(
         False, "Clothing1M: leave out images that are missing or cannot be decoded, instead of stopping"
     )
-    pretrained: bool = knob(True, "Clothing1M: start from ImageNet weights, with a new last layer")
-    model: str = knob_by_dataset(f"network: {', '.join(MODELS)}")
-    augment: bool = knob_by_dataset("whether training images are cropped and flipped at random")
-    epochs: int = knob_by_dataset("passes over the training set")
-    batch_size: int = knob_by_dataset(
+    pretrained: bool = setting(True, "Clothing1M: start from ImageNet weights, with a new last layer")
+    model: str = setting_by_dataset(f"network: {', '.join(MODELS)}")
+    augment: bool = setting_by_dataset("whether training images are cropped and flipped at random")
+    epochs: int = setting_by_dataset("passes over the training set")
+    batch_size: int = setting_by_dataset(
         "examples per step, over all processes; the last, smaller batch of an epoch is kept"
     )
-    lr: float = knob_by_dataset("SGD step size")
-    lr_drop: int = knob_by_dataset("last epoch before the step size is divided by 10; 0 keeps it constant")
-    momentum: float = knob(0.9, "SGD momentum, in [0, 1)")
-    weight_decay: float = knob_by_dataset("SGD weight decay, on every parameter")
-    noise_on: str = knob(
+    lr: float = setting_by_dataset("SGD step size")
+    lr_drop: int = setting_by_dataset("last epoch before the step size is divided by 10; 0 keeps it constant")
+    momentum: float = setting(0.9, "SGD momentum, in [0, 1)")
+    weight_decay: float = setting_by_dataset("SGD weight decay, on every parameter")
+    noise_on: str = setting(
         "labels", "where the stochastic noise enters: labels (SLN), logits (variant 2), gradient (variant 1)"
     )
-    sigma: float = knob_by_dataset(
+    sigma: float = setting_by_dataset(
         "standard deviation of the stochastic noise; 0 is plain cross-entropy (CE)"
     )
-    strength: str = knob(
+    strength: str = setting(
         "fixed",
         "of noise on the logits or the gradient: fixed (its own sigma), or matched (so that the noise on the "
         "gradient has the expected norm of SLN's with this sigma, in each epoch)",
     )
-    sigma_schedule: str = knob("constant", f"sigma over the epochs: {', '.join(SIGMA_SCHEDULES)}")
-    noise_for: str = knob(
+    sigma_schedule: str = setting("constant", f"sigma over the epochs: {', '.join(SIGMA_SCHEDULES)}")
+    noise_for: str = setting(
         "all", "which examples get stochastic noise: all, or (with the truth known) right or wrong labels'"
     )
-    robust: str = knob("none", f"another method against label noise: {', '.join(ROBUST)}")
-    robust_setting: float = knob(
+    baseline: str = setting("none", f"another method against label noise: {', '.join(BASELINES)}")
+    baseline_parameter: float = setting(
         None,
         "of that method: label-smoothing epsilon, mixup alpha, gce q, sce alpha, elr "
         "lambda, sam rho, co-teaching's share that is forgotten (the noise rate)",
     )
-    alpha: float = knob_by_dataset("decay of the momentum model per optimizer step, in [0, 1)")
-    extra_alphas: tuple[float, ...] = knob(
+    alpha: float = setting_by_dataset("decay of the momentum model per optimizer step, in [0, 1)")
+    extra_alphas: tuple[float, ...] = setting(
         (), "decays of more momentum models read from the same run (no effect on it)"
     )
-    correction: int = knob_by_dataset(
+    correction: int = setting_by_dataset(
         "last epoch before label correction starts; -1 (or any value outside 1..epochs-1) is never"
     )
-    correction_losses: str = knob(
+    correction_losses: str = setting(
         "given",
         "the correction's losses: given (labels, plain images) or as-released (labels as corrected so far, "
         "augmented images)",
     )
-    soft_correction: bool = knob_by_dataset(
+    soft_correction: bool = setting_by_dataset(
         "whether correction goes towards the predicted probabilities (Clothing1M), not the predicted class"
     )
-    fork_epoch: int = knob_by_dataset(
+    fork_epoch: int = setting_by_dataset(
         "epoch whose whole state is kept, so that a corrected run can start there; no number depends on it"
     )
-    measure_train_every: int = knob_by_dataset(
+    measure_train_every: int = setting_by_dataset(
         "epochs between measurements on training and validation images; the last epoch always has one"
     )
-    measure_test_every: int = knob(
+    measure_test_every: int = setting(
         1,
         "epochs between measurements on test images; the last 10 epochs always have them; no other number "
         "depends on it",
     )
-    precision: str = knob(
+    precision: str = setting(
         "float32", f"of the network's operations in training: {', '.join(PRECISIONS)} (mixed precision)"
     )
-    sync_batchnorm: bool = knob(
+    sync_batchnorm: bool = setting(
         False,
         "Clothing1M on several GPUs: BatchNorm statistics of the whole batch, not of a part",
     )
-    seed: int = knob(0, "seed of training: initial weights, shuffling, augmentation, stochastic noise")
-    threads: int = knob_by_dataset("CPU threads; the order of sums, so the last bits, depend on it")
+    seed: int = setting(0, "seed of training: initial weights, shuffling, augmentation, stochastic noise")
+    threads: int = setting_by_dataset("CPU threads; the order of sums, so the last bits, depend on it")
 
     def __post_init__(self) -> None:
         choose("dataset", self.dataset, DATASETS)
-        for knob_ in dataclasses.fields(self):
-            value = getattr(self, knob_.name)
+        for setting_ in dataclasses.fields(self):
+            value = getattr(self, setting_.name)
             if value is None:
-                value = self._unsaid(knob_.name)
-            object.__setattr__(self, knob_.name, _typed(knob_, value))
+                value = self._unsaid(setting_.name)
+            object.__setattr__(self, setting_.name, _typed(setting_, value))
         choose("model", self.model, MODELS)
         choose(f"noise_mode of {self.dataset}", self.noise_mode, NOISE_MODES[self.dataset])
         choose("precision", self.precision, PRECISIONS)
@@ -186,7 +177,7 @@ class Config:
             ("measure_train_every", 1, 100_000),
             ("measure_test_every", 1, 100_000),
             ("classes", 0, 10),
-            ("robust_setting", 0, math.inf),
+            ("baseline_parameter", 0, math.inf),
             ("subset", 0, 10_000_000),
             ("test_subset", 0, 10_000_000),
             ("num_per_class", -1, 10_000_000),
@@ -260,7 +251,7 @@ class Config:
             self.classes in (0, 10) or self.noise_mode in ("none", "sym", "openset"),
             f"noise_mode {self.noise_mode} needs all ten classes of the digits",
         )
-        for name in ("strength", "sigma_schedule", "noise_for", "robust"):
+        for name in ("strength", "sigma_schedule", "noise_for", "baseline"):
             usual = getattr(self, name) == self.default(name)
             require(not clothing or usual, f"{name} does not go with dataset clothing1m")
         require(
@@ -271,23 +262,23 @@ class Config:
             self.noise_for == "all" or self.noise_on != "gradient",
             f"noise_for {self.noise_for} goes with noise_on labels or logits: a gradient is of all examples",
         )
-        self._check_robust()
+        self._check_baseline()
 
-    def _check_robust(self) -> None:
+    def _check_baseline(self) -> None:
         """Refuse what does not go with the other method against label noise."""
-        if self.robust == "none":
-            require(self.robust_setting == 0, "robust_setting is given, but no robust method")
+        if self.baseline == "none":
+            require(self.baseline_parameter == 0, "baseline_parameter is given, but no baseline method")
             return
-        require(self.noise_on == "labels", f"robust {self.robust} goes with noise_on labels only")
-        require(not self.corrects, f"robust {self.robust} does not go with label correction")
-        if self.robust == "sce":  # its reverse term is over the label's logarithm
-            require(self.sigma == 0, "robust sce does not go with stochastic label noise, use sigma 0")
-        if self.robust == "co-teaching":  # whose peer has an optimizer of its own
-            require(self.lr_drop == 0, "robust co-teaching goes with a constant lr, lr_drop 0")
-        if self.robust in ("label-smoothing", "gce", "co-teaching"):
-            require(self.robust_setting <= 1, f"robust_setting of {self.robust} is at most 1")
-        if self.robust in ("mixup", "gce"):
-            require(self.robust_setting > 0, f"robust_setting of {self.robust} is above 0")
+        require(self.noise_on == "labels", f"baseline {self.baseline} goes with noise_on labels only")
+        require(not self.corrects, f"baseline {self.baseline} does not go with label correction")
+        if self.baseline == "sce":  # its reverse term is over the label's logarithm
+            require(self.sigma == 0, "baseline sce does not go with stochastic label noise, use sigma 0")
+        if self.baseline == "co-teaching":  # whose peer has an optimizer of its own
+            require(self.lr_drop == 0, "baseline co-teaching goes with a constant lr, lr_drop 0")
+        if self.baseline in ("label-smoothing", "gce", "co-teaching"):
+            require(self.baseline_parameter <= 1, f"baseline_parameter of {self.baseline} is at most 1")
+        if self.baseline in ("mixup", "gce"):
+            require(self.baseline_parameter > 0, f"baseline_parameter of {self.baseline} is above 0")
 
     @property
     def num_classes(self) -> int:
@@ -310,12 +301,12 @@ class Config:
         noise = f"{'sln' if self.noise_on == 'labels' else self.noise_on}{self.sigma:g}" if self.sigma else ""
         if self.strength == "matched" and noise:
             noise = f"{noise}-matched"
-        other = f"{self.robust}{self.robust_setting:g}" if self.robust != "none" else ""
+        other = f"{self.baseline}{self.baseline_parameter:g}" if self.baseline != "none" else ""
         return "-".join(filter(None, (other, noise))) or "ce"
 
     @property
     def run_id(self) -> str:
-        """Name of the run's directory: readable, plus a hash of every knob that decides a number."""
+        """Name of the run's directory: readable, plus a hash of every setting that is not at its default."""
         inherent = {"none": "clean"}.get(self.noise_mode, self.noise_mode)
         if self.noise_mode in DRAWN_NOISE[1:]:
             inherent += f"{self.noise_rate:g}"
@@ -325,52 +316,55 @@ class Config:
         )
 
     def digest(self) -> str:
-        """First 8 hex digits of the SHA-256 of every knob that decides a number."""
-        knobs = {}
-        for name, value in self.to_dict().items():
-            usual = value == self.default(name)
-            if name in FIRST_KNOBS or not (usual or name in KEPT_KNOBS):
-                knobs[name] = value
-        return hashlib.sha256(json.dumps(knobs, sort_keys=True).encode()).hexdigest()[:8]
+        """First 8 hex digits of the SHA-256 of the settings that decide a number and are not at a default.
+
+        The defaults of a data set may therefore never change their meaning; a new setting renames no run.
+        """
+        settings = {
+            name: value
+            for name, value in self.to_dict().items()
+            if name not in KEPT_SETTINGS and value != self.default(name)
+        }
+        return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:8]
 
     def default(self, name: str) -> Any:
         """The default of setting `name`, for this data set and this baseline."""
-        defaults = {knob_.name: knob_.default for knob_ in dataclasses.fields(self)}
+        defaults = {setting_.name: setting_.default for setting_ in dataclasses.fields(self)}
         return defaults[name] if defaults[name] is not None else self._unsaid(name)
 
     def _unsaid(self, name: str) -> Any:
-        if name == "robust_setting":
-            choose("robust", self.robust, ROBUST)
-            published = ROBUST[self.robust]
+        if name == "baseline_parameter":
+            choose("baseline", self.baseline, BASELINES)
+            published = BASELINES[self.baseline]
             return self.noise_rate if published is None else published
         return DEFAULTS[self.dataset].get(name)
 
     def replace(self, **changes: Any) -> Config:
-        """The same knobs with some changed. Raises InputError for an unknown one, naming the nearest."""
+        """The same settings with some changed. Raises InputError for an unknown one, naming the nearest."""
         known = self.to_dict()
-        if self.robust_setting == self.default("robust_setting"):  # which may be another one's now
-            del known["robust_setting"]
+        if self.baseline_parameter == self.default("baseline_parameter"):  # which may be another one's now
+            del known["baseline_parameter"]
         return Config.from_dict({**known, **changes})
 
     def to_dict(self) -> dict[str, Any]:
-        """The knobs as JSON-ready values."""
+        """The settings as JSON-ready values."""
         return dataclasses.asdict(self) | {"extra_alphas": list(self.extra_alphas)}
 
     @classmethod
-    def from_dict(cls, knobs: Mapping[str, Any]) -> Config:
-        """A Config from some or all knobs. Raises InputError for an unknown one, naming the nearest."""
-        names = [knob_.name for knob_ in dataclasses.fields(cls)]
-        for name in knobs:
-            choose("knob", name, names)
-        return cls(**knobs)
+    def from_dict(cls, settings: Mapping[str, Any]) -> Config:
+        """A Config from some or all settings. Raises InputError for an unknown one, naming the nearest."""
+        names = [setting_.name for setting_ in dataclasses.fields(cls)]
+        for name in settings:
+            choose("setting", name, names)
+        return cls(**settings)
 
 
-def _typed(knob_: dataclasses.Field, value: Any) -> Any:
+def _typed(setting_: dataclasses.Field, value: Any) -> Any:
     """`value` as its field's type: an int becomes a float where one is asked for, all else is refused."""
-    kind = {"str": str, "int": int, "float": float, "bool": bool}.get(str(knob_.type))
+    kind = {"str": str, "int": int, "float": float, "bool": bool}.get(str(setting_.type))
     if kind is None:  # extra_alphas
-        return tuple(_of(knob_.name, alpha, float) for alpha in _of(knob_.name, value, tuple, list))
-    return _of(knob_.name, value, kind)
+        return tuple(_of(setting_.name, alpha, float) for alpha in _of(setting_.name, value, tuple, list))
+    return _of(setting_.name, value, kind)
 
 
 def _of(name: str, value: Any, *kinds: type) -> Any:

@@ -39,7 +39,7 @@ NOISE_MODES = {
 
 # The published setting of every method that SLN is compared with, for CIFAR-10 where its paper has several;
 # `baselines` says what it is. Co-teaching's is the noise rate, which its paper takes as known.
-ROBUST: dict[str, float | None] = {
+BASELINES: dict[str, float | None] = {
     "none": 0.0,
     "label-smoothing": 0.1,
     "mixup": 1.0,

@@ -303,7 +303,7 @@ class Step:
         self._update()
 
     def _uncounted(self, part: Callable[[], None]) -> None:
-        with uncounted(*self.state.readers.values()):
+        with uncounted(*self.state.networks.values()):
             part()
 
 
@@ -369,7 +369,7 @@ def uncounted(*networks: nn.Module) -> Iterator[None]:
 
 def count_batches(state: State, batches: int) -> None:
     """Count what `uncounted` left out."""
-    counters = [b for n in state.readers.values() for b in n.buffers() if not b.is_floating_point()]
+    counters = [b for n in state.networks.values() for b in n.buffers() if not b.is_floating_point()]
     if counters:
         torch._foreach_add_(counters, batches)
 

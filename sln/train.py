@@ -53,15 +53,15 @@ class State:
         self.epoch = 0
 
     @property
-    def readers(self) -> dict[str, nn.Module]:
+    def networks(self) -> dict[str, nn.Module]:
         """The networks that can be read from this run: "network" (SLN) and its momentum models (SLN-MO)."""
         return {"network": self.network} | {name: average.module for name, average in self.averages.items()}
 
     def tensors(self) -> dict[str, Tensor]:
         """The state as named tensors, for a file: "network/conv1.weight", "optimizer/conv1.weight", ..."""
         named = {f"network/{name}": value for name, value in self.network.state_dict().items()}
-        for reader, average in self.averages.items():
-            named |= {f"{reader}/{name}": value for name, value in average.state_dict().items()}
+        for weights, average in self.averages.items():
+            named |= {f"{weights}/{name}": value for name, value in average.state_dict().items()}
         named |= {f"optimizer/{n}": b for n, b in momentum_buffers(self.network, self.optimizer).items()}
         named |= {f"objective/{name}": value for name, value in self.objective.tensors().items()}
         return named | {"targets": self.targets, "epoch": torch.tensor(self.epoch)}
@@ -73,8 +73,8 @@ class State:
             group, _, rest = name.partition("/")
             groups.setdefault(group, {})[rest] = value
         self.network.load_state_dict(groups["network"])
-        for reader, average in self.averages.items():
-            average.load_state_dict(groups[reader])
+        for weights, average in self.averages.items():
+            average.load_state_dict(groups[weights])
         restore_momentum(self.network, self.optimizer, groups["optimizer"])
         self.objective.restore(groups["objective"])
         self.targets = named["targets"].to(self.targets.device, copy=True)
@@ -95,7 +95,7 @@ class Correction:
 
 @dataclass(frozen=True)
 class Epoch:
-    """What one epoch leaves behind: a history row per reader, and the correction that preceded it, if any."""
+    """What one epoch leaves behind: a history row per network, and its correction, if any."""
 
     number: int
     rows: list[dict[str, float | int | str]]
@@ -192,8 +192,8 @@ def train_in_turns(
         whole = epoch % config.measure_train_every == 0 or epoch == config.epochs
         tested = epoch % config.measure_test_every == 0 or epoch > config.epochs - ALWAYS_TESTED
         rows = [
-            shared | {"reader": name} | measure(reader, data, whole=whole, tested=tested, engine=engine)
-            for name, reader in state.readers.items()
+            shared | {"weights": name} | measure(network, data, whole=whole, tested=tested, engine=engine)
+            for name, network in state.networks.items()
             if measured
         ]
         yield Epoch(epoch, rows, correction)

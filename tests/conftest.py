@@ -80,3 +80,10 @@ def pytest_collection_modifyitems(items):
         for item in items:
             if "gpu" in item.keywords:
                 item.add_marker(pytest.mark.skip(reason="needs a GPU (make test-gpu)"))
+
+
+def pytest_ignore_collect(collection_path, config):
+    """The tests in a browser run when they are asked for: `make test-ui`."""
+    if collection_path.name == "ui":
+        return not any("ui" in word for word in config.args)
+    return None

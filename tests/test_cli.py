@@ -86,11 +86,11 @@ def test_train_says_where_the_run_is_and_what_came_out(tell):
     run = runs.find(CONFIG)
     assert f"run: {run.folder}" in said.splitlines()
     assert table_of(said)["test_accuracy"] == [
-        round(run.final(reader)["test_accuracy"], 4) for reader in ("network", "momentum")
+        round(run.final(weights)["test_accuracy"], 4) for weights in ("network", "momentum")
     ]
 
 
-def test_knobs_are_accepted_as_the_released_scripts_write_them(tell):
+def test_settings_are_accepted_as_the_released_scripts_write_them(tell):
     tell("train", *TINY, "--noise_mode", "asym", "--noise_rate", "0.3", "--extra_alphas", "0.5", "0.9")
     asked = CONFIG.replace(noise_mode="asym", noise_rate=0.3, extra_alphas=[0.5, 0.9])
     assert runs.find(asked).config == asked
@@ -107,8 +107,8 @@ OTHER = {
     "sigma_schedule": ("rising", "digits"),
     "noise_for": ("wrong", "digits"),
     "classes": (4, "digits"),
-    "robust": ("elr", "digits"),
-    "robust_setting": (0.25, "digits"),
+    "baseline": ("elr", "digits"),
+    "baseline_parameter": (0.25, "digits"),
     "correction_losses": ("as-released", "digits"),
     "precision": ("bfloat16", "digits"),
     "extra_alphas": ((0.25,), "digits"),
@@ -118,34 +118,34 @@ OTHER = {
     "downsample": (2, "cifar10"),
     "correction": (50, "digits"),
 }
-# what else has to be said for a knob to have any effect
+# what else has to be said for a setting to have any effect
 NEEDED = {
     "correction_losses": ["--correction", "50"],
     "soft_correction": ["--correction", "50"],
     "strength": ["--noise-on", "logits"],
-    "robust_setting": ["--robust", "gce"],
+    "baseline_parameter": ["--baseline", "gce"],
 }
 
 
-@pytest.mark.parametrize("knob", dataclasses.fields(Config), ids=lambda knob: knob.name)
-def test_every_knob_is_an_option_in_both_spellings_and_reaches_the_config(knob, monkeypatch):
+@pytest.mark.parametrize("setting", dataclasses.fields(Config), ids=lambda setting: setting.name)
+def test_every_setting_is_an_option_in_both_spellings_and_reaches_the_config(setting, monkeypatch):
     clothing = ("num_per_class", "skip_bad_images", "pretrained", "sync_batchnorm")
-    usual = "clothing1m" if knob.name in clothing else "cifar10" if knob.name == "augment" else "digits"
-    default = Config(dataset=usual).default(knob.name)
-    value, dataset = OTHER.get(knob.name, (None, usual))
+    usual = "clothing1m" if setting.name in clothing else "cifar10" if setting.name == "augment" else "digits"
+    default = Config(dataset=usual).default(setting.name)
+    value, dataset = OTHER.get(setting.name, (None, usual))
     if value is None:
         value = not default if isinstance(default, bool) else default + 1
         value = default / 2 if isinstance(default, float) else value
     asked = []
     monkeypatch.setattr(runs, "get", lambda config: asked.append(config) or sys.exit(0))
-    for name in {knob.name, knob.name.replace("_", "-")}:
+    for name in {setting.name, setting.name.replace("_", "-")}:
         words = [f"--{name}", *map(str, value if isinstance(value, tuple) else (value,))]
         if isinstance(value, bool):
             words = [f"--{name}" if value else f"--no-{name}"]
-        words += NEEDED.get(knob.name, [])
+        words += NEEDED.get(setting.name, [])
         with pytest.raises(SystemExit):
             main(["train", "--dataset", dataset, *words])
-    assert {getattr(config, knob.name) for config in asked} == {value}
+    assert {getattr(config, setting.name) for config in asked} == {value}
 
 
 def test_evaluate_measures_the_last_row_of_the_history_again(trained, tell, monkeypatch):
@@ -153,7 +153,7 @@ def test_evaluate_measures_the_last_row_of_the_history_again(trained, tell, monk
     run, afresh = runs.find(CONFIG), table_of(tell("evaluate", CONFIG.run_id))
     assert len(afresh) == 11
     for name, values in afresh.items():
-        assert values == [round(run.final(reader)[name], 4) for reader in ("network", "momentum")]
+        assert values == [round(run.final(weights)[name], 4) for weights in ("network", "momentum")]
 
 
 def test_runs_are_listed_shown_and_removed(tell):
@@ -230,9 +230,9 @@ def test_noise_follows_any_matrix(tell, tmp_path):
         (["train", "--noise-mode", "symm"], ["'symm'", "did you mean 'sym'?"]),
         (["train", "--noise-mode", "xyz"], ["'xyz'", "asym, dependent, none, openset, sym"]),
         (["train", "--epochs", "0"], ["epochs", "0"]),
-        (["train", "--robust", "eler"], ["'eler'", "did you mean 'elr'?"]),
-        (["train", "--robust", "sce"], ["robust sce", "sigma 0"]),
-        (["train", "--robust-setting", "0.5"], ["robust_setting", "no robust method"]),
+        (["train", "--baseline", "eler"], ["'eler'", "did you mean 'elr'?"]),
+        (["train", "--baseline", "sce"], ["baseline sce", "sigma 0"]),
+        (["train", "--baseline-parameter", "0.5"], ["baseline_parameter", "no baseline method"]),
         (["train", "--strength", "matched"], ["strength matched", "noise_on logits or gradient"]),
         (["train", "--classes", "4", "--noise-mode", "asym"], ["asym", "all ten classes"]),
         (["train", "--extra-alphas", "0.5", "1"], ["extra_alphas", "1.0"]),
@@ -390,7 +390,7 @@ def test_every_command_explains_itself(command, capsys):
     words = capsys.readouterr().out
     expected = {
         "": ["train train a run", "evaluate measure", "noise write", "reproduce execute", "runs list"],
-        "train": [knob.metadata["about"] for knob in dataclasses.fields(Config)],
+        "train": [setting.metadata["about"] for setting in dataclasses.fields(Config)],
         "noise": ["--bernoulli", "--own-class", "--matrix", "--noise-mode", "--noise_mode"],
         "runs": ["list", "show", "remove"],
         "data": ["list", "get"],

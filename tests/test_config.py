@@ -1,4 +1,4 @@
-"""The knobs of a run: ranges, types, names, and the name that they make."""
+"""The settings of a run: ranges, types, names, and the name that they make."""
 
 import dataclasses
 import json
@@ -38,8 +38,8 @@ CHANGED = {
 # these do not go with the others
 CHANGED_ALONE = {
     "classes": 4,
-    "robust": "gce",
-    "robust_setting": 0.5,
+    "baseline": "gce",
+    "baseline_parameter": 0.5,
 }
 CHANGED_CIFAR = {
     "labels": "generated",
@@ -87,8 +87,8 @@ CHANGED_CLOTHING = {
         ("measure_test_every", 0, "[1, "),
         ("classes", 11, "[0, 10]"),
         ("classes", -1, "[0, 10]"),
-        ("robust_setting", -0.1, "from 0 up"),
-        ("robust_setting", NAN, "from 0 up"),
+        ("baseline_parameter", -0.1, "from 0 up"),
+        ("baseline_parameter", NAN, "from 0 up"),
     ],
 )
 def test_a_value_outside_its_range_is_refused_with_the_range(name, value, allowed, refused):
@@ -151,7 +151,7 @@ def test_a_whole_number_is_taken_where_a_float_is_asked_for():
         ("strength", "match", "matched"),
         ("sigma_schedule", "raising", "rising"),
         ("noise_for", "wrongs", "wrong"),
-        ("robust", "mix-up", "mixup"),
+        ("baseline", "mix-up", "mixup"),
     ],
 )
 def test_an_unknown_choice_is_refused_and_the_nearest_named(name, value, near, refused):
@@ -159,24 +159,24 @@ def test_an_unknown_choice_is_refused_and_the_nearest_named(name, value, near, r
         Config(**{name: value})
 
 
-@pytest.mark.parametrize("make", [Config.from_dict, lambda knobs: Config().replace(**knobs)])
-def test_an_unknown_knob_is_refused_and_the_nearest_named(make, refused):
-    with refused("unknown knob 'sigmma'", "did you mean 'sigma'?"):
+@pytest.mark.parametrize("make", [Config.from_dict, lambda settings: Config().replace(**settings)])
+def test_an_unknown_setting_is_refused_and_the_nearest_named(make, refused):
+    with refused("unknown setting 'sigmma'", "did you mean 'sigma'?"):
         make({"sigmma": 1.0})
-    with refused("unknown knob 'qqq'", "noise_rate"):
+    with refused("unknown setting 'qqq'", "noise_rate"):
         make({"qqq": 1.0})
 
 
 # --- names --------------------------------------------------------------------------------------------------
 
 
-def test_every_knob_is_covered_by_these_tests():
+def test_every_setting_is_covered_by_these_tests():
     tested = set(CHANGED) | set(CHANGED_ALONE) | set(CHANGED_CIFAR) | set(CHANGED_CLOTHING)
-    assert {knob.name for knob in dataclasses.fields(Config)} == tested | {"dataset"}
+    assert {setting.name for setting in dataclasses.fields(Config)} == tested | {"dataset"}
 
 
-NO_CORRECTION = ("correction", "robust", "robust_setting")
-NEEDED = {"strength": {"noise_on": "logits"}, "robust_setting": {"robust": "gce"}}
+NO_CORRECTION = ("correction", "baseline", "baseline_parameter")
+NEEDED = {"strength": {"noise_on": "logits"}, "baseline_parameter": {"baseline": "gce"}}
 
 
 @pytest.mark.parametrize(
@@ -192,18 +192,18 @@ NEEDED = {"strength": {"noise_on": "logits"}, "robust_setting": {"robust": "gce"
         if name not in ("fork_epoch", "measure_test_every")
     ],
 )
-def test_the_run_id_changes_with_every_knob_that_can_change_a_number(dataset, name, value):
-    # what belongs to label correction counts only where there is any, and so do other knobs
+def test_the_run_id_changes_with_every_setting_that_can_change_a_number(dataset, name, value):
+    # what belongs to label correction counts only where there is any, and so do other settings
     usual = Config(dataset=dataset, correction=-1 if name in NO_CORRECTION else 1, epochs=60)
     usual = usual.replace(**NEEDED.get(name, {}))
     changed = usual.replace(**{name: value})
     assert usual.run_id.rsplit("-", 1)[1] != changed.run_id.rsplit("-", 1)[1]
 
 
-def test_a_knob_that_the_first_version_lacked_renames_no_run_that_leaves_it_alone():
+def test_a_setting_at_its_default_renames_no_run():
     plain = Config()
-    said = {"precision": plain.precision, "measure_train_every": 5, "labels": "generated", "robust": "none"}
-    assert plain.digest() == Config(**said, robust_setting=0.0, noise_for="all", classes=0).digest()
+    said = {"precision": plain.precision, "measure_train_every": 5, "labels": "generated", "baseline": "none"}
+    assert plain.digest() == Config(**said, baseline_parameter=0.0, noise_for="all", classes=0).digest()
     assert plain.digest() != Config(precision="bfloat16").digest()
 
 
@@ -227,7 +227,7 @@ def test_the_defaults_are_those_of_the_released_scripts():
 
 
 @pytest.mark.parametrize(
-    ("knobs", "words"),
+    ("settings", "words"),
     [
         ({"dataset": "cifar100", "noise_mode": "openset"}, ("noise_mode of cifar100", "'openset'", "sym")),
         ({"noise_mode": "human-worst"}, ("noise_mode of digits", "human-worst")),
@@ -255,48 +255,48 @@ def test_the_defaults_are_those_of_the_released_scripts():
         ({"classes": 1}, ("classes is 1", "2 to 10")),
         ({"classes": 4, "noise_mode": "asym"}, ("noise_mode asym", "all ten classes")),
         ({"classes": 9, "noise_mode": "dependent"}, ("noise_mode dependent", "all ten classes")),
-        ({"dataset": "clothing1m", "robust": "gce"}, ("robust", "clothing1m")),
+        ({"dataset": "clothing1m", "baseline": "gce"}, ("baseline", "clothing1m")),
         ({"dataset": "clothing1m", "noise_for": "right"}, ("noise_for", "clothing1m")),
         ({"dataset": "clothing1m", "sigma_schedule": "rising"}, ("sigma_schedule", "clothing1m")),
         ({"strength": "matched"}, ("strength matched", "noise_on logits or gradient")),
         ({"noise_on": "gradient", "noise_for": "right"}, ("noise_for right", "labels or logits")),
-        ({"robust_setting": 0.7}, ("robust_setting", "no robust method")),
-        ({"robust": "gce", "noise_on": "logits"}, ("robust gce", "noise_on labels only")),
-        ({"robust": "sam", "noise_on": "gradient"}, ("robust sam", "noise_on labels only")),
-        ({"robust": "elr", "correction": 50}, ("robust elr", "label correction")),
-        ({"robust": "sce"}, ("robust sce", "sigma 0")),
-        ({"robust": "co-teaching", "lr_drop": 5}, ("robust co-teaching", "constant lr", "lr_drop")),
-        ({"robust": "gce", "robust_setting": 1.5}, ("robust_setting of gce", "at most 1")),
-        ({"robust": "label-smoothing", "robust_setting": 1.5}, ("label-smoothing", "at most 1")),
-        ({"robust": "co-teaching", "robust_setting": 1.5}, ("co-teaching", "at most 1")),
-        ({"robust": "gce", "robust_setting": 0.0}, ("robust_setting of gce", "above 0")),
-        ({"robust": "mixup", "robust_setting": 0.0}, ("robust_setting of mixup", "above 0")),
+        ({"baseline_parameter": 0.7}, ("baseline_parameter", "no baseline method")),
+        ({"baseline": "gce", "noise_on": "logits"}, ("baseline gce", "noise_on labels only")),
+        ({"baseline": "sam", "noise_on": "gradient"}, ("baseline sam", "noise_on labels only")),
+        ({"baseline": "elr", "correction": 50}, ("baseline elr", "label correction")),
+        ({"baseline": "sce"}, ("baseline sce", "sigma 0")),
+        ({"baseline": "co-teaching", "lr_drop": 5}, ("baseline co-teaching", "constant lr", "lr_drop")),
+        ({"baseline": "gce", "baseline_parameter": 1.5}, ("baseline_parameter of gce", "at most 1")),
+        ({"baseline": "label-smoothing", "baseline_parameter": 1.5}, ("label-smoothing", "at most 1")),
+        ({"baseline": "co-teaching", "baseline_parameter": 1.5}, ("co-teaching", "at most 1")),
+        ({"baseline": "gce", "baseline_parameter": 0.0}, ("baseline_parameter of gce", "above 0")),
+        ({"baseline": "mixup", "baseline_parameter": 0.0}, ("baseline_parameter of mixup", "above 0")),
     ],
 )
-def test_what_would_be_ignored_or_cannot_work_is_refused(knobs, words, refused):
+def test_what_would_be_ignored_or_cannot_work_is_refused(settings, words, refused):
     with refused(*words):
-        Config(**knobs)
+        Config(**settings)
 
 
 def test_a_robust_method_has_its_published_setting_where_nothing_is_said():
     published = {"label-smoothing": 0.1, "mixup": 1.0, "gce": 0.7, "sce": 0.1, "elr": 3.0, "sam": 0.05}
     for name, setting in published.items():
-        assert Config(robust=name, sigma=0.0).robust_setting == setting
-        said = Config(robust=name, sigma=0.0, robust_setting=setting)
-        assert said.run_id == Config(robust=name, sigma=0.0).run_id
-    assert Config(robust="co-teaching", noise_rate=0.2).robust_setting == 0.2
-    assert Config().robust_setting == 0.0
+        assert Config(baseline=name, sigma=0.0).baseline_parameter == setting
+        said = Config(baseline=name, sigma=0.0, baseline_parameter=setting)
+        assert said.run_id == Config(baseline=name, sigma=0.0).run_id
+    assert Config(baseline="co-teaching", noise_rate=0.2).baseline_parameter == 0.2
+    assert Config().baseline_parameter == 0.0
 
 
 def test_replacing_the_method_replaces_a_setting_that_was_not_said_and_keeps_one_that_was():
     plain = Config(sigma=0.0)
     for name in ("gce", "elr", "co-teaching"):
-        assert plain.replace(robust=name) == Config(sigma=0.0, robust=name)
-        assert plain.replace(robust=name).replace(robust="none") == plain
-    assert Config(robust="mixup").replace(robust="elr").robust_setting == 3.0
-    assert Config(robust="mixup", robust_setting=0.2).replace(seed=1).robust_setting == 0.2
-    assert Config(robust="co-teaching").replace(noise_rate=0.2).robust_setting == 0.2
-    for config in (Config(robust="elr"), Config(robust="gce", robust_setting=0.5)):
+        assert plain.replace(baseline=name) == Config(sigma=0.0, baseline=name)
+        assert plain.replace(baseline=name).replace(baseline="none") == plain
+    assert Config(baseline="mixup").replace(baseline="elr").baseline_parameter == 3.0
+    assert Config(baseline="mixup", baseline_parameter=0.2).replace(seed=1).baseline_parameter == 0.2
+    assert Config(baseline="co-teaching").replace(noise_rate=0.2).baseline_parameter == 0.2
+    for config in (Config(baseline="elr"), Config(baseline="gce", baseline_parameter=0.5)):
         assert Config.from_dict(json.loads(json.dumps(config.to_dict()))) == config
 
 
@@ -311,7 +311,7 @@ def test_the_run_id_does_not_change_with_the_epoch_whose_state_is_kept():
 
 
 @pytest.mark.parametrize(
-    ("knobs", "name"),
+    ("settings", "name"),
     [
         ({}, "digits-sym0.4-sln1-seed0-"),
         ({"sigma": 0.0, "noise_mode": "none", "seed": 3}, "digits-clean-ce-seed3-"),
@@ -319,31 +319,31 @@ def test_the_run_id_does_not_change_with_the_epoch_whose_state_is_kept():
         ({"noise_on": "gradient", "sigma": 0.01}, "digits-sym0.4-gradient0.01-seed0-"),
         ({"correction": 60, "noise_mode": "openset"}, "digits-openset0.4-sln1-lc60-seed0-"),
         ({"correction": 100}, "digits-sym0.4-sln1-seed0-"),  # after the last epoch: never
-        ({"robust": "gce", "sigma": 0.0}, "digits-sym0.4-gce0.7-seed0-"),
-        ({"robust": "gce", "sigma": 0.5, "robust_setting": 0.2}, "digits-sym0.4-gce0.2-sln0.5-seed0-"),
-        ({"robust": "co-teaching", "sigma": 0.0, "noise_rate": 0.3}, "digits-sym0.3-co-teaching0.3-seed0-"),
+        ({"baseline": "gce", "sigma": 0.0}, "digits-sym0.4-gce0.7-seed0-"),
+        ({"baseline": "gce", "sigma": 0.5, "baseline_parameter": 0.2}, "digits-sym0.4-gce0.2-sln0.5-seed0-"),
+        ({"baseline": "co-teaching", "sigma": 0.0, "noise_rate": 0.3}, "digits-sym0.3-co-teaching0.3-seed0-"),
         ({"noise_on": "logits", "strength": "matched"}, "digits-sym0.4-logits1-matched-seed0-"),
         ({"noise_for": "wrong"}, "digits-sym0.4-sln1-seed0-"),
         ({"classes": 4}, "digits-sym0.4-sln1-seed0-"),
     ],
 )
-def test_the_run_id_can_be_read(knobs, name):
-    run_id = Config(**knobs).run_id
+def test_the_run_id_can_be_read(settings, name):
+    run_id = Config(**settings).run_id
     assert run_id.startswith(name)
     assert len(run_id) == len(name) + 8
 
 
 def test_the_default_run_keeps_its_name():
     # a change here orphans every run that anybody has on disk
-    assert Config().run_id == "digits-sym0.4-sln1-seed0-43b669e5"
+    assert Config().run_id == "digits-sym0.4-sln1-seed0-617359c7"
 
 
 # --- as values ----------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("knobs", [{}, CHANGED])
-def test_a_config_survives_json(knobs):
-    config = Config(**knobs)
+@pytest.mark.parametrize("settings", [{}, CHANGED])
+def test_a_config_survives_json(settings):
+    config = Config(**settings)
     again = Config.from_dict(json.loads(json.dumps(config.to_dict())))
     assert again == config
     assert hash(again) == hash(config)

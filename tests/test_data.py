@@ -208,7 +208,7 @@ def test_the_noise_of_one_split_does_not_depend_on_the_other(few_digits):
 
 
 @pytest.mark.parametrize("mode", ["sym", "asym", "openset"])
-def test_the_noise_seed_fixes_the_noise_and_no_other_knob_matters(mode):
+def test_the_noise_seed_fixes_the_noise_and_no_other_setting_matters(mode):
     config = Config(noise_mode=mode)
     trained_otherwise = config.replace(seed=9, sigma=0.0, epochs=3, alpha=0.5, noise_on="logits")
     first, again = load.load_data(config), load.load_data(trained_otherwise)

@@ -111,7 +111,7 @@ def eager_code(monkeypatch):
 
 
 @pytest.mark.parametrize(
-    "knobs",
+    "settings",
     [
         {},
         {"sigma": 0.0},
@@ -121,13 +121,13 @@ def eager_code(monkeypatch):
         {"noise_for": "wrong", "sigma_schedule": "falling"},
         {"correction": 1},
         {"correction": 1, "soft_correction": True, "extra_alphas": [0.5]},
-        {"robust": "elr", "sigma": 0.0},
+        {"baseline": "elr", "sigma": 0.0},
         {"lr_drop": 2},
     ],
     ids=str,
 )
-def test_the_static_step_is_the_plain_one_bit_for_bit(few_noisy_digits, knobs):
-    config = Config.from_dict(DIGITS | knobs)
+def test_the_static_step_is_the_plain_one_bit_for_bit(few_noisy_digits, settings):
+    config = Config.from_dict(DIGITS | settings)
     plain, rows = trained(config, few_noisy_digits)
     static, also = trained(config, few_noisy_digits, STATIC)
     assert same(plain, static)
@@ -247,10 +247,12 @@ def test_bfloat16_operands_leave_master_weights_and_average_in_float32():
 
 
 @pytest.mark.parametrize(
-    "knobs", [{}, {"noise_on": "logits"}, {"noise_on": "gradient", "sigma": 0.05}, {"model": "cnn"}], ids=str
+    "settings",
+    [{}, {"noise_on": "logits"}, {"noise_on": "gradient", "sigma": 0.05}, {"model": "cnn"}],
+    ids=str,
 )
-def test_copied_operands_give_the_numbers_of_autocast_bit_for_bit(knobs):
-    config, data = Config.from_dict(PHOTOGRAPHS | knobs), photographs()
+def test_copied_operands_give_the_numbers_of_autocast_bit_for_bit(settings):
+    config, data = Config.from_dict(PHOTOGRAPHS | settings), photographs()
     copied, rows = trained(config, data, UNCAPTURED["bfloat16"])
     cast, also = trained(config.replace(precision="bfloat16"), data)
     assert same(copied, cast)
@@ -346,7 +348,7 @@ def test_a_stream_captures_its_own_graphs_and_another_those_of_the_default_strea
 
 @pytest.mark.parametrize("operands", CAPTURED)
 @pytest.mark.parametrize(
-    "knobs",
+    "settings",
     [
         {},
         {"sigma": 0.0},
@@ -359,8 +361,8 @@ def test_a_stream_captures_its_own_graphs_and_another_those_of_the_default_strea
     ],
     ids=str,
 )
-def test_captured_steps_and_passes_give_the_same_bits(monkeypatch, small_passes, knobs, operands):
-    config, data = Config.from_dict(PHOTOGRAPHS | knobs), photographs()
+def test_captured_steps_and_passes_give_the_same_bits(monkeypatch, small_passes, settings, operands):
+    config, data = Config.from_dict(PHOTOGRAPHS | settings), photographs()
     plain, rows = trained(config, data, UNCAPTURED[operands])
     with emulated(monkeypatch) as here:
         captured, also = trained(config, data, CAPTURED[operands])
@@ -369,7 +371,7 @@ def test_captured_steps_and_passes_give_the_same_bits(monkeypatch, small_passes,
     # the network's work is in replays alone
     prepared = max(n for n, event in enumerate(here.events) if event.what == "captured")
     eager = {str(event.about) for event in here.events[prepared:] if event.what == "launch"}
-    if "strength" not in knobs:
+    if "strength" not in settings:
         assert not {name for name in eager if "convolution" in name or "batch_norm" in name}
 
 
@@ -378,7 +380,7 @@ def test_an_epoch_replays_one_graph_per_batch(monkeypatch, small_passes):
     with emulated(monkeypatch) as here:
         trained(config, data, SPEEDS["s2"])
     replayed = [event.about for event in here.events if event.what == "replay"]
-    # steps of 16, 16 and 8; three readers of 10 test, 8 validation and 40 training images, 16 at once
+    # steps of 16, 16 and 8; three networks of 10 test, 8 validation and 40 training images, 16 at once
     passes, full, smaller = replayed[-1], replayed[0], replayed[2]
     assert replayed == [full, full, smaller] + 3 * (1 + 1 + 3) * [passes]
     assert len({passes, full, smaller}) == 3
@@ -602,7 +604,7 @@ def test_a_run_goes_on_from_an_epoch_without_tests_and_the_list_shows_the_last_t
     with pytest.raises(KeyboardInterrupt):
         runs.get(config, quiet=True, checkpoint_seconds=0, on_epoch=interrupt)
     (listed,) = runs.listing().to_dict("records")
-    tested = whole[whole["epoch"] == 3].set_index("reader")["test_accuracy"]
+    tested = whole[whole["epoch"] == 3].set_index("weights")["test_accuracy"]
     assert listed["state"] == "epoch 4"
     assert (listed["network"], listed["momentum"]) == (tested["network"], tested["momentum"])
     resumed = runs.get(config, quiet=True).history.drop(columns="seconds")
@@ -621,10 +623,12 @@ def same_kernels():
 
 @gpu
 @pytest.mark.parametrize(
-    "knobs", [{}, {"noise_on": "logits"}, {"noise_on": "gradient", "sigma": 0.01}, {"correction": 1}], ids=str
+    "settings",
+    [{}, {"noise_on": "logits"}, {"noise_on": "gradient", "sigma": 0.01}, {"correction": 1}],
+    ids=str,
 )
-def test_a_replayed_step_is_the_static_one(same_kernels, knobs):
-    config, data = Config.from_dict(PHOTOGRAPHS | knobs), photographs("cuda", side=32)
+def test_a_replayed_step_is_the_static_one(same_kernels, settings):
+    config, data = Config.from_dict(PHOTOGRAPHS | settings), photographs("cuda", side=32)
     static, rows = trained(config, data, STATIC)
     replayed, also = trained(config, data, GRAPH)
     assert furthest(replayed, static) < 1e-2  # the search may choose other kernels than the static steps have

@@ -63,16 +63,16 @@ def test_noise_in_the_first_half_only_equals_plain_training_from_there_on(few_no
     assert all(torch.equal(value, b[name]) for name, value in a.items())
 
 
-def test_without_noise_its_knobs_are_at_their_defaults():
-    for knobs in (
+def test_without_noise_its_settings_are_at_their_defaults():
+    for settings in (
         {"noise_on": "logits"},
         {"noise_on": "gradient", "strength": "matched"},
         {"sigma_schedule": "rising"},
         {"noise_for": "wrong"},
     ):
-        assert Config(sigma=0.0, **knobs) == Config(sigma=0.0)
-        assert Config(sigma=0.0, **knobs).run_id == Config(sigma=0.0).run_id
-        assert Config(sigma=0.1, **knobs) != Config(sigma=0.1)
+        assert Config(sigma=0.0, **settings) == Config(sigma=0.0)
+        assert Config(sigma=0.0, **settings).run_id == Config(sigma=0.0).run_id
+        assert Config(sigma=0.1, **settings) != Config(sigma=0.1)
 
 
 # --- expected norms -----------------------------------------------------------------------------------------

@@ -116,7 +116,7 @@ def slow_training(m, clean, config):
 
 
 @pytest.mark.parametrize(
-    "knobs",
+    "settings",
     [
         {},
         {"noise_on": "logits"},
@@ -124,10 +124,10 @@ def slow_training(m, clean, config):
         {"correction": 2},
         {"correction": 1, "soft_correction": True, "correction_losses": "as-released"},
     ],
-    ids=lambda knobs: "-".join(map(str, knobs.values())) or "labels",
+    ids=lambda settings: "-".join(map(str, settings.values())) or "labels",
 )
-def test_twenty_steps_equal_training_written_out_by_hand(knobs, few_noisy_digits, monkeypatch):
-    config, clean = SMALL.replace(**knobs), few_noisy_digits
+def test_twenty_steps_equal_training_written_out_by_hand(settings, few_noisy_digits, monkeypatch):
+    config, clean = SMALL.replace(**settings), few_noisy_digits
     monkeypatch.setattr(
         data.Data, "normalise", lambda self, images: (images.double() / 16 - self.mean[0]) / self.std[0]
     )
@@ -371,13 +371,13 @@ def test_every_row_of_the_history_is_of_the_reader_that_it_names(few_noisy_digit
     config, clean = SMALL.replace(extra_alphas=[0.5]), few_noisy_digits
     state, hits_on_true = train.State(config, clean), []
     for epoch in train.train(state, clean, config):
-        assert [row["reader"] for row in epoch.rows] == ["network", "momentum", "momentum 0.5"]
+        assert [row["weights"] for row in epoch.rows] == ["network", "momentum", "momentum 0.5"]
         for row in epoch.rows:
             assert row["epoch"] == epoch.number == state.epoch
-            reader = state.readers[row["reader"]].eval()
+            weights = state.networks[row["weights"]].eval()
             with torch.no_grad():
                 on_train, on_validation, on_test = (
-                    reader(clean.normalise(split.images))
+                    weights(clean.normalise(split.images))
                     for split in (clean.train, clean.validation, clean.test)
                 )
             loss = F.cross_entropy(on_train, clean.train.given).item()

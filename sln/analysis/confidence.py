@@ -12,7 +12,7 @@ from sklearn.metrics import average_precision_score, roc_auc_score
 
 from sln.metrics import reliability
 from sln.runs.run import Run
-from sln.study.study import Reading
+from sln.study.study import MethodRuns
 from sln.train import predict
 
 BINS = np.linspace(0, 1, 21)
@@ -29,21 +29,21 @@ def histograms(grid: Mapping[float, list[Run]]) -> pd.DataFrame:
     parts = []
     for sigma, runs in grid.items():
         examples = pooled_examples(runs)
-        for reader in ("network", "momentum"):
+        for weights in ("network", "momentum"):
             for wrong, part in examples.groupby("wrong"):
-                counts, _ = np.histogram(part[f"{reader}_p_given"], BINS)
+                counts, _ = np.histogram(part[f"{weights}_p_given"], BINS)
                 columns = {"low": BINS[:-1], "high": BINS[1:], "share": counts / max(1, len(part))}
                 label = "wrong" if wrong else "right"
-                parts.append(pd.DataFrame({"sigma": sigma, "reader": reader, "label": label} | columns))
+                parts.append(pd.DataFrame({"sigma": sigma, "weights": weights, "label": label} | columns))
     return pd.concat(parts, ignore_index=True)
 
 
-def reliability_tables(readings: Mapping[str, Reading]) -> dict[str, pd.DataFrame]:
+def reliability_tables(readings: Mapping[str, MethodRuns]) -> dict[str, pd.DataFrame]:
     """For each method, accuracy against confidence on test images, the seeds' predictions together."""
     tables = {}
     for name, reading in readings.items():
         logits = torch.cat(
-            [predict(run.network(reading.reader), run.data.test, run.data) for run in reading.runs]
+            [predict(run.network(reading.weights), run.data.test, run.data) for run in reading.runs]
         )
         true = torch.cat([run.data.test.true for run in reading.runs])
         confidence, prediction = F.softmax(logits, dim=1).max(dim=1)
@@ -51,32 +51,32 @@ def reliability_tables(readings: Mapping[str, Reading]) -> dict[str, pd.DataFram
     return tables
 
 
-def dissection(run: Run, reader: str = "network", intervals: int = 50) -> pd.DataFrame:
+def dissection(run: Run, weights: str = "network", intervals: int = 50) -> pd.DataFrame:
     """Training examples sorted by loss, in `intervals` equal parts, counted by label and prediction.
 
     The paper's figure has 50 intervals of 1,000. The loss is against the given label; a prediction is right
     if it is the *true* label.
     """
-    examples = pooled_examples([run]).sort_values(f"{reader}_loss", kind="stable")
-    correct = examples[f"{reader}_prediction"] == examples["true"]
+    examples = pooled_examples([run]).sort_values(f"{weights}_loss", kind="stable")
+    correct = examples[f"{weights}_prediction"] == examples["true"]
     kind = examples["wrong"].map({False: "right label", True: "wrong label"})
     kind += correct.map({False: ", wrong prediction", True: ", right prediction"})
     part = np.arange(len(examples)) * min(intervals, len(examples)) // len(examples)
     table = pd.crosstab(part, kind.to_numpy()).rename_axis(index="interval", columns=None)
     names = [f"{a} label, {b} prediction" for a in ("right", "wrong") for b in ("right", "wrong")]
     table = table.reindex(columns=names, fill_value=0)
-    table.insert(0, "mean_loss", examples[f"{reader}_loss"].groupby(part).mean())
+    table.insert(0, "mean_loss", examples[f"{weights}_loss"].groupby(part).mean())
     return table
 
 
-def detection(readings: Mapping[str, Reading]) -> pd.DataFrame:
+def detection(readings: Mapping[str, MethodRuns]) -> pd.DataFrame:
     """How well each method's loss finds wrong labels: AUROC and average precision, mean over seeds."""
     rows = {}
     for name, reading in readings.items():
         scores = []
         for run in reading.runs:
             examples = pooled_examples([run])
-            wrong, loss = examples["wrong"], examples[f"{reading.reader}_loss"]
+            wrong, loss = examples["wrong"], examples[f"{reading.weights}_loss"]
             scores.append((roc_auc_score(wrong, loss), average_precision_score(wrong, loss)))
         rows[name] = np.mean(scores, axis=0)
     return pd.DataFrame.from_dict(rows, orient="index", columns=["auroc", "average_precision"]).rename_axis(

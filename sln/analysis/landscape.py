@@ -35,7 +35,7 @@ from torch.optim.swa_utils import update_bn
 from sln import fast, train
 from sln.data import Data
 from sln.runs.run import Run
-from sln.study.study import Reading
+from sln.study.study import MethodRuns
 from sln.utils.devices import device
 from sln.utils.errors import choose
 from sln.utils.files import read_table, write_text
@@ -164,9 +164,9 @@ def losses_at(
     return losses(network, seen, moved(network, moves), recompute=statistics == "recomputed")
 
 
-def centre(run: Run, reader: str) -> dict[str, float]:
+def centre(run: Run, weights: str) -> dict[str, float]:
     """`losses_at` the minimum itself, over all images."""
-    return losses_at(run.network(reader).to(device()), Seen.of(run.data), [])
+    return losses_at(run.network(weights).to(device()), Seen.of(run.data), [])
 
 
 # --- lines and surfaces around one minimum ------------------------------------------------------------------
@@ -213,7 +213,7 @@ def surface(
 
 def surface_of(
     run: Run,
-    reader: str,
+    weights: str,
     *,
     radius: float,
     points: int,
@@ -222,10 +222,10 @@ def surface_of(
     statistics: str = "centre",
 ) -> pd.DataFrame:
     """`surface` of a run over its first `images` images (0: all), kept beside it: computed once."""
-    name = f"{reader}-radius{radius:g}-points{points}-seed{seed}" + (f"-images{images}" if images else "")
+    name = f"{weights}-radius{radius:g}-points{points}-seed{seed}" + (f"-images{images}" if images else "")
     name += "" if statistics == "centre" else f"-{statistics}"
     size = {"radius": radius, "points": points, "seed": seed, "statistics": statistics}
-    return kept(run, name, lambda: surface(run.network(reader), first_images(run.data, images), **size))
+    return kept(run, name, lambda: surface(run.network(weights), first_images(run.data, images), **size))
 
 
 def kept(run: Run, name: str, compute: Callable[[], pd.DataFrame]) -> pd.DataFrame:
@@ -242,7 +242,7 @@ def _grid(radius: float, points: int) -> Iterator[tuple[float, float]]:
 
 
 def along_pairs(
-    readings: Mapping[str, Reading], pairs: int, *, statistics: str = "centre", **size: float
+    readings: Mapping[str, MethodRuns], pairs: int, *, statistics: str = "centre", **size: float
 ) -> dict[str, pd.DataFrame]:
     """`surface_of` each method's first run along several pairs of directions, by "method, pair k".
 
@@ -250,7 +250,7 @@ def along_pairs(
     """
     return {
         f"{name}, pair {pair + 1}": surface_of(
-            reading.runs[0], reading.reader, seed=pair, statistics=statistics, **size
+            reading.runs[0], reading.weights, seed=pair, statistics=statistics, **size
         )
         for name, reading in readings.items()
         for pair in range(pairs)
@@ -291,16 +291,16 @@ def between(
 
 
 def between_methods(
-    readings: Mapping[str, Reading], start: str, end: str, *, quarter: int = 5, images: int = 0
+    readings: Mapping[str, MethodRuns], start: str, end: str, *, quarter: int = 5, images: int = 0
 ) -> dict[str, pd.DataFrame]:
     """`between` the first runs of two methods, by the name in BETWEEN, kept beside the first method's run."""
     first, second = readings[start], readings[end]
     run, other = first.runs[0], second.runs[0]
     tables = {}
     for statistics in BETWEEN:
-        name = f"{first.reader}-to-{other.folder.name}-{second.reader}-quarter{quarter}-{statistics}"
+        name = f"{first.weights}-to-{other.folder.name}-{second.weights}-quarter{quarter}-{statistics}"
         name += f"-images{images}" if images else ""
-        networks = (run.network(first.reader), other.network(second.reader))
+        networks = (run.network(first.weights), other.network(second.weights))
         size = {"quarter": quarter, "statistics": statistics}
         tables[statistics] = kept(
             run, name, functools.partial(between, *networks, first_images(run.data, images), **size)

@@ -93,8 +93,8 @@ def of_the_recipes() -> pd.DataFrame:
     rows, committed = [], _committed_cells()
     for recipe in RECIPES.values():
         paper = of_the_paper(recipe.dataset)
-        for reader, method in recipe.reads.items():
-            finals = [100 * run.final(reader)["test_accuracy"] for run in trained[recipe.name].values()]
+        for weights, method in recipe.reads.items():
+            finals = [100 * run.final(weights)["test_accuracy"] for run in trained[recipe.name].values()]
             row = {"recipe": recipe.name, "command": recipe.command, "dataset": recipe.dataset}
             row |= {"noise": recipe.noise, "method": method, "paper": np.nan, "paper_std": np.nan}
             if (recipe.noise, method) in paper.index:

@@ -38,7 +38,7 @@ from torch.func import functional_call
 
 from sln.analysis.landscape import Seen, filter_normalised, first_images
 from sln.runs.run import Run
-from sln.study.study import Reading
+from sln.study.study import MethodRuns
 from sln.utils.devices import device
 from sln.utils.errors import InputError, choose
 from sln.utils.files import read_json, write_json
@@ -262,7 +262,7 @@ def worst_increase(parts: Parts, theta: Tensor, rho: float, steps: int = 0) -> f
 
 
 def measures_of(
-    run: Run, reader: str, *, labels: str = "given", images: int = 0, **size: float
+    run: Run, weights: str, *, labels: str = "given", images: int = 0, **size: float
 ) -> dict[str, float]:
     """All measures of one network over its run's first training images (0: all), kept beside it.
 
@@ -271,13 +271,13 @@ def measures_of(
     """
     choose("labels", labels, ("given", "true"))
     told = "-".join(f"{name}{size[name]:g}" for name in sorted(size))
-    name = "-".join(filter(None, (reader, labels, told, f"images{images}" if images else "")))
+    name = "-".join(filter(None, (weights, labels, told, f"images{images}" if images else "")))
     path = run.folder / "sharpness" / f"{name}.json"
     if not path.exists():
         seen = Seen.of(first_images(run.data, images))
         known = seen.true >= 0 if labels == "true" else torch.ones_like(seen.true, dtype=torch.bool)
         target = (seen.true if labels == "true" else seen.given)[known]
-        network = run.network(reader).to(device())
+        network = run.network(weights).to(device())
         write_json(path, measure(network, seen.train[known.to(seen.train.device)], target, **size))
     return read_json(path)
 
@@ -312,13 +312,13 @@ def measure(
     }
 
 
-def table(readings: Mapping[str, Reading], seeds: int | None = None, **options: Any) -> pd.DataFrame:
+def table(readings: Mapping[str, MethodRuns], seeds: int | None = None, **options: Any) -> pd.DataFrame:
     """A row per method and seed, the first `seeds` or all: `measures_of` each network with its `options`."""
     asked = [(name, reading, run) for name, reading in readings.items() for run in reading.runs[:seeds]]
     rows = []
     with Progress(len(asked), "sharpness", "networks") as progress:
         for name, reading, run in asked:
-            found = measures_of(run, reading.reader, **options)
+            found = measures_of(run, reading.weights, **options)
             rows.append({"method": name, "seed": run.config.seed, **found})
             progress.advance()
     return pd.DataFrame(rows)

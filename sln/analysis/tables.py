@@ -7,17 +7,17 @@ from collections.abc import Mapping, Sequence
 import pandas as pd
 
 from sln.runs.run import Run
-from sln.study.study import Reading
+from sln.study.study import MethodRuns
 
 
-def mean_and_std(readings: Mapping[str, Reading], column: str) -> pd.DataFrame:
+def mean_and_std(readings: Mapping[str, MethodRuns], column: str) -> pd.DataFrame:
     """A column's last epoch: mean and sample standard deviation over seeds, one row per method."""
     finals = {name: reading.final(column) for name, reading in readings.items()}
     rows = [{"mean": x.mean(), "std": x.std(ddof=1), "seeds": len(x)} for x in finals.values()]
     return pd.DataFrame(rows, index=pd.Index(finals, name="method"))
 
 
-def curves(readings: Mapping[str, Reading], columns: Sequence[str]) -> pd.DataFrame:
+def curves(readings: Mapping[str, MethodRuns], columns: Sequence[str]) -> pd.DataFrame:
     """History columns over epochs as mean and standard deviation over seeds: one row per method and epoch."""
     parts = []
     for name, reading in readings.items():
@@ -30,12 +30,12 @@ def curves(readings: Mapping[str, Reading], columns: Sequence[str]) -> pd.DataFr
 
 
 def over_sigma(grid: Mapping[float, list[Run]], columns: Sequence[str]) -> pd.DataFrame:
-    """Last-epoch history columns against sigma: a row per sigma and reader, mean and deviation over seeds."""
+    """Last-epoch history columns over sigma: a row per sigma and network, mean and deviation over seeds."""
     rows = []
     for sigma, runs in grid.items():
-        for reader in ("network", "momentum"):
-            reading = Reading("", runs, reader)
-            row: dict[str, object] = {"sigma": sigma, "reader": reader, "seeds": len(runs)}
+        for weights in ("network", "momentum"):
+            reading = MethodRuns("", runs, weights)
+            row: dict[str, object] = {"sigma": sigma, "weights": weights, "seeds": len(runs)}
             for column in columns:
                 values = reading.final(column)
                 row[f"{column}_mean"], row[f"{column}_std"] = values.mean(), values.std(ddof=1)
@@ -49,11 +49,11 @@ def by_alpha(runs: list[Run]) -> pd.DataFrame:
     Columns epoch, alpha (0: the network), mean, std.
     """
     config = runs[0].config
-    readers = {0.0: "network", config.alpha: "momentum"}
-    readers |= {alpha: f"momentum {alpha:g}" for alpha in config.extra_alphas}
+    networks = {0.0: "network", config.alpha: "momentum"}
+    networks |= {alpha: f"momentum {alpha:g}" for alpha in config.extra_alphas}
     parts = []
-    for alpha, reader in sorted(readers.items()):
-        values = Reading("", runs, reader).curve("test_accuracy")
+    for alpha, weights in sorted(networks.items()):
+        values = MethodRuns("", runs, weights).curve("test_accuracy")
         parts.append(pd.DataFrame({"alpha": alpha, "mean": values.mean(axis=1), "std": values.std(axis=1)}))
     return pd.concat(parts).reset_index()
 

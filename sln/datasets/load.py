@@ -1,4 +1,4 @@
-"""The data of one configuration: a data set with the inherent noise that its knobs ask for."""
+"""The data of one configuration: a data set with the inherent noise that its settings ask for."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def load_data(config: Config) -> Data:
     path = Path(config.labels)
     stamp = (path.stat().st_mtime_ns, path.stat().st_size) if path.is_file() else None
     load = _load if config.dataset == "digits" else _load_photographs
-    return load(data_knobs(config), runs_folder(), data_folder(), stamp)
+    return load(data_settings(config), runs_folder(), data_folder(), stamp)
 
 
 def load_clean(config: Config) -> Data:
@@ -47,15 +47,17 @@ def load_clean(config: Config) -> Data:
     return load_data(config.replace(noise_mode="none", labels=config.default("labels")))
 
 
-def data_knobs(config: Config) -> Config:
-    """`config` with only those knobs kept that decide its data: runs that differ elsewhere share the data."""
+def data_settings(config: Config) -> Config:
+    """`config` with only the settings kept that decide its data: the runs that share them share the data."""
     kept = ("dataset", "noise_mode", "classes", "subset", "test_subset", "held_out", "downsample")
     if config.noise_mode != "none":
         kept += ("noise_rate", "noise_seed", "labels")
-    knobs = {name: getattr(config, name) for name in kept}
+    settings = {name: getattr(config, name) for name in kept}
     if config.noise_mode == "dependent" and config.labels != "released":
-        knobs |= {name: getattr(config, name) for name in ("model", "threads")}  # of the network that scores
-    return Config(**knobs)
+        settings |= {
+            name: getattr(config, name) for name in ("model", "threads")
+        }  # of the network that scores
+    return Config(**settings)
 
 
 def draw_corruption(config: Config, *, exact: bool = True, own_class: bool = False) -> Corruption:
@@ -122,7 +124,7 @@ _load_photographs = functools.lru_cache(maxsize=4)(_load.__wrapped__)
 
 def _scores(clean: Data, config: Config) -> np.ndarray:
     """Averaged softmax outputs for instance-dependent noise, computed once and kept beside the runs."""
-    base = data_knobs(config.replace(labels="generated"))
+    base = data_settings(config.replace(labels="generated"))
     name = f"averaged-softmax-{base.dataset}-seed{base.noise_seed}-{base.replace(noise_rate=0.4).digest()}"
     path = runs_folder() / f"{name}.npy"
     with lock(name):

@@ -42,7 +42,7 @@ def trained(study: Study) -> dict[tuple, Run]:
     found = {}
     for run in runs.finished():
         if run.config.dataset == study.dataset and run.config.seed == 0:
-            key = tuple(getattr(run.config, knob) for knob in KNOBS)
+            key = tuple(getattr(run.config, setting) for setting in KNOBS)
             if run.config == configured(study, key):
                 found[key] = run
     kinds = list(dict.fromkeys([*NOISE_NAMES, *(key[0] for key in found)]))
@@ -75,7 +75,7 @@ class Trained(ipywidgets.VBox):
     def __init__(self, study: Study, start: Config | None = None) -> None:
         start = start or study.config()
         self.study, self.runs = study, trained(study)
-        self.sliders = {knob: _empty(knob) for knob in KNOBS}
+        self.sliders = {setting: _empty(setting) for setting in KNOBS}
         epochs = start.epochs
         self.sliders["epoch"] = sliders.slider("epoch", epochs, (1, epochs, 1))
         self.picture = Picture("640px")
@@ -87,12 +87,12 @@ class Trained(ipywidgets.VBox):
         for slider in self.sliders.values():
             slider.observe(self._moved, "value")
         self._fitting = False
-        self.select(tuple(getattr(start, knob) for knob in KNOBS))
+        self.select(tuple(getattr(start, setting) for setting in KNOBS))
 
     def offer(self, config: Config) -> None:
         """Look again at what is trained, and show the run of `config`."""
         self.runs = trained(self.study)
-        self.select(tuple(getattr(config, knob) for knob in KNOBS))
+        self.select(tuple(getattr(config, setting) for setting in KNOBS))
 
     def select(self, key: tuple) -> None:
         """Show the run of `key`, or the nearest to it that there is; redraws once."""
@@ -101,10 +101,10 @@ class Trained(ipywidgets.VBox):
             return
         self._fitting = True
         matching = list(self.runs)
-        for place, (knob, wanted) in enumerate(zip(KNOBS, key, strict=True)):
+        for place, (setting, wanted) in enumerate(zip(KNOBS, key, strict=True)):
             values = list(dict.fromkeys(known[place] for known in matching))
             value = wanted if wanted in values else min(values, key=lambda v: _apart(v, wanted))
-            _offer(self.sliders[knob], values, value)
+            _offer(self.sliders[setting], values, value)
             matching = [known for known in matching if known[place] == value]
         self._fitting = False
         self.redraw()
@@ -115,7 +115,7 @@ class Trained(ipywidgets.VBox):
         self.picture.show(lambda: plots.views.at_epoch(run, self.sliders["epoch"].value))
 
     def _key(self) -> tuple:
-        return tuple(self.sliders[knob].value for knob in KNOBS)
+        return tuple(self.sliders[setting].value for setting in KNOBS)
 
     def _moved(self, change: object) -> None:
         if self._fitting or not self.runs:
@@ -123,9 +123,9 @@ class Trained(ipywidgets.VBox):
         self.select(self._key())
 
 
-def _empty(knob: str) -> ipywidgets.SelectionSlider:
+def _empty(setting: str) -> ipywidgets.SelectionSlider:
     """A slider of one value, to be filled by what is trained."""
-    return sliders.slider(knob, "none yet", ["none yet"])
+    return sliders.slider(setting, "none yet", ["none yet"])
 
 
 def _apart(value: object, wanted: object) -> float:
@@ -179,9 +179,9 @@ class TrainThis(ipywidgets.VBox):
     @property
     def config(self) -> Config:
         """The configuration that the sliders are at."""
-        values = {knob: self.sliders[knob].value for knob in KNOBS}
+        values = {setting: self.sliders[setting].value for setting in KNOBS}
         values |= {"sigma": round(values["sigma"], 6), "noise_rate": round(values["noise_rate"], 6)}
-        return configured(self.study, tuple(values[knob] for knob in KNOBS))
+        return configured(self.study, tuple(values[setting] for setting in KNOBS))
 
     def press(self) -> None:
         """Train what the sliders are at, unless a run is being trained, or show it if it is there."""

@@ -210,8 +210,8 @@ def curve(
 
 def over_sigma(table: pd.DataFrame, column: str, ax: Axes, ylabel: str, chosen: float | None = None) -> Axes:
     """Last-epoch values of SLN and SLN-MO against sigma, ± standard deviation (`analysis.over_sigma`)."""
-    for reader, method in (("network", "SLN"), ("momentum", "SLN-MO")):
-        part = table[table["reader"] == reader]
+    for weights, method in (("network", "SLN"), ("momentum", "SLN-MO")):
+        part = table[table["weights"] == weights]
         ax.errorbar(
             part["sigma"],
             part[f"{column}_mean"],

@@ -66,11 +66,11 @@ def methods(table: pd.DataFrame) -> Figure:
     names = list(dict.fromkeys(table["method"]))
     size = (3.3 * len(noises) + 2.2, 6.6)
     figure, axes = base.panels(2, len(noises), size=size, sharex="col", sharey=True)
-    for row, (reader, title) in enumerate(READERS.items()):
+    for row, (weights, title) in enumerate(READERS.items()):
         for column, noise in enumerate(noises):
             ax = axes[row, column]
-            part = table[(table["reader"] == reader) & (table["noise"] == noise)]
-            _method_dots(part, names, PAPERS[reader], ax)
+            part = table[(table["weights"] == weights) & (table["noise"] == noise)]
+            _method_dots(part, names, PAPERS[weights], ax)
             ax.set_title(f"{NOISE_NAMES[noise]}, {title}")
     for ax in axes[-1]:
         ax.set_xlabel("test accuracy (%)")
@@ -117,10 +117,10 @@ def kinds_of_noise(table: pd.DataFrame) -> Figure:
     """What SLN adds by kind of noise, ± two standard errors (`ablations.kinds_of_noise`)."""
     figure, axes = base.panels(1, 2, size=(9.6, 3.0), sharex=True, sharey=True)
     names = {"network": "SLN less CE", "momentum": "SLN-MO less CE-MO"}
-    for (reader, title), ax in zip(names.items(), axes.flat, strict=True):
-        part = table[table["reader"] == reader].iloc[::-1]
+    for (weights, title), ax in zip(names.items(), axes.flat, strict=True):
+        part = table[table["weights"] == weights].iloc[::-1]
         labels = [NOISE_NAMES[noise] for noise in part["noise"]]
-        colour = COLOURS["SLN" if reader == "network" else "SLN-MO"]
+        colour = COLOURS["SLN" if weights == "network" else "SLN-MO"]
         ax.axvline(0, color="black", lw=1)
         ax.errorbar(part["gain"], labels, xerr=2 * part["error"], fmt="o", color=colour, capsize=3)
         ax.set(title=title, xlabel="gain in test accuracy (points)")
@@ -132,10 +132,10 @@ def bars(table: pd.DataFrame, what: str) -> Figure:
     """Test accuracy and memorised wrong labels by `what`, for networks and momentum models."""
     names = list(dict.fromkeys(table[what]))
     figure, axes = base.panels(1, 2, size=(9.6, 0.42 * len(names) + 1.7), sharey=True)
-    for offset, reader, method in ((0.19, "network", "SLN"), (-0.19, "momentum", "SLN-MO")):
-        part = table[table["reader"] == reader].set_index(what).loc[names]
+    for offset, weights, method in ((0.19, "network", "SLN"), (-0.19, "momentum", "SLN-MO")):
+        part = table[table["weights"] == weights].set_index(what).loc[names]
         y = np.arange(len(names), 0, -1) + offset
-        style = {"height": 0.36, "color": COLOURS[method], "label": READERS[reader]}
+        style = {"height": 0.36, "color": COLOURS[method], "label": READERS[weights]}
         axes[0, 0].barh(y, part["mean"], xerr=part["std"], error_kw={"capsize": 2, "lw": 1}, **style)
         axes[0, 1].barh(y, part["memorised"], **style)
     axes[0, 0].set_yticks(range(len(names), 0, -1), names)

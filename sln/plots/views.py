@@ -23,7 +23,7 @@ from sln.noise import Corruption
 from sln.plots import base, landscape
 from sln.plots.base import NOISE_NAMES, RIGHT, WRONG, Figure
 from sln.runs.run import Run
-from sln.study.study import Reading
+from sln.study.study import MethodRuns
 from sln.utils.rng import numpy_generator
 
 
@@ -88,11 +88,11 @@ def caption(noisy: Data, given: int, true: int) -> str:
 
 def training_curves(grid: Mapping[float, list[Run]], sigma: float) -> Figure:
     """CE beside SLN and SLN-MO at one trained sigma, over epochs: right, wrong labels, test accuracy."""
-    readings = {"CE": Reading("CE", grid[0.0], "network")}
+    readings = {"CE": MethodRuns("CE", grid[0.0], "network")}
     if sigma > 0:
         readings |= {
-            "SLN": Reading("SLN", grid[sigma], "network"),
-            "SLN-MO": Reading("SLN-MO", grid[sigma], "momentum"),
+            "SLN": MethodRuns("SLN", grid[sigma], "network"),
+            "SLN-MO": MethodRuns("SLN-MO", grid[sigma], "momentum"),
         }
     table = analysis.curves(readings, CURVES)
     figure = curves(table, f"σ = {sigma:g}")
@@ -115,9 +115,9 @@ def live_curves(config: Config, rows: Sequence[Mapping[str, float | str]]) -> Fi
     method = "SLN" if config.sigma > 0 else "CE"
     names = {"network": method, "momentum": f"{method}-MO"}
     # an epoch yet to come, of which nothing is known, keeps the axis where it is
-    last = [{"reader": reader, "epoch": config.epochs} for reader in names]
+    last = [{"weights": weights, "epoch": config.epochs} for weights in names]
     table = pd.DataFrame([*rows, *last])
-    table = table[table["reader"].isin(names)].assign(method=table["reader"].map(names))
+    table = table[table["weights"].isin(names)].assign(method=table["weights"].map(names))
     for column in CURVES:
         table[f"{column}_mean"] = table.get(column, np.nan)
         table[f"{column}_std"] = 0.0
@@ -146,7 +146,7 @@ def curves(table: pd.DataFrame, heading: str = "") -> Figure:
     return figure
 
 
-MARKED = {"network": "-", "momentum": "--"}  # readers, and their line styles, of one run at an epoch
+MARKED = {"network": "-", "momentum": "--"}  # networks, and their line styles, of one run at an epoch
 LOOKED_AT = 8  # wrong labels in its gallery
 
 
@@ -166,8 +166,8 @@ def at_epoch(run: Run, epoch: int) -> Figure:
     for column, title, ax in zip(CURVES, CURVE_TITLES, above, strict=True):
         _over_epochs(run, {column: (base.COLOURS["SLN-MO"], title)}, epoch, ax)
         ax.set_title(title)
-    for reader, style in MARKED.items():
-        above[0].plot([], [], color="black", ls=style, label=READERS[reader])
+    for weights, style in MARKED.items():
+        above[0].plot([], [], color="black", ls=style, label=READERS[weights])
     above[0].set_ylabel("share of examples")
     above[0].legend(loc="lower right")
     surely = {"right_confidence": (RIGHT, "right label"), "wrong_confidence": (WRONG, "wrong label")}
@@ -188,14 +188,14 @@ READERS = {"network": "network", "momentum": "momentum model"}
 
 
 def _over_epochs(run: Run, columns: Mapping[str, tuple[str, str]], epoch: int, ax: Axes) -> None:
-    """History columns (column: colour, name) of both readers over epochs, with a mark at `epoch`."""
+    """History columns (column: colour, name) of both networks over epochs, with a mark at `epoch`."""
     for column, (colour, name) in columns.items():
-        for reader, style in MARKED.items():
-            measured = run.of(reader)[column].dropna()  # not every epoch measures everything
-            label = name if reader == "network" and len(columns) > 1 else None
+        for weights, style in MARKED.items():
+            measured = run.of(weights)[column].dropna()  # not every epoch measures everything
+            label = name if weights == "network" and len(columns) > 1 else None
             ax.plot(measured.index, measured, color=colour, ls=style, label=label)
             if epoch >= measured.index[0]:
-                ax.plot(epoch, _known(run, reader, column, epoch), "o", color=colour, ms=7, clip_on=False)
+                ax.plot(epoch, _known(run, weights, column, epoch), "o", color=colour, ms=7, clip_on=False)
     ax.axvline(epoch, color="black", lw=1, ls=":")
     ax.set(xlabel="epoch", xlim=(0, run.config.epochs), ylim=(0, 1.02))
     ax.locator_params(axis="x", integer=True)
@@ -203,9 +203,9 @@ def _over_epochs(run: Run, columns: Mapping[str, tuple[str, str]], epoch: int, a
         ax.legend(loc="upper left")
 
 
-def _known(run: Run, reader: str, column: str, epoch: int) -> float:
+def _known(run: Run, weights: str, column: str, epoch: int) -> float:
     """The last measurement of a history column up to an epoch; NaN before the first."""
-    measured = run.of(reader)[column].dropna().loc[:epoch]
+    measured = run.of(weights)[column].dropna().loc[:epoch]
     return float(measured.iloc[-1]) if len(measured) else np.nan
 
 
@@ -227,7 +227,7 @@ def _wrong_images(
 def _at_epoch_in_words(run: Run, epoch: int) -> str:
     parts = []
     for column, title in zip(CURVES, CURVE_TITLES, strict=True):
-        values = [f"{_known(run, reader, column, epoch):.0%}" for reader in MARKED]
+        values = [f"{_known(run, weights, column, epoch):.0%}" for weights in MARKED]
         parts.append(f"{title} {values[0]} ({values[1]})".replace("nan%", "not measured yet"))
     return (
         f"{named(run.config)}, epoch {epoch}: {', '.join(parts)} by the network (by its momentum model); "
@@ -272,16 +272,16 @@ def confidence(grid: Mapping[float, list[Run]], sigma: float) -> Figure:
         (f"SLN, σ = {sigma:g}", grid[sigma], "network"),
         (f"SLN-MO, σ = {sigma:g}", grid[sigma], "momentum"),
     )
-    for (title, runs, reader), ax in zip(shown, axes.flat, strict=True):
+    for (title, runs, weights), ax in zip(shown, axes.flat, strict=True):
         examples = pooled_examples(runs)
         base.confidence_histogram(
-            examples[f"{reader}_p_given"].to_numpy(), examples["wrong"].to_numpy(), ax, title
+            examples[f"{weights}_p_given"].to_numpy(), examples["wrong"].to_numpy(), ax, title
         )
         ax.label_outer()
     axes[0, 0].legend(loc="upper center")
     surely = [
-        f"{title.split(',')[0]} {Reading('', runs, reader).final('wrong_confidence').mean():.2f}"
-        for title, runs, reader in shown
+        f"{title.split(',')[0]} {MethodRuns('', runs, weights).final('wrong_confidence').mean():.2f}"
+        for title, runs, weights in shown
     ]
     figure.words = f"σ = {sigma:g}: mean probability of wrong labels: {', '.join(surely)}"
     return figure

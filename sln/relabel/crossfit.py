@@ -83,8 +83,8 @@ class Judge:
 
     def key(self, examples: Examples) -> str:
         """A name for what comes out: SHA-256 of all that decides it, 16 hex digits."""
-        knobs = json.dumps(self.config.to_dict(), sort_keys=True).encode()
-        return hashlib.sha256(examples.digest + self.judged.tobytes() + knobs).hexdigest()[:16]
+        settings = json.dumps(self.config.to_dict(), sort_keys=True).encode()
+        return hashlib.sha256(examples.digest + self.judged.tobytes() + settings).hexdigest()[:16]
 
 
 @dataclass(frozen=True)
@@ -204,9 +204,9 @@ def noisy_accuracy(state: dict[str, Tensor], examples: Examples) -> float:
 
 
 def recipe(model: str, examples: int, epochs: int | None, seed: int) -> Config:
-    """The knobs of one network trained on so many examples: the embedded digits' but for what is said here.
+    """The settings of one network for that many examples: the embedded digits', except those set below.
 
-    Only knobs that the training loop reads matter; those of a data set are at that of the digits, since
+    Only settings that the training loop reads matter; those of a data set are at that of the digits, since
     nothing is loaded by them.
     """
     largest, smallest = BATCH_SIZES

@@ -116,7 +116,7 @@ class State:
 
     network, momentum, optimizer, epoch : as in `train.State`; `momentum` is the one momentum model
     best_epoch, best_validation : the epoch chosen so far (0: none), and its validation accuracy
-    best : the weights of both readers at that epoch, "network/conv1.weight", ..., on the CPU
+    best : the weights of both at that epoch, "network/conv1.weight", ..., on the CPU
     """
 
     def __init__(self, config: Config, device: torch.device, *, pretrained: bool) -> None:
@@ -138,7 +138,7 @@ class State:
         self.best: dict[str, Tensor] = {}
 
     @property
-    def readers(self) -> dict[str, nn.Module]:
+    def networks(self) -> dict[str, nn.Module]:
         """The networks that can be read: "network" (SLN) and "momentum" (SLN-MO)."""
         return {"network": self.network, "momentum": self.momentum.module}
 
@@ -150,8 +150,8 @@ class State:
         if validation_accuracy > self.best_validation:
             self.best_epoch, self.best_validation = self.epoch, validation_accuracy
             self.best = {
-                f"{reader}/{name}": value.detach().cpu().clone()
-                for reader, network in self.readers.items()
+                f"{weights}/{name}": value.detach().cpu().clone()
+                for weights, network in self.networks.items()
                 for name, value in network.state_dict().items()
             }
 
@@ -208,7 +208,7 @@ class Job:
 
 @dataclass(frozen=True)
 class Epoch:
-    """What one epoch leaves behind: history rows, one per reader; its training images; their correction."""
+    """What one epoch leaves behind: history rows, one per network; its training images; their correction."""
 
     number: int
     rows: list[dict[str, float | int | str]]
@@ -253,10 +253,10 @@ def train(state: State, job: Job, *, quiet: bool) -> Iterator[Epoch]:
                 "lr": learning_rate(config, epoch),
                 "seconds": time.perf_counter() - start,
             }
-            measured = measure(state.readers, job, progress)
+            measured = measure(state.networks, job, progress)
         state.epoch = epoch
         state.keep_if_best(measured["momentum"]["validation_accuracy"])
-        rows = [shared | {"reader": reader} | numbers for reader, numbers in measured.items()]
+        rows = [shared | {"weights": weights} | numbers for weights, numbers in measured.items()]
         yield Epoch(epoch, rows, subset, correction)
 
 
@@ -357,22 +357,22 @@ def predict(
     return [distributed.gather(torch.cat(part)) for part in parts]
 
 
-def measure(readers: Mapping[str, nn.Module], job: Job, progress: Progress) -> dict[str, dict[str, float]]:
-    """For each reader `metrics.measure_test` on the test images, and the accuracy on validation images.
+def measure(networks: Mapping[str, nn.Module], job: Job, progress: Progress) -> dict[str, dict[str, float]]:
+    """For each network `metrics.measure_test` on the test images, and the accuracy on validation images.
 
     Labels of both are clean. There are no measures on training images, whose true labels nobody knows.
     """
     logits = {
-        split: predict(list(readers.values()), job, job.data.rows(split), CENTRE, progress)
+        split: predict(list(networks.values()), job, job.data.rows(split), CENTRE, progress)
         for split in ("validation", "test")
     }
     labels = {split: torch.from_numpy(job.data.labels[job.data.rows(split)]) for split in logits}
     return {
-        reader: {
+        weights: {
             **measure_test(test, labels["test"]),
             "validation_accuracy": accuracy(validation, labels["validation"]),
         }
-        for reader, validation, test in zip(readers, logits["validation"], logits["test"], strict=True)
+        for weights, validation, test in zip(networks, logits["validation"], logits["test"], strict=True)
     }
 
 
@@ -444,7 +444,7 @@ def _same_lists(data: Clothing1M) -> None:
     )
 
 
-def evaluate(config: Config, readers: Mapping[str, nn.Module], *, quiet: bool = False) -> dict[str, dict]:
+def evaluate(config: Config, networks: Mapping[str, nn.Module], *, quiet: bool = False) -> dict[str, dict]:
     """`measure` of networks on the images below the data folder, on `devices.device()`."""
     device = distributed.device()
     data = clothing1m.read()
@@ -456,13 +456,13 @@ def evaluate(config: Config, readers: Mapping[str, nn.Module], *, quiet: bool = 
         Decoder(data, config.seed, pin_memory=device.type == "cuda") as decoder,
         Progress(batches, "evaluating", "batches", quiet=quiet) as progress,
     ):
-        moved = {reader: network.to(device) for reader, network in readers.items()}
+        moved = {weights: network.to(device) for weights, network in networks.items()}
         return measure(moved, Job(config, data, decoder, device), progress)
 
 
-def network(config: Config, folder: Path, reader: str) -> nn.Module:
+def network(config: Config, folder: Path, weights: str) -> nn.Module:
     """The network or momentum model of a finished run's chosen epoch, in evaluation mode."""
-    prefix = f"{reader}/"
+    prefix = f"{weights}/"
     tensors = store.read_tensors(folder / "weights.safetensors")
     built = build(config)
     built.load_state_dict({n.removeprefix(prefix): t for n, t in tensors.items() if n.startswith(prefix)})

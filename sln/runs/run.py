@@ -2,13 +2,13 @@
 
 A run is the directory `runs/<run_id>/`:
 
-    config.json              every knob
+    config.json              every setting
     labels.json              SHA-256 of the given labels that it is trained on
     versions.json            Python, libraries, processor, when
-    history.csv              one row per epoch and reader ("network" is SLN, "momentum" is SLN-MO)
+    history.csv              one row per epoch and network ("network" is SLN, "momentum" is SLN-MO)
     examples.csv             one row a training example: labels, predictions, confidence, losses, target
     corrections/091.npz      per corrected epoch: w (N,) and the predicted class (N,) or probabilities (N, C)
-    weights.safetensors      final weights of every reader
+    weights.safetensors      final weights of every network
     state-090.safetensors    whole training state at the fork epoch
     checkpoint.safetensors   whole training state, while the run is unfinished
     done.json                written last: SHA-256 of the other files
@@ -57,7 +57,7 @@ class Run:
 
     @functools.cached_property
     def history(self) -> pd.DataFrame:
-        """One row per epoch and reader; the columns are those of `train.train` and `metrics`."""
+        """One row per epoch and network; the columns are those of `train.train` and `metrics`."""
         return store.read_history(self.folder)
 
     @functools.cached_property
@@ -70,23 +70,23 @@ class Run:
         """The data that it was trained on, given and true labels. Not for Clothing1M, which stays on disk."""
         return load_data(self.config)
 
-    def final(self, reader: str = "network") -> pd.Series:
-        """The history row of one reader that is reported: the last epoch's, never the best one's.
+    def final(self, weights: str = "network") -> pd.Series:
+        """The reported history row of one network: the last epoch's, never the best one's.
 
         The exception is Clothing1M, whose recipe reports the epoch that its clean validation images choose.
         """
-        rows = self.of(reader)
+        rows = self.of(weights)
         return rows[rows["chosen"] == 1].iloc[0] if "chosen" in rows else rows.iloc[-1]
 
-    def of(self, reader: str) -> pd.DataFrame:
-        """The history of one reader, indexed by epoch."""
-        return self.history[self.history["reader"] == reader].set_index("epoch")
+    def of(self, weights: str) -> pd.DataFrame:
+        """The history of one network, indexed by epoch."""
+        return self.history[self.history["weights"] == weights].set_index("epoch")
 
-    def network(self, reader: str = "network") -> nn.Module:
+    def network(self, weights: str = "network") -> nn.Module:
         """The trained network ("network") or a momentum model ("momentum"), in evaluation mode."""
         if self.config.dataset == "clothing1m":
-            return clothing1m_train.network(self.config, self.folder, reader)
-        prefix = f"{reader}/"
+            return clothing1m_train.network(self.config, self.folder, weights)
+        prefix = f"{weights}/"
         tensors = store.read_tensors(self.folder / "weights.safetensors")
         network = models.build(
             self.config.model,
@@ -277,8 +277,8 @@ def _finish(path: Path, state: State, data: Data, rows: list[dict], engine: Engi
     records = example_records(state, data, engine)
     write_text(path / "examples.csv", records.to_csv(index=False, lineterminator="\n"))
     weights = {
-        f"{reader}/{name}": value
-        for reader, network in state.readers.items()
+        f"{weights}/{name}": value
+        for weights, network in state.networks.items()
         for name, value in network.state_dict().items()
     }
     store.write_tensors(path / "weights.safetensors", weights)
@@ -296,12 +296,12 @@ def example_records(state: State, data: Data, engine: Engine) -> pd.DataFrame:
     """
     split, targets = data.train, state.targets.cpu()
     columns = {"index": np.arange(len(split)), "given": split.given, "true": split.true}
-    for reader in ("network", "momentum"):
-        logits = engine.predict(state.readers[reader], split, data)
+    for weights in ("network", "momentum"):
+        logits = engine.predict(state.networks[weights], split, data)
         confidence, prediction = F.softmax(logits, dim=1).max(dim=1)
         loss = F.cross_entropy(logits, split.given, reduction="none")
-        columns |= {f"{reader}_prediction": prediction, f"{reader}_confidence": confidence}
-        columns |= {f"{reader}_p_given": (-loss).exp(), f"{reader}_loss": loss}
+        columns |= {f"{weights}_prediction": prediction, f"{weights}_confidence": confidence}
+        columns |= {f"{weights}_p_given": (-loss).exp(), f"{weights}_loss": loss}
     columns |= {
         "target": targets.argmax(dim=1),
         "target_on_given": targets.gather(1, split.given[:, None])[:, 0],
@@ -322,7 +322,7 @@ def _write_correction(path: Path, epoch: int, correction: Correction, *, soft: b
 def listing() -> pd.DataFrame:
     """All runs: run, state ("done", or the last epoch saved), epochs, network, momentum, MB.
 
-    The columns network and momentum are the two readers' last test accuracy.
+    The columns network and momentum are the two networks' last test accuracy.
     """
     rows = []
     for path in sorted(runs_folder().glob("*/config.json")):
@@ -336,17 +336,17 @@ def listing() -> pd.DataFrame:
         }
         history = path.parent / "history.csv"
         if history.exists():
-            measured = store.read_history(path.parent).groupby("reader").last()  # that are not empty
+            measured = store.read_history(path.parent).groupby("weights").last()  # that are not empty
             row["state"] = row["state"] if done else f"epoch {measured['epoch'].max()}"
-            for reader in ("network", "momentum"):
-                row[reader] = measured["test_accuracy"].get(reader)
+            for weights in ("network", "momentum"):
+                row[weights] = measured["test_accuracy"].get(weights)
         row["MB"] = sum(file.stat().st_size for file in path.parent.rglob("*") if file.is_file()) / 1e6
         rows.append(row)
     return pd.DataFrame(rows, columns=["run", "state", "epochs", "network", "momentum", "MB"])
 
 
 def finished() -> Iterator[Run]:
-    """All finished runs, without a look at their checksums; those of another version's knobs are left out."""
+    """All finished runs, checksums unread; those with another version's settings are left out."""
     for path in sorted(runs_folder().glob("[!.]*/done.json")):
         with contextlib.suppress(InputError):
             yield Run(Config.from_dict(read_json(path.parent / "config.json")), path.parent)

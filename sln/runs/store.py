@@ -22,7 +22,7 @@ import safetensors
 import safetensors.torch
 from torch import Tensor
 
-from sln.config import KEPT_KNOBS, Config
+from sln.config import KEPT_SETTINGS, Config
 from sln.utils import VERSION
 from sln.utils.errors import InputError
 from sln.utils.files import read_json, read_table, runs_folder, write_atomically, write_json, write_text
@@ -80,7 +80,7 @@ class Resumable(Protocol):
     """A training state: `train.State` or `clothing1m_train.State`."""
 
     epoch: int
-    readers: Mapping[str, Any]
+    networks: Mapping[str, Any]
 
     def restore(self, named: dict[str, Tensor]) -> None:
         """Continue from named tensors. Raises KeyError or RuntimeError for those of another network."""
@@ -98,7 +98,7 @@ def resume(state: Resumable, path: Path, file: Path) -> list[dict]:
         raise damaged(path, file.name, f"it is of another network: {why}") from None
     history = read_history(path)
     rows = history[history["epoch"] <= state.epoch].to_dict("records")
-    if len(rows) != state.epoch * len(state.readers):
+    if len(rows) != state.epoch * len(state.networks):
         raise damaged(
             path, "history.csv", f"it does not reach epoch {state.epoch}, where the state was saved"
         )
@@ -131,10 +131,10 @@ def state_file(path: Path, epoch: int) -> Path:
 
 def check_config(path: Path, config: Config) -> None:
     """Raise InputError unless the run folder `path` holds a run of `config`."""
-    # knobs that are newer than the run stand at their defaults
+    # settings that are newer than the run stand at their defaults
     known = Config.from_dict(read_json(path / "config.json")).to_dict()
     differing = [
-        name for name, value in config.to_dict().items() if name not in KEPT_KNOBS and known[name] != value
+        name for name, value in config.to_dict().items() if name not in KEPT_SETTINGS and known[name] != value
     ]
     if differing:
         name = differing[0]
@@ -146,7 +146,7 @@ def check_config(path: Path, config: Config) -> None:
 
 
 def versions() -> dict[str, str]:
-    """What the numbers may depend on besides the knobs."""
+    """What the numbers may depend on besides the settings."""
     libraries = {name: version(name) for name in ("torch", "numpy", "scikit-learn", "pandas")}
     return {
         "sln": VERSION,

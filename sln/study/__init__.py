@@ -1,5 +1,5 @@
 """What is trained and compared: profiles, the paper's recipes, experiments."""
 
-from sln.study.study import METHODS, VARIANTS, Arm, Reading, Study
+from sln.study.study import METHODS, VARIANTS, Arm, MethodRuns, Study
 
-__all__ = ["METHODS", "VARIANTS", "Arm", "Reading", "Study"]
+__all__ = ["METHODS", "VARIANTS", "Arm", "MethodRuns", "Study"]

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 import numpy as np
 import pandas as pd
 
-from sln.study.study import Arm, Reading, Study
+from sln.study.study import Arm, MethodRuns, Study
 
 # Class counts are compared at this noise rate: at 0.4 two classes would hardly differ from a coin's toss.
 CLASS_COUNT_RATE = 0.2
@@ -83,30 +83,30 @@ def noise_rates(study: Study) -> pd.DataFrame:
 def kinds_of_noise(study: Study) -> pd.DataFrame:
     """What SLN adds for each kind of noise, paired over seeds, in points of test accuracy.
 
-    Columns: noise, reader (the networks, or their momentum models), sigma, gain, error (its standard error),
+    Columns: noise, weights (the networks, or their momentum models), sigma, gain, error (its standard error),
     verdict : "helps", "hurts", or "unclear" where the gain is within two standard errors of 0
     """
     rows = []
     for mode in study.profile.noise_modes:
         readings = study.readings(mode)
-        for reader, (plain, noisy) in {"network": ("CE", "SLN"), "momentum": ("CE-MO", "SLN-MO")}.items():
+        for weights, (plain, noisy) in {"network": ("CE", "SLN"), "momentum": ("CE-MO", "SLN-MO")}.items():
             gain = 100 * (readings[noisy].final("test_accuracy") - readings[plain].final("test_accuracy"))
             error = gain.std(ddof=1) / math.sqrt(len(gain))
             verdict = "helps" if gain.mean() > 0 else "hurts"
             if abs(gain.mean()) <= 2 * error:
                 verdict = "unclear"
-            row = {"noise": mode, "reader": reader, "sigma": readings[noisy].runs[0].config.sigma}
+            row = {"noise": mode, "weights": weights, "sigma": readings[noisy].runs[0].config.sigma}
             rows.append(row | {"gain": gain.mean(), "error": error, "verdict": verdict})
     return pd.DataFrame(rows)
 
 
 def noise_for(study: Study) -> pd.DataFrame:
-    """Stochastic noise on which labels: noise_for, reader, mean, std, memorised, right_learnt, seeds (%)."""
+    """Stochastic noise on which labels: noise_for, weights, mean, std, memorised, right_learnt, seeds (%)."""
     return _both_readers(study.read(noise_for_arms(study), "noise on some labels"), "noise_for")
 
 
 def schedules(study: Study) -> pd.DataFrame:
-    """Schedules of sigma: schedule, reader, mean, std, memorised, right_learnt, seeds (%)."""
+    """Schedules of sigma: schedule, weights, mean, std, memorised, right_learnt, seeds (%)."""
     return _both_readers(study.read(schedule_arms(study), "schedules of sigma"), "schedule")
 
 
@@ -134,24 +134,24 @@ def class_counts(study: Study) -> pd.DataFrame:
     rows = []
     readings = study.read(class_arms(study), "class counts")
     for (C, sure), reading in readings.items():
-        read, plain = (Reading("", r.runs, "momentum") for r in (reading, readings[C, 0.0]))
+        read, plain = (MethodRuns("", r.runs, "momentum") for r in (reading, readings[C, 0.0]))
         gain = 100 * (read.final("test_accuracy") - plain.final("test_accuracy"))
         row = {"classes": C, "when_sure": sure, "sigma": reading.runs[0].config.sigma}
         rows.append(row | _accuracy(read) | {"gain": gain.mean(), "gain_std": gain.std(ddof=1)})
     return pd.DataFrame(rows)
 
 
-def _accuracy(reading: Reading) -> dict[str, float]:
+def _accuracy(reading: MethodRuns) -> dict[str, float]:
     values = 100 * reading.final("test_accuracy")
     return {"mean": values.mean(), "std": values.std(ddof=1), "seeds": len(values)}
 
 
-def _both_readers(readings: Mapping[str, Reading], what: str) -> pd.DataFrame:
+def _both_readers(readings: Mapping[str, MethodRuns], what: str) -> pd.DataFrame:
     rows = []
     for name, reading in readings.items():
-        for reader in ("network", "momentum"):
-            read = Reading(name, reading.runs, reader)
-            row = {what: name, "reader": reader} | _accuracy(read)
+        for weights in ("network", "momentum"):
+            read = MethodRuns(name, reading.runs, weights)
+            row = {what: name, "weights": weights} | _accuracy(read)
             row |= {"memorised": 100 * read.final("wrong_memorised").mean()}
             rows.append(row | {"right_learnt": 100 * read.final("right_accuracy").mean()})
     return pd.DataFrame(rows)

@@ -7,9 +7,9 @@ import pandas as pd
 
 from sln.config import Config
 from sln.study.recipes import SIGMAS
-from sln.study.study import VARIANTS, Arm, Reading, Study
+from sln.study.study import VARIANTS, Arm, MethodRuns, Study
 
-# Another method's name in figures, and its `Config.robust`.
+# Another method's name in figures, and its `Config.baseline`.
 OTHERS = {
     "label smoothing": "label-smoothing",
     "mixup": "mixup",
@@ -48,7 +48,7 @@ def arms(study: Study, noise_mode: str, *, tuned: bool = False) -> dict[str, Arm
         found[name] = other(study, noise_mode, name, setting, seeds)
     found["SLN"] = study.over_seeds(noise_mode, sigma, seeds)
     share = published("Co-teaching", noise_mode)
-    both = {"robust": "co-teaching"} | ({} if share is None else {"robust_setting": share})
+    both = {"baseline": "co-teaching"} | ({} if share is None else {"baseline_parameter": share})
     paired = study.choose_sigma(noise_mode, **both) if tuned else sigma
     found["Co-teaching + SLN"] = study.over_seeds(noise_mode, paired, seeds, **both)
     found["CE + LC"] = study.correcting(noise_mode, sigma=0.0, seeds=seeds)
@@ -63,8 +63,8 @@ def published(name: str, noise_mode: str) -> float | None:
 
 def other(study: Study, noise_mode: str, name: str, setting: float | None, seeds: int) -> list[Config]:
     """Another method's configurations over the first `seeds` seeds, without stochastic noise."""
-    knobs = {} if setting is None else {"robust_setting": setting}
-    return study.over_seeds(noise_mode, 0.0, seeds, robust=OTHERS[name], **knobs)
+    settings = {} if setting is None else {"baseline_parameter": setting}
+    return study.over_seeds(noise_mode, 0.0, seeds, baseline=OTHERS[name], **settings)
 
 
 def best_setting(study: Study, noise_mode: str, name: str) -> float:
@@ -80,14 +80,14 @@ def best_setting(study: Study, noise_mode: str, name: str) -> float:
 def setting_of(name: str, config: Config) -> float:
     """The number that was set or chosen: the method's own setting, or sigma; NaN where there is none."""
     if name in OTHERS:
-        return config.robust_setting
+        return config.baseline_parameter
     return config.sigma if "SLN" in name else np.nan
 
 
 def table(study: Study) -> pd.DataFrame:
     """Every method under every kind of noise of the comparison, in per cent; one row a reading.
 
-    Columns: noise, method, settings ("published" or "tuned"), setting, reader (network or momentum), mean,
+    Columns: noise, method, settings ("published" or "tuned"), setting, weights (network or momentum), mean,
     std (test accuracy over seeds), memorised (share of wrong labels reproduced, mean), seeds.
     """
     rows = []
@@ -97,12 +97,12 @@ def table(study: Study) -> pd.DataFrame:
             for name, reading in study.read(arms(study, noise_mode, tuned=tuned), told).items():
                 row = {"noise": noise_mode, "method": name, "settings": "tuned" if tuned else "published"}
                 row["setting"] = setting_of(name, reading.runs[0].config)
-                for reader in ("network", "momentum"):
-                    read = Reading(name, reading.runs, reader)
+                for weights in ("network", "momentum"):
+                    read = MethodRuns(name, reading.runs, weights)
                     accuracy = 100 * read.final("test_accuracy")
                     rows.append(
                         row
-                        | {"reader": reader, "mean": accuracy.mean(), "std": accuracy.std(ddof=1)}
+                        | {"weights": weights, "mean": accuracy.mean(), "std": accuracy.std(ddof=1)}
                         | {"memorised": 100 * read.final("wrong_memorised").mean(), "seeds": len(accuracy)}
                     )
     return pd.DataFrame(rows)
@@ -113,7 +113,7 @@ def gains(table: pd.DataFrame) -> pd.DataFrame:
 
     Rows noise, settings; columns one per base (CE, Co-teaching, CE + LC), read through the momentum model.
     """
-    read = table[table["reader"] == "momentum"]
+    read = table[table["weights"] == "momentum"]
     mean = read.pivot_table(index=["noise", "settings"], columns="method", values="mean", sort=False)
     pairs = {"CE": "SLN", "Co-teaching": "Co-teaching + SLN", "CE + LC": "SLN + LC"}
     return pd.DataFrame({base: mean[with_sln] - mean[base] for base, with_sln in pairs.items()})
@@ -134,7 +134,7 @@ def strengths(study: Study, noise_mode: str = "sym") -> pd.DataFrame:
     rows = []
     for name, grid in grids.items():
         for sigma, reading in study.read(grid, f"{name} by strength").items():
-            read = Reading(name, reading.runs, "momentum")
+            read = MethodRuns(name, reading.runs, "momentum")
             test = 100 * read.final("test_accuracy")
             row = {"variant": name, "sigma": sigma, "test_mean": test.mean(), "test_std": test.std(ddof=1)}
             rows.append(row | {"validation_mean": 100 * read.final("validation_accuracy").mean()})

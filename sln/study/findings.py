@@ -17,7 +17,7 @@ def variants(final: pd.DataFrame) -> str:
 def comparison(table: pd.DataFrame, settings: str) -> str:
     """The best three methods a kind of noise, and SLN's place, read through the momentum model."""
     lines = []
-    for noise, part in table[(table["settings"] == settings) & (table["reader"] == "momentum")].groupby(
+    for noise, part in table[(table["settings"] == settings) & (table["weights"] == "momentum")].groupby(
         "noise", sort=False
     ):
         ranked = part.sort_values("mean", ascending=False, kind="stable").reset_index(drop=True)
@@ -58,7 +58,7 @@ def noise_rates(table: pd.DataFrame) -> str:
 def kinds_of_noise(table: pd.DataFrame) -> str:
     """From `ablations.kinds_of_noise`."""
     told = [
-        f"{NOISE_NAMES[row.noise]} ({row.reader}): {row.verdict}, {row.gain:+.1f} ± {row.error:.1f}"
+        f"{NOISE_NAMES[row.noise]} ({row.weights}): {row.verdict}, {row.gain:+.1f} ± {row.error:.1f}"
         for row in table.itertuples()
     ]
     return "SLN against no stochastic noise, in points: " + "; ".join(told) + "."
@@ -66,7 +66,7 @@ def kinds_of_noise(table: pd.DataFrame) -> str:
 
 def by_name(table: pd.DataFrame, what: str) -> str:
     """From `ablations.noise_for` and `ablations.schedules`: momentum models, best first."""
-    part = table[table["reader"] == "momentum"].sort_values("mean", ascending=False, kind="stable")
+    part = table[table["weights"] == "momentum"].sort_values("mean", ascending=False, kind="stable")
     told = [
         f"{name} {mean:.1f} ± {std:.1f}% ({memorised:.0f}% of the wrong labels memorised)"
         for name, mean, std, memorised in part[[what, "mean", "std", "memorised"]].itertuples(index=False)

@@ -109,14 +109,14 @@ def seconds_an_epoch(config: Config) -> float:
         validation = round(config.held_out * train)
         train -= validation
     same_speed = {"seed": 0, "noise_seed": 0, "noise_mode": "none", "noise_rate": 0.0, "classes": 0}
-    same_speed |= {"sigma": 0.0 if config.robust == "sce" else 1.0, "robust_setting": None}
+    same_speed |= {"sigma": 0.0 if config.baseline == "sce" else 1.0, "baseline_parameter": None}
     same_speed |= {"strength": "fixed", "sigma_schedule": "constant", "noise_for": "all"}
     same_speed |= {"correction": -1, "correction_losses": "given"}
     same_speed |= {"subset": 0, "test_subset": 0, "held_out": 0.0, "epochs": 1, "measure_train_every": 1}
     same_speed |= {"measure_test_every": 1}
     forward_backward, forward = _seconds_an_image(config.replace(**same_speed))
-    readers = 2 + len(config.extra_alphas)
-    measured = readers * (
+    networks = 2 + len(config.extra_alphas)
+    measured = networks * (
         test / config.measure_test_every + (validation + train) / config.measure_train_every
     )
     return train * forward_backward + measured * forward

@@ -21,7 +21,7 @@ class Profile:
     """The size of a study: what is trained, and how finely it is looked at."""
 
     about: str
-    base: Mapping[str, Any] = field(default_factory=dict)  # knobs of Config that differ
+    base: Mapping[str, Any] = field(default_factory=dict)  # settings of Config that differ
     seeds: int = 5  # seed s draws the corruption and the training of run s
     noise_modes: tuple[str, ...] = ("sym", "asym", "dependent", "openset")
     # the paper's candidates, of which the best on noisy validation labels is used

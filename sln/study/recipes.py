@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-from sln.config import KEPT_KNOBS, Config
+from sln.config import KEPT_SETTINGS, Config
 from sln.utils.errors import choose
 
 # sigma as the paper chose it, on noisy validation labels
@@ -22,8 +22,8 @@ class Recipe:
     """One training of the paper's tables.
 
     command : the released repository's, "" for CE, which it has no command for
-    reads : the methods that are read from it, by reader ("network", "momentum")
-    knobs : what differs from the data set's own defaults in `config.DEFAULTS`
+    reads : the methods that are read from it, by weights ("network", "momentum")
+    settings : what differs from the data set's own defaults in `config.DEFAULTS`
     """
 
     name: str
@@ -31,16 +31,16 @@ class Recipe:
     noise: str
     command: str
     reads: dict[str, str]
-    knobs: dict[str, Any] = field(default_factory=dict)
+    settings: dict[str, Any] = field(default_factory=dict)
 
-    def config(self, seed: int = 0, **knobs: Any) -> Config:
+    def config(self, seed: int = 0, **settings: Any) -> Config:
         """Its configuration for one seed.
 
         The released label files are the same for every seed. Open-set noise is drawn afresh for each seed:
         the released script draws it from a generator that it never seeds.
         """
         drawn = {"noise_seed": seed} if self.noise == "openset" else {}
-        return Config.from_dict({"dataset": self.dataset, "seed": seed} | drawn | self.knobs | knobs)
+        return Config.from_dict({"dataset": self.dataset, "seed": seed} | drawn | self.settings | settings)
 
 
 def _recipes() -> dict[str, Recipe]:
@@ -87,8 +87,8 @@ def recipe(name: str) -> Recipe:
     return RECIPES[name]
 
 
-# Knobs that do not change what is reported, or only in the last bits.
-BESIDE_THE_POINT = (*KEPT_KNOBS, "measure_train_every", "extra_alphas", "threads")
+# Settings that do not change what is reported, or only in the last bits.
+BESIDE_THE_POINT = (*KEPT_SETTINGS, "measure_train_every", "extra_alphas", "threads")
 
 
 def recipe_of(config: Config) -> Recipe | None:

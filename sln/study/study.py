@@ -30,27 +30,27 @@ Choice = TypeVar("Choice", float, str)
 
 @dataclass(frozen=True)
 class Arm:
-    """One method of an experiment: a configuration for every seed, and the reader that it is read through."""
+    """One method of an experiment: a configuration for every seed, and the weights it is evaluated with."""
 
     configs: list[Config]
-    reader: str = "network"
+    weights: str = "network"
 
 
 @dataclass(frozen=True)
-class Reading:
+class MethodRuns:
     """One method: runs over seeds, read through the network or its momentum model."""
 
     method: str
     runs: list[Run]
-    reader: str
+    weights: str
 
     def final(self, column: str) -> np.ndarray:
         """(seeds,): the last epoch's value of a history column."""
-        return np.array([run.final(self.reader)[column] for run in self.runs], dtype=float)
+        return np.array([run.final(self.weights)[column] for run in self.runs], dtype=float)
 
     def curve(self, column: str) -> pd.DataFrame:
         """Epochs x seeds: a history column."""
-        return pd.DataFrame({run.config.seed: run.of(self.reader)[column] for run in self.runs})
+        return pd.DataFrame({run.config.seed: run.of(self.weights)[column] for run in self.runs})
 
 
 class Study:
@@ -99,33 +99,33 @@ class Study:
         """How many of the first seeds curves over sigma and alpha are over."""
         return self.profile.curve_seeds or self.profile.seeds
 
-    def config(self, noise_mode: str = "sym", sigma: float = 1.0, seed: int = 0, **knobs: Any) -> Config:
+    def config(self, noise_mode: str = "sym", sigma: float = 1.0, seed: int = 0, **settings: Any) -> Config:
         """One run's configuration.
 
         Seed s draws the training, and the corruption too unless a label file fixes it; methods are compared
         on the same labels.
         """
-        knobs = {"noise_mode": noise_mode, "sigma": float(sigma), "seed": seed} | knobs
-        config = Config.from_dict({**self.profile.base, **knobs})
+        settings = {"noise_mode": noise_mode, "sigma": float(sigma), "seed": seed} | settings
+        config = Config.from_dict({**self.profile.base, **settings})
         drawn = config.labels == "generated" or noise_mode == "openset"
-        return config.replace(noise_seed=knobs.get("noise_seed", seed if drawn else 0))
+        return config.replace(noise_seed=settings.get("noise_seed", seed if drawn else 0))
 
     def over_seeds(
-        self, noise_mode: str = "sym", sigma: float = 1.0, seeds: int | None = None, **knobs: Any
+        self, noise_mode: str = "sym", sigma: float = 1.0, seeds: int | None = None, **settings: Any
     ) -> list[Config]:
         """One configuration over all seeds, or the first few."""
         count = self.profile.seeds if seeds is None else seeds
-        return [self.config(noise_mode, sigma, seed, **knobs) for seed in range(count)]
+        return [self.config(noise_mode, sigma, seed, **settings) for seed in range(count)]
 
-    def runs(self, noise_mode: str = "sym", sigma: float = 1.0, **knobs: Any) -> list[Run]:
+    def runs(self, noise_mode: str = "sym", sigma: float = 1.0, **settings: Any) -> list[Run]:
         """The runs over all seeds of one configuration, trained where missing."""
-        return pool.get_all(self.over_seeds(noise_mode, sigma, **knobs), f"{noise_mode}, sigma {sigma:g}")
+        return pool.get_all(self.over_seeds(noise_mode, sigma, **settings), f"{noise_mode}, sigma {sigma:g}")
 
-    def read(self, arms: Mapping[Any, Arm], what: str = "training") -> dict[Any, Reading]:
+    def read(self, arms: Mapping[Any, Arm], what: str = "training") -> dict[Any, MethodRuns]:
         """The runs of an experiment's arms, trained where missing."""
         found = iter(pool.get_all([config for arm in arms.values() for config in arm.configs], what))
         return {
-            name: Reading(str(name), [next(found) for _ in arm.configs], arm.reader)
+            name: MethodRuns(str(name), [next(found) for _ in arm.configs], arm.weights)
             for name, arm in arms.items()
         }
 
@@ -167,11 +167,11 @@ class Study:
         scores = self.scores(candidates)
         return max(scores, key=scores.__getitem__)
 
-    def sigma_candidates(self, noise_mode: str = "sym", **knobs: Any) -> dict[float, list[Config]]:
+    def sigma_candidates(self, noise_mode: str = "sym", **settings: Any) -> dict[float, list[Config]]:
         """The runs that sigma is chosen from, by sigma, the smallest first."""
         seeds = self.profile.choice_seeds
         return {
-            sigma: self.over_seeds(noise_mode, sigma, seeds, **knobs)
+            sigma: self.over_seeds(noise_mode, sigma, seeds, **settings)
             for sigma in sorted(self.profile.sigma_choices)
         }
 
@@ -179,14 +179,14 @@ class Study:
         """Accuracy on noisy validation labels by candidate sigma (`scores`)."""
         return self.scores(self.sigma_candidates(noise_mode))
 
-    def choose_sigma(self, noise_mode: str = "sym", **knobs: Any) -> float:
+    def choose_sigma(self, noise_mode: str = "sym", **settings: Any) -> float:
         """The sigma that the study uses: the best on noisy validation labels, of two equals the smaller.
 
         Where the profile names the paper's sigma, it is that.
         """
         if noise_mode in self.profile.sigmas:
             return self.profile.sigmas[noise_mode]
-        return self.best(self.sigma_candidates(noise_mode, **knobs))
+        return self.best(self.sigma_candidates(noise_mode, **settings))
 
     @property
     def source_of_sigma(self) -> str:
@@ -195,15 +195,15 @@ class Study:
 
     # --- the methods of the paper's tables ------------------------------------------------------------------
 
-    def correcting(self, noise_mode: str = "sym", **knobs: Any) -> list[Config]:
+    def correcting(self, noise_mode: str = "sym", **settings: Any) -> list[Config]:
         """SLN-MO-LC: the chosen sigma's configurations, forked at the correction epoch."""
-        knobs = {"correction_losses": self.profile.correction_losses} | knobs
-        sigma = knobs.pop("sigma") if "sigma" in knobs else self.choose_sigma(noise_mode)
-        return self.over_seeds(noise_mode, sigma, correction=self.profile.correction, **knobs)
+        settings = {"correction_losses": self.profile.correction_losses} | settings
+        sigma = settings.pop("sigma") if "sigma" in settings else self.choose_sigma(noise_mode)
+        return self.over_seeds(noise_mode, sigma, correction=self.profile.correction, **settings)
 
-    def corrected(self, noise_mode: str = "sym", **knobs: Any) -> list[Run]:
+    def corrected(self, noise_mode: str = "sym", **settings: Any) -> list[Run]:
         """The runs of SLN-MO-LC."""
-        return pool.get_all(self.correcting(noise_mode, **knobs), f"{noise_mode}, label correction")
+        return pool.get_all(self.correcting(noise_mode, **settings), f"{noise_mode}, label correction")
 
     def arms(self, noise_mode: str = "sym") -> dict[str, Arm]:
         """The methods of the paper's tables, and CE read through the momentum model, by name (METHODS)."""
@@ -218,7 +218,7 @@ class Study:
         )
         return dict(zip(METHODS, parts, strict=True))
 
-    def readings(self, noise_mode: str = "sym") -> dict[str, Reading]:
+    def readings(self, noise_mode: str = "sym") -> dict[str, MethodRuns]:
         """The runs of `arms`."""
         return self.read(self.arms(noise_mode), f"{noise_mode} noise")
 
@@ -257,7 +257,7 @@ class Study:
                 found[name] = matched[name]
         return found | {"SLN": arms["SLN"]}
 
-    def variants(self, noise_mode: str = "sym") -> dict[str, Reading]:
+    def variants(self, noise_mode: str = "sym") -> dict[str, MethodRuns]:
         """The runs of `variant_arms`."""
         return self.read(self.variant_arms(noise_mode), "variants of SGD noise")
 
@@ -270,7 +270,7 @@ class Study:
         assert holds or not self.profile.asserts, claim
 
     def describe(self) -> pd.DataFrame:
-        """The profile's knobs, as a table for the reader."""
+        """The profile's settings, as a table for the reader."""
         names = [field_.name for field_ in dataclasses.fields(self.profile) if field_.name != "about"]
         values = [str(getattr(self.profile, name)) for name in names]
-        return pd.DataFrame({"value": values}, index=pd.Index(names, name="knob"))
+        return pd.DataFrame({"value": values}, index=pd.Index(names, name="setting"))

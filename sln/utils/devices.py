@@ -1,6 +1,6 @@
 """Where to compute: one name, one environment variable.
 
-The device decides the last bits of the numbers but is no knob of a run: a run that was trained on a GPU is
+The device decides the last bits of the numbers but is no setting of a run: a run that was trained on a GPU is
 found again on a laptop. `versions.json` records it.
 """
 

@@ -1,0 +1,307 @@
+"""Sharpness against exact Hessians, losses that are quadratic, and a second library."""
+
+import dataclasses
+import importlib.util
+import math
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from sln import models, plots, runs
+from sln.analysis import landscape, sharpness
+from sln.config import Config
+from sln.study.study import MethodRuns
+from sln.utils.rng import torch_generator
+
+
+@pytest.fixture
+def tiny():
+    """A network of 67 parameters in double precision, eight images in the place of a batch, and labels."""
+    generator = torch.Generator().manual_seed(0)
+    network = nn.Sequential(nn.Linear(6, 5), nn.BatchNorm1d(5), nn.Tanh(), nn.Linear(5, 3)).double()
+    for parameter in network.parameters():
+        parameter.data = torch.randn(parameter.shape, generator=generator, dtype=torch.float64)
+    network[1].running_var.fill_(2.0)
+    images = torch.randn(8, 6, generator=generator, dtype=torch.float64)
+    return network, images, torch.randint(0, 3, (8,), generator=generator)
+
+
+def exact_hessian(network, images, labels):
+    """All (P, P) second derivatives of PyTorch's own mean cross-entropy, in evaluation mode."""
+    names = [name for name, _ in network.named_parameters()]
+    shapes = [parameter.shape for parameter in network.parameters()]
+    network.eval()
+
+    def loss(*values):
+        weights = dict(zip(names, values, strict=True))
+        return F.cross_entropy(torch.func.functional_call(network, weights, (images,)), labels)
+
+    values = tuple(parameter.detach() for parameter in network.parameters())
+    blocks = torch.autograd.functional.hessian(loss, values)
+    sizes = [shape.numel() for shape in shapes]
+    rows = [
+        torch.cat([block.reshape(size, -1) for block in row], 1)
+        for size, row in zip(sizes, blocks, strict=True)
+    ]
+    return torch.cat(rows)
+
+
+def quadratic(eigenvalues, slope, seed=0):
+    """L = slope . theta + theta' A theta / 2, in two parts, its A = Q diag(eigenvalues) Q', and the slope."""
+    generator = torch.Generator().manual_seed(seed)
+    size = len(eigenvalues)
+    Q, _ = torch.linalg.qr(torch.randn(size, size, generator=generator, dtype=torch.float64))
+    A = Q @ torch.diag(torch.tensor(eigenvalues, dtype=torch.float64)) @ Q.T
+    g = slope * torch.randn(size, generator=generator, dtype=torch.float64)
+    return [lambda theta: theta @ g + theta @ A @ theta / 6, lambda theta: theta @ A @ theta / 3], A, g
+
+
+# --- the loss as a function of one vector -------------------------------------------------------------------
+
+
+def test_value_and_gradient_are_those_of_the_mean_over_all_batches(tiny, monkeypatch):
+    network, images, labels = tiny
+    monkeypatch.setattr(sharpness, "BATCH", 3)  # 3, 3 and 2 images
+    parts, theta = sharpness.loss_parts(network, images, labels), sharpness.parameters_of(network)
+    assert len(parts) == 3
+    loss = F.cross_entropy(network(images), labels)
+    loss.backward()
+    assert sharpness.value(parts, theta) == pytest.approx(loss.item(), rel=1e-12)
+    expected = torch.cat([parameter.grad.flatten() for parameter in network.parameters()])
+    torch.testing.assert_close(sharpness.gradient(parts, theta), expected)
+
+
+# --- the Hessian --------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("keep", [True, False])
+def test_products_are_those_with_the_exact_hessian(tiny, keep, monkeypatch):
+    network, images, labels = tiny
+    H = exact_hessian(network, images, labels)
+    monkeypatch.setattr(sharpness, "BATCH", 3)
+    parts = sharpness.loss_parts(network, images, labels)
+    product = sharpness.hessian_product(parts, sharpness.parameters_of(network), keep=keep)
+    for column in range(0, len(H), 13):
+        torch.testing.assert_close(product(torch.eye(len(H), dtype=torch.float64)[column]), H[:, column])
+
+
+def test_eigenvalues_are_those_of_the_exact_hessian_and_the_trace_lies_around_its(tiny):
+    network, images, labels = tiny
+    H = exact_hessian(network, images, labels)
+    exact = torch.linalg.eigvalsh(H).flip(0)
+    assert exact[-1] < -1e-3  # so that "largest" is not the same as "largest in size"
+    found = sharpness.hessian(network, images, labels, k=4, probes=200)
+    assert [found[f"eigenvalue_{i}"] for i in (1, 2, 3, 4)] == pytest.approx(exact[:4].tolist(), rel=1e-3)
+    rest = exact[4:]
+    error = math.sqrt(2 * (rest**2).sum() / 200)  # of Hutchinson's estimator, at most
+    assert found["trace"] == pytest.approx(H.trace().item(), abs=3 * error)
+    assert 3 * error < 0.1 * H.trace()  # otherwise that says nothing
+
+
+def test_a_trace_all_of_whose_eigenvalues_are_taken_out_is_exact_and_one_that_is_diagonal_too():
+    theta = torch.zeros(6, dtype=torch.float64)
+    few = [5.0, 3.0, 0.0, 0.0, 0.0, 0.0]
+    parts, _, _ = quadratic(few, 1.0)
+    product = sharpness.hessian_product(parts, theta)
+    values, vectors = sharpness.largest_eigenvalues(product, theta, 2, torch.Generator().manual_seed(0))
+    trace = sharpness.trace(product, values, vectors, 1, torch.Generator().manual_seed(1))
+    assert trace == pytest.approx(8.0, abs=1e-6)
+    diagonal = torch.tensor([4.0, -1.0, 2.0])
+    none = torch.zeros(3, 0), torch.zeros(0)
+    assert sharpness.trace(lambda v: diagonal * v, none[1], none[0], 1, torch.Generator()) == 5.0
+
+
+def test_the_hessian_takes_batchnorms_statistics_as_they_are(tiny):
+    network, images, labels = tiny
+    network.train()
+    found = sharpness.hessian(network, images, labels, k=1, probes=1)
+    largest = torch.linalg.eigvalsh(exact_hessian(network, images, labels))[-1].item()
+    assert found["eigenvalue_1"] == pytest.approx(largest, rel=1e-3)
+    assert (network[1].running_var == 2.0).all()
+
+
+def test_curvlinops_finds_the_same_eigenvalues(few_noisy_digits):
+    network = models.build("cnn", in_channels=1, num_classes=10, seed=0)
+    seen = landscape.Seen.of(few_noisy_digits)
+    ours = sharpness.hessian(network, seen.train, seen.given, k=3, probes=1)
+    theirs = sharpness.eigenvalues_by_curvlinops(network, seen.train, seen.given, k=3)
+    assert [ours[f"eigenvalue_{i}"] for i in (1, 2, 3)] == pytest.approx(theirs, rel=1e-3)
+
+
+def test_without_curvlinops_one_line_says_how_to_get_it(tiny, monkeypatch, refused):
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    with refused("curvlinops is not installed", "pip install curvlinops-for-pytorch", "sharpness.hessian"):
+        sharpness.eigenvalues_by_curvlinops(*tiny)
+
+
+# --- how the loss rises nearby ------------------------------------------------------------------------------
+
+
+def test_the_average_increase_of_a_quadratic_loss_is_rho_squared_trace_over_2p():
+    eigenvalues = [9.0, 4.0, 1.0, 0.5, -0.25, 0.0]
+    parts, _, _ = quadratic(eigenvalues, slope=100.0)  # the opposites take the slope out
+    theta = torch.ones(6, dtype=torch.float64)
+    for rho in (0.1, 3.0):
+        generator = torch_generator(0, "landscape", 4)
+        found = sharpness.average_increase(parts, theta, rho, 4000, generator)
+        assert found == pytest.approx(rho**2 * sum(eigenvalues) / 12, rel=0.05)
+    sphere, _, _ = quadratic([2.0] * 6, slope=0.0)  # every direction alike: exact for one
+    found = sharpness.average_increase(sphere, torch.zeros(6).double(), 0.5, 1, torch.Generator())
+    assert found == pytest.approx(0.25, rel=1e-12)
+
+
+def test_the_filter_increase_is_what_the_landscape_shows_along_the_same_directions(few_noisy_digits):
+    network = models.build("cnn", in_channels=1, num_classes=10, seed=0)
+    seen = landscape.Seen.of(few_noisy_digits)
+    parts = sharpness.loss_parts(network, seen.train, seen.given)
+    lines = [
+        landscape.line(network, few_noisy_digits, radius=0.5, points=3, seed=seed)["given"].tolist()
+        for seed in (0, 1)
+    ]
+    expected = np.mean([(low + high) / 2 - centre for low, centre, high in lines])
+    found = sharpness.filter_increase(parts, network, 0.5, directions=2)
+    assert found == pytest.approx(expected, rel=1e-3)
+    assert expected > 1e-3
+
+
+def test_sams_step_on_a_quadratic_loss_is_its_formula():
+    parts, A, g = quadratic([9.0, 4.0, 1.0, 0.5, -0.25], slope=1.0)
+    theta, rho = torch.full((5,), 0.3, dtype=torch.float64), 0.2
+    slope = g + A @ theta
+    u = slope / slope.norm()
+    expected = rho * slope.norm() + rho**2 * (u @ A @ u) / 2
+    assert sharpness.worst_increase(parts, theta, rho) == pytest.approx(expected.item(), rel=1e-12)
+    assert expected > 0  # a step of the wrong sign would fall
+
+
+def test_projected_ascent_finds_the_worst_point_of_a_ball():
+    parts, A, g = quadratic([9.0, 4.0, 1.0, 0.5, 0.25], slope=0.3)
+    theta, rho = torch.zeros(5, dtype=torch.float64), 0.5
+    sam = sharpness.worst_increase(parts, theta, rho)
+    found = sharpness.worst_increase(parts, theta, rho, steps=100)
+    # the maximum over the sphere: (mu I - A) d = g with |d| = rho, mu above the largest eigenvalue
+    low, high = 9.0 + 1e-9, 100.0
+    for _ in range(200):
+        mu = (low + high) / 2
+        d = torch.linalg.solve(mu * torch.eye(5, dtype=torch.float64) - A, g)
+        low, high = (mu, high) if d.norm() > rho else (low, mu)
+    assert found == pytest.approx((g @ d + d @ A @ d / 2).item(), rel=1e-4)
+    assert found > 1.05 * sam
+
+
+def test_more_steps_never_find_less_and_no_point_lies_outside_the_ball(tiny):
+    network, images, labels = tiny
+    theta, asked = sharpness.parameters_of(network), []
+    (part,) = sharpness.loss_parts(network, images, labels)
+
+    def watched(x):
+        asked.append((x - theta).norm().item())
+        return part(x)
+
+    found = [sharpness.worst_increase([watched], theta, 0.3, steps) for steps in range(6)]
+    assert found == sorted(found)
+    assert max(asked) == pytest.approx(0.3, rel=1e-9)
+
+
+# --- scale --------------------------------------------------------------------------------------------------
+
+
+def test_a_scale_that_changes_no_output_changes_the_hessian_but_not_the_filter_normalised_rise():
+    generator = torch.Generator().manual_seed(1)
+    network = nn.Sequential(nn.Linear(6, 5), nn.ReLU(), nn.Linear(5, 3)).double()
+    for parameter in network.parameters():
+        parameter.data = torch.randn(parameter.shape, generator=generator, dtype=torch.float64)
+    images = torch.randn(8, 6, generator=generator, dtype=torch.float64)
+    labels = torch.randint(0, 3, (8,), generator=generator)
+    options = {"k": 1, "probes": 50, "directions": 2, "steps": 0}
+    before = sharpness.measure(network, images, labels, **options)
+    with torch.no_grad():
+        network[0].weight *= 0.1
+        network[0].bias *= 0.1
+        network[2].weight /= 0.1
+    after = sharpness.measure(network, images, labels, **options)
+    assert after["loss"] == pytest.approx(before["loss"], rel=1e-10)
+    assert after["filter_increase"] == pytest.approx(before["filter_increase"], rel=1e-8)
+    assert after["eigenvalue_1"] > 2 * before["eigenvalue_1"]
+
+
+# --- tables -------------------------------------------------------------------------------------------------
+
+QUICK = {"k": 2, "probes": 1, "directions": 1, "steps": 1}
+
+
+def test_the_table_has_a_row_a_method_and_seed_and_is_computed_once(monkeypatch):
+    found = [runs.get(Config(epochs=1, fork_epoch=1, seed=seed), quiet=True) for seed in (0, 1)]
+    readings = {
+        "SLN": MethodRuns("SLN", found, "network"),
+        "SLN-MO": MethodRuns("SLN-MO", found[:1], "momentum"),
+    }
+    table = sharpness.table(readings, images=60, **QUICK)
+    assert table[["method", "seed"]].values.tolist() == [["SLN", 0], ["SLN", 1], ["SLN-MO", 0]]
+    assert set(sharpness.MEASURES) < set(table.columns)
+    assert np.isfinite(table.drop(columns="method").to_numpy()).all()
+    seen = landscape.Seen.of(landscape.first_images(found[0].data, 60))
+    loss = landscape.losses_at(found[0].network("momentum"), seen, [])["given"]
+    assert table["loss"].iloc[2] == pytest.approx(loss, rel=1e-5)
+    monkeypatch.setattr(sharpness, "measure", None)
+    pd.testing.assert_frame_equal(sharpness.table(readings, images=60, **QUICK), table, rtol=0, atol=0)
+
+
+def test_true_labels_are_asked_for_and_images_of_no_class_are_left_out(monkeypatch, refused):
+    run = runs.get(Config(epochs=1, fork_epoch=1), quiet=True)
+    split = run.data.train
+    without = torch.where(torch.arange(len(split)) < 30, -1, split.true)
+    run.__dict__["data"] = dataclasses.replace(run.data, train=dataclasses.replace(split, true=without))
+    found = sharpness.measures_of(run, "network", labels="true", images=80, **QUICK)
+    seen = landscape.Seen.of(landscape.first_images(run.data, 80))
+    expected = landscape.losses_at(run.network("network"), seen, [])
+    assert found["loss"] == pytest.approx(expected["true"], rel=1e-5)
+    given = sharpness.measures_of(run, "network", images=80, **QUICK)
+    assert given["loss"] == pytest.approx(expected["given"], rel=1e-5)
+    with refused("unknown labels 'test'"):
+        sharpness.measures_of(run, "network", labels="test")
+
+
+def rows(**by_method):
+    """A table of all measures, each with these values over seeds."""
+    return pd.DataFrame(
+        [
+            {"method": method, "seed": seed} | dict.fromkeys(sharpness.MEASURES, value)
+            for method, values in by_method.items()
+            for seed, value in enumerate(values)
+        ]
+    )
+
+
+@pytest.mark.parametrize(
+    ("sln", "verdict"),
+    [((1, 2, 3), "holds"), ((17, 18, 19), "does not hold"), ((8, 9, 10), "unclear"), ((7, 8, 9), "unclear")],
+)
+def test_the_verdict_is_whether_the_bars_overlap(sln, verdict):
+    summary = sharpness.summary(rows(CE=(9, 10, 11), SLN=sln, other=(0, 0, 0)))
+    assert summary["measure"].unique().tolist() == list(sharpness.MEASURES)
+    assert set(summary["verdict"]) == {verdict}
+    ce, ours, other = (summary[summary["method"] == m].iloc[0] for m in ("CE", "SLN", "other"))
+    assert (ce["mean"], ce["std"], ce["relative"], ce["relative_std"]) == (10, 1, 1, 0.1)
+    assert (ours["mean"], ours["relative"]) == (sln[1], sln[1] / 10)
+    assert other["relative"] == 0
+
+
+def test_one_seed_settles_nothing():
+    assert set(sharpness.summary(rows(CE=(9,), SLN=(1,)))["verdict"]) == {"unclear"}
+
+
+@pytest.mark.parametrize("lowest", [0.01, -2.0])
+def test_the_figure_shows_each_mean_and_spread_relative_to_ce(lowest):
+    summary = sharpness.summary(rows(CE=(9, 10, 11), SLN=(1, 2, 3), other=(lowest, lowest, lowest)))
+    ax = plots.landscape.sharpness(summary).axes[0]
+    shown = {container.get_label(): container.lines[0].get_xdata() for container in ax.containers}
+    expected = {"CE": 1.0, "SLN": 0.2, "other": lowest / 10}
+    for method, value in expected.items():
+        assert shown[method] == pytest.approx(np.full(len(sharpness.MEASURES), value))
+        assert ax.get_xlim()[0] < value < ax.get_xlim()[1]
+    assert all("SLN flatter: holds" in text.get_text() for text in ax.get_yticklabels())

@@ -1,0 +1,248 @@
+"""The files around the code agree with each other and with the code."""
+
+import re
+import shutil
+import subprocess
+import tomllib
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import yaml
+from packaging.requirements import Requirement
+from packaging.specifiers import SpecifierSet
+from packaging.utils import canonicalize_name
+
+from sln.analysis.results import of_the_paper
+from sln.defaults import NOISE_NAMES
+from sln.study.profiles import PROFILES
+from sln.study.recipes import RECIPES
+
+ROOT = Path(__file__).parents[2]
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+RUNTIME = [Requirement(text) for text in PROJECT["dependencies"]]
+DEV = [Requirement(text) for text in PROJECT["optional-dependencies"]["dev"]]
+CONDA_NAMES = {"torch": "pytorch"}
+
+
+PAGES = ["README.md", "CONTRIBUTING.md", "figures/README.md", "notebooks/README.md", "benchmarks/README.md"]
+PAGES += ["sln/relabel/README.md", "sln/study/README.md"]
+
+
+def prose(name):
+    """A page on one line."""
+    return " ".join((ROOT / name).read_text().split())
+
+
+def tracked():
+    """The files that are, or would be, committed."""
+    if not (ROOT / ".git").exists():
+        pytest.skip("not a git checkout")
+    command = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
+    names = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout.split("\0")
+    return [ROOT / name for name in names if name and (ROOT / name).exists()]
+
+
+def texts():
+    """Name and text of every tracked file that is text; the words that are looked for are not in this one."""
+    found = {}
+    for path in tracked():
+        content = path.read_bytes()
+        if b"\0" not in content:
+            found[path.relative_to(ROOT).as_posix()] = content.decode("utf-8")
+    assert {"README.md", "sln/train.py", "tests/project/test_project.py", ".ci/run"} <= found.keys()
+    return found
+
+
+def containing(*words):
+    """Names of the tracked text files that contain one of the words, and which."""
+    return {(name, word) for name, text in texts().items() for word in words if word in text}
+
+
+# --- the Makefile
+
+
+def documented():
+    return dict(re.findall(r"^([a-z-]+):.*?## (.*)$", (ROOT / "Makefile").read_text(), flags=re.MULTILINE))
+
+
+def test_every_make_word_that_is_written_anywhere_exists():
+    written = set()
+    for name, text in texts().items():
+        quoted = re.findall(r"(?:`|<code>)make ([a-z][a-z-]*)", text)
+        lines = re.findall(r"^(?: {4})?make ([a-z][a-z-]*)", text, flags=re.MULTILINE)
+        written |= {(name, word) for word in (*quoted, *(lines if name != "Makefile" else ()))}
+    assert {("README.md", "reproduce"), ("CONTRIBUTING.md", "lint"), (".ci/run", "test")} <= written
+    assert {(name, word) for name, word in written if word not in documented()} == set()
+
+
+def test_every_word_is_documented_and_help_lists_them_all():
+    phony = re.search(r"^\.PHONY: (.*)$", (ROOT / "Makefile").read_text(), flags=re.MULTILINE)[1].split()
+    assert set(phony) == set(documented())
+    if shutil.which("make") is None:
+        pytest.skip("make is not installed")
+    command = ["make", "--no-print-directory", "help"]
+    listed = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    for word, about in documented().items():
+        assert re.search(rf"^  make {word} +{re.escape(about)}$", listed, flags=re.MULTILINE)
+
+
+def test_profiles_that_are_written_anywhere_exist():
+    named = {
+        name: re.findall(r"PROFILE=([a-z0-9|]+)", text)
+        for name, text in texts().items()
+        if "tests/" not in name
+    }
+    words = {word for found in named.values() for text in found for word in text.split("|")}
+    assert words <= set(PROFILES)
+    assert "|".join(PROFILES) in named["Makefile"]
+
+
+# --- dependencies
+
+
+def test_the_conda_environment_has_the_same_runtime_dependencies_with_the_same_bounds():
+    environment = yaml.safe_load((ROOT / "environment.yml").read_text())
+    assert set(environment["channels"]) <= {"conda-forge", "nodefaults"}
+    assert environment["channels"][0] == "conda-forge"
+    conda = {}
+    for entry in environment["dependencies"]:
+        if isinstance(entry, str):
+            requirement = Requirement(entry)
+            conda[requirement.name] = requirement.specifier
+    wanted = {
+        CONDA_NAMES.get(requirement.name, requirement.name): requirement.specifier for requirement in RUNTIME
+    }
+    wanted["python"] = SpecifierSet(PROJECT["requires-python"])
+    assert {name: conda.get(name) for name in wanted} == wanted
+    assert set(conda) - set(wanted) <= {"pip", "make"}
+    pip = [entry["pip"] for entry in environment["dependencies"] if isinstance(entry, dict)]
+    assert pip == [["--editable .[dev]"]]
+
+
+def test_every_dependency_has_a_lower_bound():
+    for requirement in (*RUNTIME, *DEV):
+        assert [specifier.operator for specifier in requirement.specifier] == [">="], requirement
+
+
+def test_the_lock_pins_every_dependency_to_a_version_in_its_range_and_names_no_address():
+    lines = (ROOT / "requirements.lock").read_text().splitlines()
+    pins = [line for line in lines if line and not line.startswith("#")]
+    assert all(re.fullmatch(r"[A-Za-z0-9._-]+==[A-Za-z0-9.!]+", pin) for pin in pins)
+    assert not any("://" in line or "@ " in line for line in lines)
+    versions = {canonicalize_name(name): version for name, version in (pin.split("==") for pin in pins)}
+    assert len(versions) == len(pins)
+    for requirement in (*RUNTIME, *DEV):
+        assert requirement.specifier.contains(versions[canonicalize_name(requirement.name)]), requirement
+
+
+# --- what is committed
+
+
+def test_no_file_names_a_package_registry():
+    hosts = [("pypi", "org"), ("python" + "hosted", "org"), ("anaconda", "org"), ("anaconda", "com")]
+    hosts += [("download", "pytorch", "org"), ("npmjs", "org"), ("npmjs", "com"), ("conda", "io")]
+    assert containing(*(".".join(host) for host in hosts)) == set()
+
+
+def test_no_file_names_a_path_of_one_machine():
+    paths = [
+        "/".join(parts) for parts in (("", "work", ""), ("", "root", ""), ("", "tmp", "v"), ("", "home", ""))
+    ]
+    assert containing(*paths) == set()
+    assert {name for name, _ in containing("/".join(("..", "shared")))} <= {".ci/run"}
+
+
+def test_nothing_is_large():
+    assert {
+        path.relative_to(ROOT): path.stat().st_size for path in tracked() if path.stat().st_size > 2e6
+    } == {}
+
+
+def test_nothing_that_is_made_here_is_committed():
+    tops = {path.relative_to(ROOT).parts[0] for path in tracked()}
+    assert not tops & {"runs", "data", "build", ".venv"}
+
+
+def test_no_file_of_the_package_is_ignored():
+    if not (ROOT / ".git").exists():
+        pytest.skip("not a git checkout")
+    command = ["git", "ls-files", "--others", "--ignored", "--exclude-standard", "sln"]
+    ignored = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    assert [name for name in ignored.splitlines() if "__pycache__" not in name] == []
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_links_lead_to_files_that_are_committed(name):
+    links = re.findall(r"\]\(([^)#]+)\)", (ROOT / name).read_text())
+    committed, folder = set(tracked()), (ROOT / name).parent
+    assert [link for link in links if "://" not in link and (folder / link) not in committed] == []
+
+
+def test_the_readme_and_contributing_are_short():
+    for name, most in (("README.md", 100), ("CONTRIBUTING.md", 70)):
+        lines = (ROOT / name).read_text().splitlines()
+        assert len(lines) <= most
+        assert max(map(len, lines)) <= 100
+
+
+# --- the README
+
+
+def test_the_readmes_results_are_those_that_make_reproduce_wrote():
+    table = pd.read_csv(ROOT / "figures" / "quick" / "05_results.csv").set_index(["noise", "method"])
+    paper = of_the_paper("cifar10")
+    names = {kind: name for kind, name in NOISE_NAMES.items() if kind not in ("none", "own")}
+    readme = (ROOT / "README.md").read_text().replace("**", "")
+    for noise, name in names.items():
+        cells = [
+            f"{table['mean'][noise, m]:.1f}±{table['std'][noise, m]:.1f} ({paper['mean'][noise, m]:.2f})"
+            for m in ("CE", "SLN", "SLN-MO", "SLN-MO-LC")
+        ]
+        assert f"| {name} | {' | '.join(cells)} |" in readme
+    average = f"{table['mean']['openset', 'CE-MO']:.1f} ± {table['std']['openset', 'CE-MO']:.1f}"
+    assert f"(CE-MO, {average})" in prose("figures/README.md")
+
+
+def test_the_readmes_photographs_are_those_that_make_reproduce_wrote():
+    table = pd.read_csv(ROOT / "figures" / "mini" / "05_results.csv").set_index(["noise", "method"])
+    readme = (ROOT / "figures" / "README.md").read_text()
+    for noise in ("sym", "asym", "dependent"):
+        methods = ("CE", "SLN", "SLN-MO", "SLN-MO-LC")
+        cells = [f"{table['mean'][noise, m]:.1f} ± {table['std'][noise, m]:.1f}" for m in methods]
+        assert f"| {NOISE_NAMES[noise]} | {' | '.join(cells)} |" in readme
+    over_sigma = pd.read_csv(ROOT / "figures" / "mini" / "02_accuracy_over_sigma.csv")
+    memorised = over_sigma[over_sigma["weights"] == "network"].set_index("sigma")["wrong_memorised_mean"]
+    assert f"fall from {memorised[0.0]:.0%} to {memorised[0.5]:.0%} (symmetric)" in prose("figures/README.md")
+
+
+def test_the_readmes_comparison_is_the_one_that_make_reproduce_wrote():
+    table = pd.read_csv(ROOT / "figures" / "full" / "07_methods.csv").query("weights == 'momentum'")
+    numbers = table.set_index(["method", "noise", "settings"])[["mean", "std"]]
+    readme = (ROOT / "figures" / "README.md").read_text()
+    columns = [(noise, how) for noise in ("sym", "asym", "dependent") for how in ("published", "tuned")]
+    for method in dict.fromkeys(table["method"]):
+        pairs = [numbers.loc[(method, *column)] for column in columns]
+        cells = [f"{pair['mean']:.1f} ± {pair['std']:.1f}" for pair in pairs]
+        assert f"| {method} | {' | '.join(cells)} |" in readme
+
+
+def test_the_readmes_label_errors_are_those_that_the_benchmark_wrote():
+    table = pd.read_csv(ROOT / "benchmarks" / "label_errors.csv")
+    kinds = table.groupby(["noise", "rate", "method"])["average_precision"].agg(["mean", "std"])
+    names = NOISE_NAMES | {"human-random1": "one person’s", "human-worst": "the worst of three"}
+    readme = (ROOT / "sln" / "relabel" / "README.md").read_text()
+    methods = ("here", "cleanlab self_confidence", "CE cross-fitted", "CE")
+    measured = table[["noise", "rate"]].drop_duplicates()
+    assert len(measured) == 11
+    assert set(table["seed"]) == {0, 2, 3}
+    for noise, rate in measured.itertuples(index=False):
+        pairs = [100 * kinds.loc[noise, rate, method] for method in methods]
+        cells = [f"{mean:.1f} ± {std:.1f}" for mean, std in pairs]
+        assert f"| {names[noise]} | {rate:g} | {' | '.join(cells)} |" in readme
+
+
+def test_the_readme_maps_every_released_command_to_its_recipe():
+    readme = (ROOT / "sln" / "study" / "README.md").read_text()
+    rows = re.findall(r"^\| `(noise_\w+_train\.py [^`]+)` \| `([^`]+)` \|$", readme, re.M)
+    assert rows == [(known.command, known.name) for known in RECIPES.values() if known.command]

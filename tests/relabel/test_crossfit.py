@@ -1,0 +1,337 @@
+"""Cross-fitting: nobody judges what it was trained on, and what trains is the method of the study."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from hypothesis import given
+from hypothesis import strategies as st
+from own_images import pictures
+
+import sln
+from sln.metrics import accuracy
+from sln.relabel import crossfit
+from sln.relabel.crossfit import checked, deal, fit, train_judge, training_data
+from sln.runs import pool
+from sln.train import State, predict
+from sln.train import train as study_train
+
+QUICK = {"sigma": 0.5, "folds": 3, "repeats": 1, "epochs": 2, "quiet": True}
+IMAGES, LABELS = pictures(30)
+
+
+def some_examples(labels, groups):
+    images = np.zeros((len(labels), 1, 8, 8), np.uint8)
+    return crossfit.Examples(torch.from_numpy(images), torch.tensor(labels), (0, 1, 2), np.array(groups))
+
+
+def same(a, b):
+    return a.keys() == b.keys() and all(np.array_equal(a[name], b[name]) for name in a)
+
+
+# --- folds
+
+
+@given(st.lists(st.tuples(st.integers(0, 2), st.integers(0, 9)), min_size=1, max_size=40), st.integers(2, 6))
+def test_folds_keep_groups_whole_and_spread_every_label_evenly(pairs, folds):
+    labels, groups = zip(*pairs, strict=True)
+    fold = deal(some_examples(labels, groups), folds, seed=3)
+    firsts = np.unique(groups, return_index=True)[1]
+    for group in set(groups):
+        assert len(set(fold[np.array(groups) == group])) == 1
+    for label in (None, *set(np.array(labels)[firsts])):
+        rows = firsts if label is None else firsts[np.array(labels)[firsts] == label]
+        counts = np.bincount(fold[rows], minlength=folds)
+        assert counts.sum() == len(rows)
+        assert counts.max() - counts.min() <= 1
+
+
+def test_every_repeat_and_seed_deals_anew_and_the_same_deals_the_same():
+    examples = checked(IMAGES, LABELS)
+    dealt = [deal(examples, 3, seed, repeat) for seed, repeat in ((0, 0), (0, 1), (1, 0), (1, 1))]
+    assert len({fold.tobytes() for fold in dealt}) == 4
+    assert np.array_equal(deal(examples, 3, 0, 1), dealt[1])
+    seeds = [seed for repeat in range(3) for seed in crossfit.training_seeds(0, repeat, 5)]
+    assert len(set(seeds)) == 15
+
+
+# --- who judges whom
+
+
+def test_a_judge_does_not_depend_on_what_it_judges_and_does_on_the_rest():
+    judge = crossfit.with_sigma(crossfit.Judge(crossfit.recipe("cnn", 20, 3, 7), np.arange(30) % 3 == 0), 0.5)
+
+    def network(images, labels):
+        state = train_judge((judge, images, labels, 2))
+        return {name: values for name, values in state.items() if name != "probabilities"}
+
+    usual = network(IMAGES, LABELS)
+    other_images, other_labels = IMAGES.copy(), LABELS.copy()
+    other_images[judge.judged] = 255 - other_images[judge.judged]
+    other_labels[judge.judged] = 1 - other_labels[judge.judged]
+    assert same(network(other_images, other_labels), usual)
+    other_labels[1] = 1 - other_labels[1]
+    assert not same(network(other_images, other_labels), usual)
+
+
+def test_labels_that_can_only_be_memorised_are_not_known_to_their_judges():
+    rng = np.random.default_rng(1)
+    images, labels = rng.integers(256, size=(60, 1, 8, 8), dtype=np.uint8), np.arange(60) % 2
+    settings = {"sigma": 0.0, "folds": 2, "repeats": 1, "epochs": 100, "quiet": True}
+    fitted = fit(images, labels, **settings)
+    assert accuracy(fitted.probabilities, fitted.given) < 0.75  # a coin's toss, 0.5 ± 0.06
+    judge = crossfit.Judge(crossfit.recipe("cnn", 60, 100, 0).replace(sigma=0.0), np.zeros(60, dtype=bool))
+    data = training_data(torch.from_numpy(images), torch.from_numpy(labels), judge.judged, 2)
+    network = crossfit.trained(data, judge.config)
+    assert accuracy(predict(network, data.train, data), data.train.given) > 0.9
+
+
+def test_every_example_is_judged_by_the_networks_of_its_folds_and_their_mean_is_told():
+    fitted = fit(IMAGES, LABELS, **QUICK | {"repeats": 2})
+    assert len(fitted.states) == 6
+    times = np.bincount(np.concatenate([state["judged"] for state in fitted.states]), minlength=30)
+    assert (times == 2).all()
+    expected = torch.zeros(30, 2)
+    for (network, state), kept in zip(fitted.networks(), fitted.states, strict=True):
+        pixels = torch.from_numpy(IMAGES).float()[kept["judged"]]
+        mean, std = (state[name].view(1, 3, 1, 1) for name in ("mean", "std"))
+        with torch.no_grad():
+            expected[kept["judged"]] += F.softmax(network((pixels - mean) / std), dim=1) / 2
+    torch.testing.assert_close(fitted.probabilities, expected)
+    torch.testing.assert_close(fitted.probabilities.sum(dim=1), torch.ones(30))
+
+
+def test_identical_images_are_never_split_between_training_and_judging():
+    images, labels = np.concatenate([IMAGES, IMAGES[:4]]), np.concatenate([LABELS, LABELS[:4]])
+    fold = deal(checked(images, labels), 5, seed=0)
+    assert np.array_equal(fold[30:], fold[:4])
+    together = np.repeat(np.arange(10), 3)
+    fold = deal(checked(IMAGES, LABELS, together), 5, seed=0)
+    assert all(len(set(fold[together == group])) == 1 for group in range(10))
+
+
+# --- what is trained
+
+
+@pytest.mark.parametrize("epochs", [4, 20])
+def test_the_network_is_the_momentum_model_that_the_studys_loop_trains(epochs):
+    config = crossfit.recipe("cnn", 20, epochs, 3).replace(sigma=0.5)
+    assert config.corrects
+    data = training_data(torch.from_numpy(IMAGES), torch.from_numpy(LABELS), np.arange(30) % 3 == 0, 2)
+    state = State(config, data)
+    *_, last = study_train(state, data, config)
+    assert last.number == epochs
+    ours, theirs = crossfit.trained(data, config).state_dict(), state.averages["momentum"].module.state_dict()
+    assert ours.keys() == theirs.keys()
+    assert all(torch.equal(ours[name], theirs[name]) for name in ours)
+
+
+def test_pixels_are_normalised_by_those_that_are_trained_on():
+    judged = np.arange(30) % 3 == 0
+    data = training_data(torch.from_numpy(IMAGES), torch.from_numpy(LABELS), judged, 2)
+    pixels = data.normalise(data.train.images)
+    torch.testing.assert_close(pixels.mean(dim=(0, 2, 3)), torch.zeros(3), atol=1e-5, rtol=0)
+    torch.testing.assert_close(pixels.std(dim=(0, 2, 3), correction=0), torch.ones(3))
+    black = training_data(torch.zeros(6, 1, 8, 8), torch.arange(6) % 2, np.arange(6) < 2, 2)
+    assert (black.normalise(black.train.images) == 0).all()
+
+
+def test_the_embedded_digits_recipe_is_the_default_for_their_number_and_others_take_as_many_steps():
+    usual = sln.Config(noise_mode="none", correction=90)
+    assert crossfit.recipe("cnn", 1150, None, 0) == usual
+    for examples in (20, 100, 1000, 4000, 50_000):
+        config = crossfit.recipe("cnn", examples, None, 0)
+        steps = config.epochs * -(-examples // config.batch_size)
+        assert 8 <= config.batch_size <= 64
+        assert 30 <= config.epochs <= 100
+        assert (0.9 * 1800 <= steps <= 1.1 * 1800) or examples in (20, 100, 50_000)
+
+
+def test_features_get_a_linear_head_that_finds_what_tells_them_apart():
+    rng = np.random.default_rng(0)
+    labels = np.arange(60) % 3
+    features = rng.normal(size=(60, 40)) + 6 * np.eye(3, 40)[labels]
+    given = labels.copy()
+    given[:6] = (given[:6] + 1) % 3
+    fitted = fit(features, given, sigma=0.2, folds=3, repeats=1, quiet=True)
+    assert fitted.model == "linear"
+    assert (fitted.probabilities.argmax(dim=1).numpy() == labels).mean() > 0.8
+    assert fitted.predict(features).shape == (60, 3)
+
+
+def test_it_finds_the_wrong_labels_and_says_what_they_should_be():
+    images, true = pictures(80)
+    given = true.copy()
+    wrong = np.arange(0, 80, 10)
+    given[wrong] = 1 - given[wrong]
+    names = np.array(["left", "right"])
+    fitted = fit(images, names[given], sigma=0.5, folds=4, repeats=1, quiet=True)
+    found = fitted.labels.sort_values("rank").head(len(wrong))
+    assert sorted(found.index) == list(wrong)
+    assert found.loc[wrong, "suggested"].tolist() == names[true[wrong]].tolist()
+    assert fitted.classes == ("left", "right")
+    new, truth = pictures(20, seed=5)
+    assert accuracy(fitted.predict(new), torch.from_numpy(truth)) == 1
+
+
+# --- the choice of sigma
+
+
+def test_sigma_is_the_best_on_the_noisy_labels_of_one_fold_and_the_smallest_of_equals(monkeypatch):
+    share = {0.1: 0.5, 0.2: 0.9, 0.5: 0.9, 1.0: 0.7}
+    asked = []
+
+    def pretend(work):
+        judge, _, labels, C = work
+        asked.append(judge)
+        rows = np.flatnonzero(judge.judged)
+        right = np.arange(len(rows)) < round(share[judge.config.sigma] * len(rows))
+        predicted = np.where(right, labels[rows], 1 - labels[rows])
+        state = {"judged": rows, "probabilities": np.eye(C, dtype=np.float32)[predicted]}
+        return state | {"mean": np.zeros(3, np.float32), "std": np.ones(3, np.float32)}
+
+    monkeypatch.setattr(crossfit, "train_judge", pretend)
+    monkeypatch.setenv("SLN_WORKERS", "1")
+    fitted = fit(*pictures(60), folds=6, repeats=2, quiet=True)
+    assert fitted.sigma == 0.2
+    assert fitted.validation == pytest.approx(share)
+    assert [judge.config.sigma for judge in asked] == [0.1, 0.2, 0.5, 1.0] + 11 * [0.2]
+    first = asked[0].judged
+    assert all(np.array_equal(judge.judged, first) for judge in asked[:4])
+    assert len({judge.judged.tobytes() for judge in asked}) == 12
+
+
+# --- the same numbers
+
+
+def test_the_same_call_gives_the_same_numbers_and_another_seed_others():
+    first, again, other = (fit(IMAGES, LABELS, **QUICK, seed=seed) for seed in (0, 0, 1))
+    assert torch.equal(first.probabilities, again.probabilities)
+    assert not torch.equal(first.probabilities, other.probabilities)
+
+
+@pytest.mark.slow
+def test_how_many_train_at_once_changes_no_number(monkeypatch):
+    found = []
+    for workers in ("1", "2"):
+        monkeypatch.setenv("SLN_WORKERS", workers)
+        found.append(fit(IMAGES, LABELS, **QUICK).probabilities)
+    pool.close()
+    assert torch.equal(*found)
+
+
+def test_finished_networks_are_found_again_and_damaged_ones_trained_again(tmp_path, monkeypatch):
+    first = fit(IMAGES, LABELS, **QUICK, cache=tmp_path)
+    files = sorted(tmp_path.iterdir())
+    assert len(files) == 3
+    files[0].write_bytes(files[0].read_bytes()[:100])
+    trained = []
+    honest = crossfit.train_judge
+    monkeypatch.setattr(crossfit, "train_judge", lambda work: trained.append(work) or honest(work))
+    monkeypatch.setenv("SLN_WORKERS", "1")
+    again = fit(IMAGES, LABELS, **QUICK, cache=tmp_path)
+    assert len(trained) == 1
+    assert torch.equal(again.probabilities, first.probabilities)
+    other = IMAGES.copy()
+    other[0, 0, 0, 0] ^= 1
+    fit(other, LABELS, **QUICK, cache=tmp_path)
+    assert len(trained) == 4  # other pixels are other examples
+
+
+def test_a_break_loses_no_finished_network(tmp_path, monkeypatch):
+    honest, calls = crossfit.train_judge, []
+
+    def interrupted(work):
+        calls.append(work)
+        if len(calls) == 3:
+            raise KeyboardInterrupt
+        return honest(work)
+
+    monkeypatch.setattr(crossfit, "train_judge", interrupted)
+    monkeypatch.setenv("SLN_WORKERS", "1")
+    with pytest.raises(KeyboardInterrupt):
+        fit(IMAGES, LABELS, **QUICK, cache=tmp_path)
+    assert len(list(tmp_path.iterdir())) == 2
+    fitted = fit(IMAGES, LABELS, **QUICK, cache=tmp_path)
+    assert len(calls) == 4
+    assert torch.equal(fitted.probabilities, fit(IMAGES, LABELS, **QUICK).probabilities)
+
+
+# --- labels, and what is refused
+
+
+def test_labels_of_any_kind_keep_their_names_and_images_of_any_shape_are_taken():
+    numbers = fit(torch.from_numpy(IMAGES[:, 0]), torch.from_numpy(LABELS) * 7 - 3, **QUICK)
+    assert numbers.classes == (-3, 4)
+    assert set(numbers.labels["given"]) == {-3, 4}
+    assert numbers.labels["given"].tolist() == (LABELS * 7 - 3).tolist()
+    names = fit(IMAGES / 255, [f"class {label}" for label in LABELS], **QUICK)
+    assert set(names.labels["suggested"]) <= {"class 0", "class 1"}
+    assert sorted(names.labels["rank"]) == list(range(1, 31))
+
+
+@pytest.mark.parametrize(
+    ("images", "labels", "words"),
+    [
+        (IMAGES[:5], LABELS, ["5 images", "30 labels"]),
+        (IMAGES[:0], [], ["(0, 3, 8, 8)"]),
+        (IMAGES, LABELS * 0, ["all labels are 0"]),
+        (IMAGES, [*LABELS[:-1], 2], ["label 2", "row 29", "one image"]),
+        (IMAGES, [*LABELS[:-1], "a"], ["all numbers or all names"]),
+        (IMAGES, [*LABELS[:-1], None], ["all numbers or all names"]),
+        (IMAGES, [*LABELS[:-1], float("nan")], ["missing"]),
+        (IMAGES, [[label] for label in LABELS], ["one an example"]),
+        (IMAGES.transpose(0, 2, 3, 1), LABELS, ["(30, 8, 8, 3)", "channels"]),
+        (IMAGES[:, :, :4], LABELS, ["at least 8 pixels"]),
+        (IMAGES[0, 0, 0], LABELS, ["shape (8,)"]),
+        (IMAGES > 100, LABELS, ["real numbers"]),
+        (np.where(IMAGES == 0, np.inf, IMAGES), LABELS, ["infinite or missing"]),
+    ],
+)
+def test_bad_examples_are_refused_in_one_line(images, labels, words, refused):
+    with refused(*words):
+        fit(images, labels, **QUICK)
+
+
+@pytest.mark.parametrize(
+    ("setting", "value", "words"),
+    [
+        ("folds", 1, ["folds is 1", "[2, 100]"]),
+        ("repeats", 0, ["repeats is 0"]),
+        ("sigma", -0.1, ["sigma is -0.1"]),
+        ("epochs", 0, ["epochs is 0"]),
+        ("model", "resnet", ["model", "resnet"]),
+        ("groups", [1, 2], ["groups has shape (2,)"]),
+        ("seed", -1, ["seed is -1"]),
+    ],
+)
+def test_bad_settings_are_refused_in_one_line(setting, value, words, refused):
+    with refused(*words):
+        fit(IMAGES, LABELS, **QUICK | {setting: value})
+
+
+def test_groups_that_leave_a_label_nowhere_else_are_refused(refused):
+    groups = np.where(LABELS == 1, 0, np.arange(30) + 1)
+    with refused("label 1", "one image"):
+        fit(IMAGES, LABELS, **QUICK, groups=groups)
+
+
+def test_images_to_predict_must_be_of_the_same_kind(refused):
+    fitted = fit(IMAGES, LABELS, **QUICK)
+    with refused("1 channels", "on 3"):
+        fitted.predict(IMAGES[:, :1])
+
+
+def test_what_a_judge_is_decides_its_files_name():
+    examples = checked(IMAGES, LABELS)
+    judge = crossfit.Judge(crossfit.recipe("cnn", 20, 2, 0), np.arange(30) < 10)
+    others = [
+        crossfit.with_sigma(judge, 0.25),
+        dataclasses.replace(judge, judged=np.arange(30) >= 10),
+        dataclasses.replace(judge, config=judge.config.replace(seed=1)),
+    ]
+    names = {of.key(examples) for of in (judge, *others)}
+    names |= {judge.key(checked(IMAGES, 1 - LABELS)), judge.key(checked(255 - IMAGES, LABELS))}
+    assert len(names) == 6

@@ -1,0 +1,176 @@
+"""Profiles and plans: which runs they consist of, what is left to do, and about how long that takes."""
+
+import pytest
+
+from sln import runs
+from sln.cli import main
+from sln.config import Config
+from sln.reproduce.execute import reproduce
+from sln.runs import pool
+from sln.study import plan
+from sln.study.experiments import planned as planned_of
+from sln.study.profiles import PROFILES
+from sln.study.recipes import RECIPES
+from sln.study.study import Study
+
+
+@pytest.mark.parametrize("profile", ["cifar10", "paper"])
+def test_the_papers_profiles_train_its_recipes_over_five_seeds_and_nothing_twice(profile):
+    planned = planned_of(Study(profile, guesses=True))
+    assert len(set(planned)) == len(planned)
+    recipes = [r for r in RECIPES.values() if profile == "paper" or r.dataset == "cifar10"]
+    assert {r.config(seed) for r in recipes for seed in range(5)} < set(planned)
+    # beyond the tables, notebook 3 compares both readings of the correction, and others the variants of noise
+    others = set(planned) - {r.config(seed) for r in recipes for seed in range(5)}
+    assert {(c.noise_mode, c.correction, c.correction_losses, c.noise_on, c.strength) for c in others} == {
+        ("sym", 250, "given", "labels", "fixed"),
+        ("sym", -1, "given", "gradient", "matched"),
+        ("sym", -1, "given", "logits", "matched"),
+    }
+    assert len(others) == 15
+
+
+def test_what_the_notebooks_ask_for_are_the_recipes_own_runs():
+    study = Study("cifar10", guesses=True)
+    planned = set(planned_of(study))
+    for mode, sigma in (("sym", 1.0), ("asym", 0.5), ("dependent", 0.5), ("openset", 0.5)):
+        assert study.choose_sigma(mode) == sigma
+        for seed in study.seeds:
+            assert study.config(mode, 0.0, seed) in planned
+            assert study.config(mode, sigma, seed) in planned
+            corrected = study.config(mode, sigma, seed, correction=250, correction_losses="as-released")
+            assert corrected in planned
+
+
+@pytest.mark.parametrize("profile", ["smoke", "quick", "full", "mini"])
+def test_every_profile_says_what_it_trains(profile):
+    study = Study(profile, guesses=True)
+    planned = planned_of(study)
+    modes = {config.noise_mode for config in planned}
+    assert modes == set(study.profile.noise_modes)
+    for mode in modes:
+        of = [config for config in planned if config.noise_mode == mode]
+        assert {c.seed for c in of if c.sigma == 0} == set(study.seeds)
+        assert {c.seed for c in of if c.corrects} == set(study.seeds)
+        assert {c.sigma for c in of} >= {0.0, *study.profile.sigma_choices}
+    # where a corrected run starts, its uncorrected one keeps its state
+    assert all(c.uncorrected.fork_epoch == c.correction for c in planned if c.corrects)
+    assert all(c.uncorrected in planned for c in planned if c.corrects)
+
+
+def test_a_study_of_label_files_has_one_corruption_and_of_drawn_labels_one_a_seed():
+    mini, quick = Study("mini"), Study("quick")
+    assert [mini.config("sym", seed=seed).noise_seed for seed in (0, 2)] == [0, 0]
+    assert [quick.config("sym", seed=seed).noise_seed for seed in (0, 2)] == [0, 2]
+    assert [Study("cifar10").config("openset", seed=seed).noise_seed for seed in (0, 2)] == [0, 2]
+    assert mini.config("sym").labels == "released"
+    assert mini.profile.base["held_out"] > 0  # sigma is chosen on noisy validation labels
+
+
+def test_a_dry_run_prints_the_plan_and_does_nothing_else(monkeypatch, capsys, tmp_path):
+    monkeypatch.setenv("SLN_WORKERS", "2")
+    assert main(["reproduce", "--profile", "smoke", "--dry-run"]) == 0
+    told = capsys.readouterr().out
+    study = Study("smoke", guesses=True)
+    assert f"{len(planned_of(study))} runs, 0 of them trained already" in told
+    assert "with 2 at once on cpu" in told
+    assert "digits-asym0.4-sln0.5-lc1 " in told
+    assert not list(runs.runs_folder().glob("*/config.json"))
+
+
+def test_the_plan_counts_what_is_there_and_what_a_fork_saves(monkeypatch):
+    monkeypatch.setattr(plan, "seconds_an_epoch", lambda config: 36.0)
+    study = Study("smoke", guesses=True)
+    first = study.config("sym", 0.0, 0)
+    runs.get(first, quiet=True)
+    table = plan.plan(study).set_index("run")
+    assert table["runs"].sum() == len(planned_of(study))
+    assert table["found"].sum() == 1
+    row = table.loc["digits-sym0.4-ce"]
+    assert (row["runs"], row["found"], row["to_train"], row["epochs"]) == (2, 1, 1, 3)
+    assert row["hours"] == pytest.approx(3 * 0.01)
+    corrected = table.loc["digits-asym0.4-sln0.5-lc1"]
+    # two seeds, two readings of the correction; one of three epochs comes from the fork
+    assert corrected["epochs"] == 2 * 2 * 2
+    text = plan.in_words(table.reset_index(), 1)
+    assert f"{table['epochs'].sum()} epochs to train" in text
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        Config(),
+        Config(dataset="cifar10", model="wrn-10-1", downsample=4, subset=100, test_subset=10, threads=1),
+        Config(dataset="clothing1m", model="resnet18", num_per_class=2, threads=1, batch_size=2),
+    ],
+    ids=lambda config: config.dataset,
+)
+def test_an_epochs_time_is_estimated_and_grows_with_the_data(config):
+    seconds = plan.seconds_an_epoch(config)
+    assert seconds > 0
+    if config.dataset == "cifar10":
+        twice = config.replace(subset=200, test_subset=20, seed=3)
+        assert plan.seconds_an_epoch(twice) == pytest.approx(2 * seconds)  # one calibration for both
+
+
+def test_the_papers_profile_says_its_plan_then_trains_then_runs_the_notebooks(monkeypatch, capsys, tmp_path):
+    happened = []
+    monkeypatch.setattr(plan, "seconds_an_epoch", lambda config: 1.0)
+    monkeypatch.setattr("sln.reproduce.execute.require_data", lambda study: happened.append("data"))
+    monkeypatch.setattr(pool, "get_all", lambda configs, what: happened.append((len(configs), what)))
+    monkeypatch.setattr(
+        "sln.reproduce.execute.run_notebook", lambda *_: happened.append("notebook") or stop()
+    )
+
+    def stop():
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        reproduce("cifar10", build=tmp_path)
+    assert happened == ["data", (75, "cifar10: all runs"), "notebook"]
+    assert "75 runs, 0 of them trained already" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("profile", "there", "lacks"),
+    [
+        ("mini", (), "data get cifar10"),
+        ("mini", ("cifar10",), "data get sln-labels"),
+        ("cifar10", ("cifar10", "sln-labels"), "data get cifar100"),
+        ("paper", ("cifar10", "sln-labels", "cifar100"), "Clothing1M is incomplete"),
+    ],
+)
+def test_missing_data_is_found_before_anything_trains(profile, there, lacks, monkeypatch, tmp_path, refused):
+    monkeypatch.setenv("SLN_DATA", str(tmp_path / "data"))
+    monkeypatch.setattr(plan.registry, "present", lambda name: name in there)
+    monkeypatch.setattr(pool, "get_all", lambda *_: pytest.fail("trained"))
+    monkeypatch.setattr("sln.reproduce.execute.run_notebook", lambda *_: pytest.fail("ran a notebook"))
+    monkeypatch.setattr(plan, "seconds_an_epoch", lambda config: 1.0)
+    with refused(lacks):
+        reproduce(profile, build=tmp_path)
+
+
+def test_quick_needs_no_data():
+    plan.require_data(Study("quick", guesses=True))
+
+
+def test_runs_at_once_share_the_processors(monkeypatch):
+    monkeypatch.setenv("SLN_DEVICE", "cpu")
+    monkeypatch.setattr(pool, "processors", lambda: 4)
+    monkeypatch.setenv("SLN_WORKERS", "3")
+    assert plan.at_once([Config()]) == 3
+    assert plan.at_once([Config(dataset="cifar10", threads=2)]) == 2
+    assert plan.at_once([Config(dataset="cifar10", threads=16)]) == 1
+
+
+def test_the_calibration_leaves_the_runs_own_random_numbers_alone(monkeypatch):
+    config = Config(epochs=1, fork_epoch=1)
+    before = runs.get(config, quiet=True).history.drop(columns="seconds")
+    runs.remove(config.run_id)
+    plan.seconds_an_epoch(config)
+    assert runs.get(config, quiet=True).history.drop(columns="seconds").equals(before)
+
+
+def test_profiles_name_the_settings_of_a_config():
+    for profile in PROFILES.values():
+        Config.from_dict(profile.base)

@@ -1,0 +1,168 @@
+"""Every notebook in JupyterLab: it runs, its sliders answer, and *Train this* trains."""
+
+import json
+import re
+import shutil
+
+import pytest
+from explorer import COUNT_PICTURES, drag, explorers, movable, move, place_of, sliders_of, words_of
+from playwright.sync_api import expect
+from servers import ROOT, UI, copied, fresh, python, serving, status_of, wait_for
+
+PROFILE = "smoke"
+PATHS = sorted((ROOT / "notebooks").glob("[0-9][0-9]_*.ipynb"))
+AHEAD = f"from sln.study import Study, experiments as e; e.train_ahead(Study('{PROFILE}'))"
+
+
+@pytest.fixture(scope="session")
+def lab():
+    """JupyterLab on copies of the notebooks at the profile, with all their runs trained.
+
+    These are kept in build/ui/trained/, as runs are, and each session starts with a copy.
+    """
+    folder = fresh("lab")
+    for path in PATHS:
+        copied(path, folder / "notebooks", PROFILE)
+    python(UI / "trained", "-c", AHEAD)
+    shutil.copytree(UI / "trained" / "runs", folder / "runs")
+    options = ["--ServerApp.ip=127.0.0.1", "--ServerApp.port=PORT", "--ServerApp.port_retries=0"]
+    options += ["--IdentityProvider.token=only-for-these-tests", "--no-browser", "--allow-root"]
+    options += ["--notebook-dir=" + str(folder / "notebooks"), "--expose-app-in-browser"]
+    options += ["--LabApp.app_settings_dir=" + str(ROOT / "sln" / "explore" / "lab")]  # as `make lab` does
+    with serving(folder, "jupyterlab", *options, ready="api/status") as server:
+        yield server
+
+
+def opened(lab, open_page, name, **size):
+    """A notebook in its own workspace, its kernel ready."""
+    page = open_page(lab.url(f"lab/workspaces/auto-{name}/tree/{name}.ipynb"), **size)
+    wait_for_kernel(page)
+    return page
+
+
+def wait_for_kernel(page):
+    """Wait until the notebook has its kernel."""
+    page.wait_for_function("window.jupyterapp?.shell?.currentWidget?.sessionContext?.session?.kernel")
+    page.evaluate("async () => { await window.jupyterapp.shell.currentWidget.sessionContext.ready }")
+
+
+def run_all(page):
+    """Run all cells; wait until they have run, and see that none failed."""
+    page.evaluate("async () => { await window.jupyterapp.commands.execute('notebook:run-all-cells') }")
+    expect(page.locator(".jp-mod-active .jp-InputPrompt", has_text="[*]")).to_have_count(0)
+    assert page.locator("[data-mime-type='application/vnd.jupyter.error']").all_inner_texts() == []
+    expect(page.locator(".jp-OutputArea-output :text('Error displaying widget')")).to_have_count(0)
+
+
+def save(page):
+    """Save the notebook, as Ctrl-S does."""
+    page.evaluate("async () => { await window.jupyterapp.commands.execute('docmanager:save') }")
+
+
+def close(page):
+    """End the notebook's kernel, so that the next one has the machine to itself."""
+    page.evaluate("async () => { await window.jupyterapp.shell.currentWidget.sessionContext.shutdown() }")
+
+
+def test_without_the_token_nothing_is_served(lab):
+    assert status_of(lab.url("api/contents", token=None)) == 403
+    assert status_of(lab.url("api/contents", token="another")) == 403
+
+
+@pytest.mark.parametrize("name", [path.stem for path in PATHS])
+def test_a_notebook_runs_and_all_its_sliders_answer(name, lab, open_page):
+    page, seconds = opened(lab, open_page, name), []
+    run_all(page)
+    expect(explorers(page)).not_to_have_count(0)
+    for number, panel in enumerate(explorers(page).all()):
+        panel.scroll_into_view_if_needed()
+        for row in filter(movable, sliders_of(panel)):  # which may change with those above
+            seconds.append(f"{move(row, panel):.2f}")
+        panel.screenshot(path=UI / f"{name}-panel-{number}.png")
+    (UI / f"{name}-seconds.txt").write_text("\n".join(seconds) + "\n")  # to look at, as the screenshots are
+    close(page)
+
+
+def test_a_drag_is_one_redraw_and_nothing_moves(lab, open_page):
+    page = opened(lab, open_page, "01_label_noise")
+    run_all(page)
+    panel = explorers(page).first
+    rate = panel.locator(".widget-hslider").nth(1)
+    rate.scroll_into_view_if_needed()
+    image, before = panel.locator("img"), words_of(panel).inner_text()
+    places = [place_of(image), place_of(words_of(panel))]
+    panel.evaluate(COUNT_PICTURES)
+    drag(page, rate, 0.8)
+    expect(words_of(panel)).not_to_have_text(before)
+    expect(words_of(panel)).to_contain_text("rate 0.80: 80.0% wrong")
+    page.wait_for_timeout(500)  # for pictures that must not come
+    assert page.evaluate("window.pictures") == 1
+    assert [place_of(image), place_of(words_of(panel))] == places
+    # and the page that is saved and loaded again shows what was chosen, picture and all
+    save(page)
+    page.reload()
+    panel = explorers(page).first
+    expect(words_of(panel)).to_contain_text("rate 0.80: 80.0% wrong")
+    expect(panel.locator(".widget-readout").nth(1)).to_have_text("0.80")
+    wait_for_kernel(page)
+    close(page)
+
+
+def test_train_this_trains_and_the_slider_has_it(lab, open_page):
+    page = opened(lab, open_page, "02_sln_training")
+    run_all(page)
+    told, button = page.locator(".sln-training"), page.get_by_role("button", name="Train this")
+    box = page.locator(".sln-train-this")
+    box.locator(".widget-hslider", has_text="σ").locator(".widget-readout").dblclick()
+    page.keyboard.type("0.65")
+    page.keyboard.press("Enter")
+    expect(told).to_contain_text("σ = 0.65, symmetric noise at rate 0.4, α = 0.99: not trained yet")
+    button.click()
+    expect(button).to_be_disabled()
+    # the page answers meanwhile
+    first = explorers(page).first
+    move(sliders_of(first)[0], first)
+    expect(told).to_contain_text("Done: σ = 0.65", timeout=60_000)
+    panel = explorers(page).filter(has_text="kind of noise").first
+    expect(words_of(panel)).to_contain_text("σ = 0.65, symmetric noise")
+    names = [path.name for path in (lab.folder / "runs").glob("digits-sym0.4-sln0.65-seed0-*")]
+    assert len(names) == 1
+    assert (lab.folder / "runs" / names[0] / "done.json").exists()
+    close(page)
+
+
+def test_values_are_kept_in_the_saved_notebook(lab, open_page):
+    page = opened(lab, open_page, "07_comparisons")
+    run_all(page)
+    panel = explorers(page).first
+    move(sliders_of(panel)[0], panel)
+    said = words_of(panel).inner_text()
+    save(page)
+    path = lab.folder / "notebooks" / "07_comparisons.ipynb"
+    wait_for(lambda: "widgets" in json.loads(path.read_text())["metadata"], 30)
+    assert said in path.read_text()
+    close(page)
+
+
+def test_frames_move_where_no_kernel_has_run_anything(lab, open_page):
+    """The notebook that `make reproduce` leaves, opened again and trusted."""
+    name = "03_momentum_and_correction"
+    build = lab.folder / "build"
+    reproduce = f"reproduce('{PROFILE}', only=['{name}'], build=Path({str(build)!r}))"
+    python(
+        lab.folder,
+        "-c",
+        f"from pathlib import Path; from sln.reproduce import reproduce; assert not {reproduce}",
+    )
+    executed = (build / PROFILE / f"{name}.ipynb").read_text()
+    assert len(executed) < 5e6
+    (lab.folder / "notebooks" / "executed.ipynb").write_text(executed)
+    python(lab.folder, "-m", "jupyter", "trust", str(lab.folder / "notebooks" / "executed.ipynb"))
+    page = opened(lab, open_page, "executed")
+    frames = explorers(page).nth(1)  # after that of alpha
+    expect(words_of(frames)).to_be_visible()
+    close(page)
+    frames.scroll_into_view_if_needed()
+    epoch = re.search(r"epoch (\d+)", words_of(frames).inner_text())[1]
+    move(sliders_of(frames)[0], frames)
+    assert re.search(r"epoch (\d+)", words_of(frames).inner_text())[1] != epoch
