@@ -2,7 +2,7 @@
 
 Notation: logits f (B, C), p = softmax(f), y (B, C) the targets (one-hot given labels; with stochastic label
 noise, y + sigma z), y_k the entry of class k. The one setting that each method varies here is
-`Config.baseline_parameter`; its published default is in `defaults.BASELINES`.
+`Config.baseline_parameter`; its published default is in `config.BASELINES`.
 
 Deviation from every paper: the optimizer, its schedule and the number of epochs are those of `Config`, the
 same for all methods, so that only the objective differs.

@@ -1,4 +1,9 @@
-"""One run's settings: a frozen dataclass, checked when it is made, with a name that says what it is."""
+"""The settings of one run, each declared once: its default, meaning and allowed values.
+
+`Config` checks them when it is made and names the run after them. The names are those of the released scripts
+where these have one, and so are the defaults for CIFAR and Clothing1M, except `correction_losses`, whose
+default is the clean rule.
+"""
 
 from __future__ import annotations
 
@@ -8,277 +13,307 @@ import json
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
-from sln.defaults import (
-    BASELINES,
-    CORRECTION_LOSSES,
-    DATASETS,
-    DEFAULTS,
-    DRAWN_NOISE,
-    LABELS,
-    MODELS,
-    NOISE_FOR,
-    NOISE_MODES,
-    NOISE_ON,
-    NUM_CLASSES,
-    PRECISIONS,
-    SIGMA_SCHEDULES,
-    STRENGTHS,
-)
 from sln.utils.errors import InputError, choose, require
 
+DATASETS = ("digits", "cifar10", "cifar100", "clothing1m")
+CIFAR = ("cifar10", "cifar100")
+CLOTHING = ("clothing1m",)
+IN_MEMORY = ("digits", *CIFAR)
+NUM_CLASSES = {"digits": 10, "cifar10": 10, "cifar100": 100, "clothing1m": 14}
 
-def setting(default: Any, about: str) -> Any:
-    """A Config field: its default, and what it is (unit, range, source); the command line shows the same."""
-    return field(default=default, metadata={"about": about})
+DRAWN_NOISE = ("none", "sym", "asym", "dependent", "openset")
+HUMAN_NOISE = {
+    "cifar10": ("human-aggregate", "human-random1", "human-random2", "human-random3", "human-worst"),
+    "cifar100": ("human",),
+}
+# The released script, too, has open-set noise on CIFAR-10 only. Clothing1M comes with its wrong labels.
+NOISE_MODES = {
+    "digits": DRAWN_NOISE,
+    "cifar10": DRAWN_NOISE + HUMAN_NOISE["cifar10"],
+    "cifar100": (*DRAWN_NOISE[:4], *HUMAN_NOISE["cifar100"]),
+    "clothing1m": ("own",),
+}
+MODELS = ("cnn", "linear", "wrn-28-2", "wrn-10-1", "resnet50", "resnet18")
+NOISE_ON = ("labels", "logits", "gradient")
+SIGMA_SCHEDULES = ("constant", "rising", "falling", "first-half", "second-half")
+# as figures and tables show them
+NOISE_NAMES = {"sym": "symmetric", "asym": "asymmetric", "dependent": "instance-dependent"}
+NOISE_NAMES |= {"openset": "open-set", "none": "none", "own": "of its own"}
 
 
-def setting_by_dataset(about: str) -> Any:
-    """A Config field whose default is that of the data set, in `defaults.DEFAULTS`."""
-    return setting(None, about)
+class Range(NamedTuple):
+    """Allowed numbers: from `low` to `high`, ends included unless `above` (low) or `below` (high)."""
+
+    low: float
+    high: float = math.inf
+    above: bool = False
+    below: bool = False
+
+    def check(self, name: str, value: float) -> None:
+        """Raise InputError unless `value` is finite and in the range."""
+        inside = (self.low < value or (value == self.low and not self.above)) and (
+            value < self.high or (value == self.high and not self.below)
+        )
+        require(inside and math.isfinite(value), f"{name} is {value}, allowed are {self}")
+
+    def __str__(self) -> str:
+        low = f"above {self.low}" if self.above else f"from {self.low}"
+        high = "up" if self.high == math.inf else f"to below {self.high}" if self.below else f"to {self.high}"
+        return f"finite numbers {low} {high}"
 
 
-# What a run keeps, not what it computes: runs that differ here alone are one run.
-KEPT_SETTINGS = ("fork_epoch", "measure_test_every")
+SHARE, BELOW_ONE, NOT_NEGATIVE = Range(0, 1), Range(0, 1, below=True), Range(0)
+MANY, SEED = 10_000_000, Range(0, 2**32)
+
+
+# Other methods (`baselines`): the parameter as published, for CIFAR-10 where its paper has several, and
+# its range. Co-teaching's is the noise rate, which its paper takes as known.
+BASELINES: dict[str, tuple[float | None, Range]] = {
+    "none": (0.0, Range(0, 0)),
+    "label-smoothing": (0.1, SHARE),
+    "mixup": (1.0, Range(0, above=True)),
+    "gce": (0.7, Range(0, 1, above=True)),
+    "sce": (0.1, NOT_NEGATIVE),
+    "elr": (3.0, NOT_NEGATIVE),
+    "sam": (0.05, NOT_NEGATIVE),
+    "co-teaching": (None, SHARE),
+}
+
+
+def setting(
+    default: Any, about: str, allowed: Any = None, only: tuple[str, ...] = DATASETS, *, kept: bool = False
+) -> Any:
+    """A field of Config; None in its place stands for the default.
+
+    default : a value, or one per data set (`per`)
+    about : meaning, unit and source, as the command line shows it
+    allowed : a Range, the allowed words, or the allowed words per data set; None: every value of its type
+    only : data sets that it belongs to; elsewhere it stays at its default
+    kept : it decides what a run keeps, not what it computes: runs that differ here alone are one run
+    """
+    return field(
+        default=None,
+        metadata={"default": default, "about": about, "allowed": allowed, "only": only, "kept": kept},
+    )
+
+
+def per(digits: Any, cifar: Any, clothing1m: Any) -> dict[str, Any]:
+    """A default per data set; CIFAR's and Clothing1M's are the released scripts'."""
+    return {"digits": digits, "cifar10": cifar, "cifar100": cifar, "clothing1m": clothing1m}
 
 
 @dataclass(frozen=True, kw_only=True)
 class Config:
     """Everything that decides the numbers of one run.
 
-    The names are those of the released scripts where these have one, and so are the defaults for CIFAR and
-    Clothing1M (DEFAULTS), except `correction_losses`, whose default is the clean rule. Without label
-    correction, its settings are reset to their defaults. Raises InputError for values outside the stated
-    range, and for combinations that would be ignored or cannot work.
+    Raises InputError for values that are not allowed, and for combinations that would be ignored or cannot
+    work. Without label correction its settings are reset to their defaults, and so are those of stochastic
+    noise without noise, so that one run has one name.
     """
 
-    dataset: str = setting("digits", f"data set: {', '.join(DATASETS)}")
-    noise_mode: str = setting_by_dataset(
-        "inherent noise of the given labels: none, sym, asym, dependent, openset; human-... (CIFAR-N); own "
-        "(Clothing1M's)"
+    dataset: str = setting("digits", "data set", DATASETS)
+    noise_mode: str = setting(
+        per("sym", "dependent", "own"),
+        "inherent noise of the given labels; human-... is CIFAR-N's, own is Clothing1M's",
+        NOISE_MODES,
     )
     noise_rate: float = setting(
-        0.4, "share of labels flipped to another class, or of images replaced (openset), in [0, 1]"
+        0.4, "share of labels flipped to another class, or of images replaced (openset), in [0, 1]", SHARE
     )
-    noise_seed: int = setting(0, "seed of the inherent noise, apart from the training's")
-    labels: str = setting_by_dataset(
-        "where the wrong labels come from: released (the authors' label files), generated (drawn here), or "
-        "the path of a label CSV"
+    noise_seed: int = setting(0, "seed of the inherent noise, apart from the training's", SEED)
+    labels: str = setting(
+        per("generated", "released", "released"),
+        "released (the authors' label files), generated (drawn here), or the path of a label CSV",
     )
-    classes: int = setting(0, "digits: number of classes to keep, the first ones; 0 is all ten")
-    subset: int = setting(0, "CIFAR: number of training images to use, the first ones; 0 is all")
-    test_subset: int = setting(0, "CIFAR: number of test images to use, the first ones; 0 is all")
-    downsample: int = setting(
-        1, "CIFAR: side in pixels of the squares that images are averaged over; 1 leaves them"
+    classes: int = setting(
+        0, "number of classes to keep, the first ones; 0 is all", Range(0, 10), ("digits",)
     )
+    subset: int = setting(0, "training images to use, the first ones; 0 is all", Range(0, MANY), CIFAR)
+    test_subset: int = setting(0, "test images to use, the first ones; 0 is all", Range(0, MANY), CIFAR)
+    downsample: int = setting(1, "images are averaged over squares of this side in pixels", None, CIFAR)
     held_out: float = setting(
-        0.0, "CIFAR: last share of the training images kept, with given labels, to choose settings on"
+        0.0,
+        "last share of the training images, kept with given labels to choose settings on",
+        BELOW_ONE,
+        CIFAR,
     )
     num_per_class: int = setting(
-        18976, "Clothing1M: images a class in each epoch's class-balanced subset; -1 is all images"
+        18976, "images per class in each epoch's class-balanced subset; -1 is all", Range(-1, MANY), CLOTHING
     )
     skip_bad_images: bool = setting(
-        False, "Clothing1M: leave out images that are missing or cannot be decoded, instead of stopping"
+        False, "leave out images that are missing or cannot be decoded, instead of stopping", only=CLOTHING
     )
-    pretrained: bool = setting(True, "Clothing1M: start from ImageNet weights, with a new last layer")
-    model: str = setting_by_dataset(f"network: {', '.join(MODELS)}")
-    augment: bool = setting_by_dataset("whether training images are cropped and flipped at random")
-    epochs: int = setting_by_dataset("passes over the training set")
-    batch_size: int = setting_by_dataset(
-        "examples per step, over all processes; the last, smaller batch of an epoch is kept"
+    pretrained: bool = setting(True, "start from ImageNet weights, with a new last layer", only=CLOTHING)
+    model: str = setting(per("cnn", "wrn-28-2", "resnet50"), "network", MODELS)
+    augment: bool = setting(per(False, True, True), "crop and flip training images at random")
+    epochs: int = setting(per(100, 300, 10), "passes over the training set", Range(1, 100_000))
+    batch_size: int = setting(
+        per(64, 128, 32),
+        "examples per step, over all processes; the last one is smaller",
+        Range(2, MANY),
     )
-    lr: float = setting_by_dataset("SGD step size")
-    lr_drop: int = setting_by_dataset("last epoch before the step size is divided by 10; 0 keeps it constant")
-    momentum: float = setting(0.9, "SGD momentum, in [0, 1)")
-    weight_decay: float = setting_by_dataset("SGD weight decay, on every parameter")
+    lr: float = setting(per(0.02, 0.001, 0.001), "SGD step size", NOT_NEGATIVE)
+    lr_drop: int = setting(
+        per(0, 0, 5), "last epoch before the step size is divided by 10; 0 keeps it constant", Range(0, MANY)
+    )
+    momentum: float = setting(0.9, "SGD momentum, in [0, 1)", BELOW_ONE)
+    weight_decay: float = setting(per(5e-4, 5e-4, 1e-3), "SGD weight decay, on every parameter", NOT_NEGATIVE)
     noise_on: str = setting(
-        "labels", "where the stochastic noise enters: labels (SLN), logits (variant 2), gradient (variant 1)"
+        "labels",
+        "stochastic noise on: labels (SLN), logits (variant 2), gradient (variant 1)",
+        NOISE_ON,
+        IN_MEMORY,
     )
-    sigma: float = setting_by_dataset(
-        "standard deviation of the stochastic noise; 0 is plain cross-entropy (CE)"
+    sigma: float = setting(
+        per(1.0, 0.5, 0.2),
+        "standard deviation of the stochastic noise; 0 is cross-entropy (CE)",
+        NOT_NEGATIVE,
     )
     strength: str = setting(
         "fixed",
-        "of noise on the logits or the gradient: fixed (its own sigma), or matched (so that the noise on the "
+        "of noise on the logits or the gradient: fixed (its own sigma), or matched (the noise on the "
         "gradient has the expected norm of SLN's with this sigma, in each epoch)",
+        ("fixed", "matched"),
+        IN_MEMORY,
     )
-    sigma_schedule: str = setting("constant", f"sigma over the epochs: {', '.join(SIGMA_SCHEDULES)}")
+    sigma_schedule: str = setting("constant", "sigma over the epochs", SIGMA_SCHEDULES, IN_MEMORY)
     noise_for: str = setting(
-        "all", "which examples get stochastic noise: all, or (with the truth known) right or wrong labels'"
+        "all",
+        "examples with stochastic noise: all, or those with right or wrong given labels",
+        ("all", "right", "wrong"),
+        IN_MEMORY,
     )
-    baseline: str = setting("none", f"another method against label noise: {', '.join(BASELINES)}")
+    baseline: str = setting("none", "another method against label noise", tuple(BASELINES), IN_MEMORY)
     baseline_parameter: float = setting(
-        None,
-        "of that method: label-smoothing epsilon, mixup alpha, gce q, sce alpha, elr "
-        "lambda, sam rho, co-teaching's share that is forgotten (the noise rate)",
+        0.0,
+        "label-smoothing epsilon, mixup alpha, gce q, sce alpha, elr lambda, sam rho, co-teaching's share "
+        "that is forgotten (the noise rate)",
+        NOT_NEGATIVE,
+        IN_MEMORY,
     )
-    alpha: float = setting_by_dataset("decay of the momentum model per optimizer step, in [0, 1)")
+    alpha: float = setting(
+        per(0.99, 0.999, 0.999), "decay of the momentum model per optimizer step, in [0, 1)", BELOW_ONE
+    )
     extra_alphas: tuple[float, ...] = setting(
-        (), "decays of more momentum models read from the same run (no effect on it)"
+        (), "decays of more momentum models of the same run (no effect on it)", BELOW_ONE, IN_MEMORY
     )
-    correction: int = setting_by_dataset(
-        "last epoch before label correction starts; -1 (or any value outside 1..epochs-1) is never"
+    correction: int = setting(
+        per(-1, 250, 1),
+        "last epoch before label correction starts; -1 (or any value outside 1..epochs-1) is never",
     )
     correction_losses: str = setting(
         "given",
-        "the correction's losses: given (labels, plain images) or as-released (labels as corrected so far, "
-        "augmented images)",
+        "losses that weigh the given labels: given (against them, on plain images) or as-released (against "
+        "labels as corrected so far, on augmented images)",
+        ("given", "as-released"),
     )
-    soft_correction: bool = setting_by_dataset(
-        "whether correction goes towards the predicted probabilities (Clothing1M), not the predicted class"
+    soft_correction: bool = setting(
+        per(False, False, True), "correct towards the predicted probabilities, not the predicted class"
     )
-    fork_epoch: int = setting_by_dataset(
-        "epoch whose whole state is kept, so that a corrected run can start there; no number depends on it"
+    fork_epoch: int = setting(
+        per(90, 250, 1),
+        "epoch whose whole state is kept, so that a corrected run can start there; no number depends on it",
+        kept=True,
     )
-    measure_train_every: int = setting_by_dataset(
-        "epochs between measurements on training and validation images; the last epoch always has one"
+    measure_train_every: int = setting(
+        per(5, 10, 1),
+        "epochs between measurements on training and validation images; the last epoch always has one",
+        Range(1, MANY),
     )
     measure_test_every: int = setting(
         1,
-        "epochs between measurements on test images; the last 10 epochs always have them; no other number "
-        "depends on it",
+        "epochs between measurements on test images; the last 10 always have them; changes no other number",
+        Range(1, MANY),
+        IN_MEMORY,
+        kept=True,
     )
     precision: str = setting(
-        "float32", f"of the network's operations in training: {', '.join(PRECISIONS)} (mixed precision)"
+        "float32", "of the network's operations (bfloat16: mixed)", ("float32", "bfloat16")
     )
     sync_batchnorm: bool = setting(
-        False,
-        "Clothing1M on several GPUs: BatchNorm statistics of the whole batch, not of a part",
+        False, "on several GPUs: BatchNorm statistics of the whole batch, not of a part", only=CLOTHING
     )
-    seed: int = setting(0, "seed of training: initial weights, shuffling, augmentation, stochastic noise")
-    threads: int = setting_by_dataset("CPU threads; the order of sums, so the last bits, depend on it")
+    seed: int = setting(
+        0, "seed of training: initial weights, shuffling, augmentation, stochastic noise", SEED
+    )
+    threads: int = setting(
+        per(1, 2, 2), "CPU threads; the order of sums, so the last bits, depend on it", Range(1, 1024)
+    )
 
     def __post_init__(self) -> None:
+        if self.dataset is None:
+            self._set(dataset="digits")
         choose("dataset", self.dataset, DATASETS)
-        for setting_ in dataclasses.fields(self):
-            value = getattr(self, setting_.name)
-            if value is None:
-                value = self._unsaid(setting_.name)
-            object.__setattr__(self, setting_.name, _typed(setting_, value))
-        choose("model", self.model, MODELS)
-        choose(f"noise_mode of {self.dataset}", self.noise_mode, NOISE_MODES[self.dataset])
-        choose("precision", self.precision, PRECISIONS)
-        if not self.labels.endswith(".csv"):
-            choose("labels (or the path of a .csv)", self.labels, LABELS)
-        choose("noise_on", self.noise_on, NOISE_ON)
-        choose("strength", self.strength, STRENGTHS)
-        choose("sigma_schedule", self.sigma_schedule, SIGMA_SCHEDULES)
-        choose("noise_for", self.noise_for, NOISE_FOR)
-        choose("correction_losses", self.correction_losses, CORRECTION_LOSSES)
-        for name, low, high in (
-            ("noise_rate", 0, 1),
-            ("sigma", 0, math.inf),
-            ("lr", 0, math.inf),
-            ("weight_decay", 0, math.inf),
-            ("epochs", 1, 100_000),
-            ("batch_size", 2, 100_000),
-            ("lr_drop", 0, 100_000),
-            ("measure_train_every", 1, 100_000),
-            ("measure_test_every", 1, 100_000),
-            ("classes", 0, 10),
-            ("baseline_parameter", 0, math.inf),
-            ("subset", 0, 10_000_000),
-            ("test_subset", 0, 10_000_000),
-            ("num_per_class", -1, 10_000_000),
-            ("threads", 1, 1024),
-            ("seed", 0, 2**32),
-            ("noise_seed", 0, 2**32),
-        ):
+        for name, declared in SETTINGS.items():
             value = getattr(self, name)
-            require(
-                math.isfinite(value) and low <= value <= high,
-                f"{name} is {value}, allowed is [{low}, {high}]"
-                if high != math.inf
-                else f"{name} is {value}, allowed are finite values from {low} up",
-            )
-        for name, value in (
-            ("momentum", self.momentum),
-            ("alpha", self.alpha),
-            ("held_out", self.held_out),
-            *(("extra_alphas", a) for a in self.extra_alphas),
-        ):
-            require(0 <= value < 1, f"{name} is {value}, allowed is [0, 1), with 1 left out")
+            value = self.default(name) if value is None else _typed(name, declared.type, value)
+            self._set(**{name: value})
+            allowed, only = declared.metadata["allowed"], declared.metadata["only"]
+            if isinstance(allowed, Range):
+                for number in value if isinstance(value, tuple) else (value,):
+                    allowed.check(name, number)
+            elif allowed is not None:
+                words = allowed[self.dataset] if isinstance(allowed, dict) else allowed
+                choose(name if words is allowed else f"{name} of {self.dataset}", value, words)
+            belongs = value == self.default(name) or self.dataset in only
+            require(belongs, f"{name} belongs to {', '.join(only)}, the data set is {self.dataset}")
         self._check_combination()
-        # several spellings, one run
         if self.classes == 10:
-            object.__setattr__(self, "classes", 0)
+            self._set(classes=0)
         if self.sigma == 0:
-            for name in ("noise_on", "strength", "sigma_schedule", "noise_for"):
-                object.__setattr__(self, name, self.default(name))
+            self._reset("noise_on", "strength", "sigma_schedule", "noise_for")
         if not self.corrects:
-            for name, value in (("correction", -1), ("correction_losses", "given")):
-                object.__setattr__(self, name, value)
-            object.__setattr__(self, "soft_correction", self.default("soft_correction"))
+            self._set(correction=-1)
+            self._reset("correction_losses", "soft_correction")
+
+    def _set(self, **settings: Any) -> None:
+        for name, value in settings.items():
+            object.__setattr__(self, name, value)
+
+    def _reset(self, *names: str) -> None:
+        self._set(**{name: self.default(name) for name in names})
 
     def _check_combination(self) -> None:
-        """Refuse what would be ignored or could not work."""
-        cifar, clothing = self.dataset in ("cifar10", "cifar100"), self.dataset == "clothing1m"
-        for name, of in (("subset", cifar), ("test_subset", cifar), ("held_out", cifar)):
-            require(of or not getattr(self, name), f"{name} belongs to CIFAR, the data set is {self.dataset}")
-        require(not clothing or self.measure_test_every == 1, "clothing1m has measure_test_every 1 only")
-        for name in ("sync_batchnorm", "skip_bad_images", "num_per_class", "pretrained"):
-            usual = getattr(self, name) == self.default(name)
-            require(clothing or usual, f"{name} belongs to dataset clothing1m")
-        own_file = self.labels.endswith(".csv")
+        digits, clothing = self.dataset == "digits", self.dataset == "clothing1m"
+        if self.labels.endswith(".csv"):
+            drawn = self.noise_mode in DRAWN_NOISE[1:]
+            require(
+                drawn, f"labels from a CSV go with noise_mode {DRAWN_NOISE[1:]} only, not {self.noise_mode}"
+            )
+        else:
+            choose("labels (or the path of a .csv)", self.labels, ("generated", "released"))
         require(
-            not own_file or self.noise_mode in DRAWN_NOISE[1:],
-            f"labels from {self.labels} do not go with noise_mode {self.noise_mode}, "
-            f"only with {', '.join(DRAWN_NOISE[1:])}",
+            not clothing or self.labels == "released", "clothing1m has its own labels only, leave out labels"
         )
-        require(not clothing or self.labels == "released", "clothing1m has its own labels only")
-        require(cifar or self.downsample == 1, f"downsample belongs to CIFAR, the data set is {self.dataset}")
+        released = digits and self.labels == "released"
         require(
-            self.downsample in (1, 2, 4),
-            f"downsample is {self.downsample}, allowed are 1, 2 and 4 (images have 32 pixels a side)",
+            not released, "there are no released labels of the digits; use generated, or the path of a CSV"
         )
-        require(
-            self.model.startswith("resnet") == clothing,
-            f"model {self.model} does not go with dataset {self.dataset}",
-        )
-        require(not self.augment or self.dataset != "digits", "the digits have no augmentation")
-        require(
-            self.dataset != "digits" or self.labels != "released",
-            "there are no released labels of the digits; use labels generated or the path of a label CSV",
-        )
+        require(self.downsample in (1, 2, 4), f"downsample is {self.downsample}, allowed are 1, 2 and 4")
+        belongs = self.model.startswith("resnet") == clothing
+        require(belongs, f"model {self.model} does not go with dataset {self.dataset}")
+        require(not digits or not self.augment, "the digits have no augmentation")
         require(self.num_per_class != 0, "num_per_class is 0, allowed are -1 (all) and values from 1 up")
-        require(not clothing or self.noise_on == "labels", "clothing1m has noise_on labels only")
-        require(not clothing or not self.extra_alphas, "clothing1m has one momentum model, no extra_alphas")
-        digits = self.dataset == "digits"
-        require(digits or not self.classes, f"classes belongs to the digits, the data set is {self.dataset}")
         require(self.classes != 1, "classes is 1, allowed are 0 (all) and values from 2 to 10")
-        require(
-            self.classes in (0, 10) or self.noise_mode in ("none", "sym", "openset"),
-            f"noise_mode {self.noise_mode} needs all ten classes of the digits",
-        )
-        for name in ("strength", "sigma_schedule", "noise_for", "baseline"):
-            usual = getattr(self, name) == self.default(name)
-            require(not clothing or usual, f"{name} does not go with dataset clothing1m")
-        require(
-            self.strength == "fixed" or self.noise_on != "labels",
-            "strength matched goes with noise_on logits or gradient: it is matched to that on the labels",
-        )
-        require(
-            self.noise_for == "all" or self.noise_on != "gradient",
-            f"noise_for {self.noise_for} goes with noise_on labels or logits: a gradient is of all examples",
-        )
-        self._check_baseline()
-
-    def _check_baseline(self) -> None:
-        """Refuse what does not go with the other method against label noise."""
-        if self.baseline == "none":
-            require(self.baseline_parameter == 0, "baseline_parameter is given, but no baseline method")
+        any_class = self.classes in (0, 10) or self.noise_mode in ("none", "sym", "openset")
+        require(any_class, f"noise_mode {self.noise_mode} needs all ten classes of the digits")
+        matchable = self.strength == "fixed" or self.noise_on != "labels"
+        require(matchable, "strength matched goes with noise_on logits or gradient: it matches SLN's noise")
+        separable = self.noise_for == "all" or self.noise_on != "gradient"
+        require(separable, f"noise_for {self.noise_for} goes with noise_on labels or logits only")
+        name, parameter = self.baseline, self.baseline_parameter
+        if name == "none":
+            require(parameter == 0, "baseline_parameter is given, but no baseline")
             return
-        require(self.noise_on == "labels", f"baseline {self.baseline} goes with noise_on labels only")
-        require(not self.corrects, f"baseline {self.baseline} does not go with label correction")
-        if self.baseline == "sce":  # its reverse term is over the label's logarithm
-            require(self.sigma == 0, "baseline sce does not go with stochastic label noise, use sigma 0")
-        if self.baseline == "co-teaching":  # whose peer has an optimizer of its own
-            require(self.lr_drop == 0, "baseline co-teaching goes with a constant lr, lr_drop 0")
-        if self.baseline in ("label-smoothing", "gce", "co-teaching"):
-            require(self.baseline_parameter <= 1, f"baseline_parameter of {self.baseline} is at most 1")
-        if self.baseline in ("mixup", "gce"):
-            require(self.baseline_parameter > 0, f"baseline_parameter of {self.baseline} is above 0")
+        BASELINES[name][1].check(f"baseline_parameter of {name}", parameter)
+        require(self.noise_on == "labels", f"baseline {name} goes with noise_on labels only")
+        require(not self.corrects, f"baseline {name} does not go with label correction")
+        # SCE's reverse term is over the label's logarithm; co-teaching's peer has an optimizer of its own
+        require(name != "sce" or self.sigma == 0, "baseline sce goes with sigma 0 only")
+        constant = name != "co-teaching" or self.lr_drop == 0
+        require(constant, "baseline co-teaching goes with a constant lr, lr_drop 0")
 
     @property
     def num_classes(self) -> int:
@@ -306,7 +341,7 @@ class Config:
 
     @property
     def run_id(self) -> str:
-        """Name of the run's directory: readable, plus a hash of every setting that is not at its default."""
+        """Name of the run's folder: readable, plus `digest`."""
         inherent = {"none": "clean"}.get(self.noise_mode, self.noise_mode)
         if self.noise_mode in DRAWN_NOISE[1:]:
             inherent += f"{self.noise_rate:g}"
@@ -316,28 +351,24 @@ class Config:
         )
 
     def digest(self) -> str:
-        """First 8 hex digits of the SHA-256 of the settings that decide a number and are not at a default.
+        """First 8 hex digits of the SHA-256 of the settings that decide a number and differ from the default.
 
-        The defaults of a data set may therefore never change their meaning; a new setting renames no run.
+        So a new setting renames no run; a default that changes its value needs another name.
         """
         settings = {
             name: value
             for name, value in self.to_dict().items()
-            if name not in KEPT_SETTINGS and value != self.default(name)
+            if not SETTINGS[name].metadata["kept"] and getattr(self, name) != self.default(name)
         }
         return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:8]
 
     def default(self, name: str) -> Any:
         """The default of setting `name`, for this data set and this baseline."""
-        defaults = {setting_.name: setting_.default for setting_ in dataclasses.fields(self)}
-        return defaults[name] if defaults[name] is not None else self._unsaid(name)
-
-    def _unsaid(self, name: str) -> Any:
         if name == "baseline_parameter":
-            choose("baseline", self.baseline, BASELINES)
-            published = BASELINES[self.baseline]
+            published, _ = BASELINES[self.baseline]
             return self.noise_rate if published is None else published
-        return DEFAULTS[self.dataset].get(name)
+        default = SETTINGS[name].metadata["default"]
+        return default[self.dataset] if isinstance(default, dict) else default
 
     def replace(self, **changes: Any) -> Config:
         """The same settings with some changed. Raises InputError for an unknown one, naming the nearest."""
@@ -353,24 +384,21 @@ class Config:
     @classmethod
     def from_dict(cls, settings: Mapping[str, Any]) -> Config:
         """A Config from some or all settings. Raises InputError for an unknown one, naming the nearest."""
-        names = [setting_.name for setting_ in dataclasses.fields(cls)]
         for name in settings:
-            choose("setting", name, names)
+            choose("setting", name, SETTINGS)
         return cls(**settings)
 
 
-def _typed(setting_: dataclasses.Field, value: Any) -> Any:
-    """`value` as its field's type: an int becomes a float where one is asked for, all else is refused."""
-    kind = {"str": str, "int": int, "float": float, "bool": bool}.get(str(setting_.type))
-    if kind is None:  # extra_alphas
-        return tuple(_of(setting_.name, alpha, float) for alpha in _of(setting_.name, value, tuple, list))
-    return _of(setting_.name, value, kind)
+SETTINGS = {declared.name: declared for declared in dataclasses.fields(Config)}
 
 
-def _of(name: str, value: Any, *kinds: type) -> Any:
-    if kinds == (float,) and type(value) is int:
+def _typed(name: str, kind: str, value: Any) -> Any:
+    """`value` as its field's type; an int becomes a float where one is asked for, all else is refused."""
+    if kind.startswith("tuple"):
+        require(isinstance(value, tuple | list), f"{name} is {value!r}, expected a tuple or list")
+        return tuple(_typed(name, "float", number) for number in value)
+    if kind == "float" and type(value) is int:
         return float(value)
-    if type(value) not in kinds:
-        expected = " or ".join(kind.__name__ for kind in kinds)
-        raise InputError(f"{name} is {value!r} ({type(value).__name__}), expected {expected}")
+    if type(value).__name__ != kind:
+        raise InputError(f"{name} is {value!r} ({type(value).__name__}), expected {kind}")
     return value

@@ -124,7 +124,7 @@ def sigma_of(network: nn.Module, data: Data, config: Config, epoch: int) -> floa
 
 
 def schedule(name: str, epoch: int, epochs: int) -> float:
-    """The factor on sigma in `epoch` of 1..epochs (defaults.SIGMA_SCHEDULES).
+    """The factor on sigma in `epoch` of 1..epochs (config.Config.sigma_schedule).
 
     constant 1; rising from 0 to 1 and falling from 1 to 0 in equal steps; first-half, second-half: 1 in that
     half and 0 in the other.

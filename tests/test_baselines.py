@@ -11,8 +11,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from sln import baselines, data, models, runs, train
-from sln.config import Config
-from sln.defaults import BASELINES
+from sln.config import BASELINES, Config
 from sln.objective import Batch
 from sln.runs import store
 from sln.utils.rng import numpy_generator, torch_generator

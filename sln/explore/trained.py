@@ -15,8 +15,7 @@ import pandas as pd
 
 from sln import plots, runs
 from sln.analysis import results
-from sln.config import Config
-from sln.defaults import NOISE_NAMES
+from sln.config import NOISE_NAMES, Config
 from sln.explore import sliders
 from sln.explore.sliders import Picture
 from sln.runs import background, store

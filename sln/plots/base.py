@@ -22,7 +22,7 @@ from matplotlib.lines import Line2D
 from torch import Tensor
 
 from sln.analysis.confidence import BINS
-from sln.defaults import NOISE_NAMES
+from sln.config import NOISE_NAMES
 from sln.metrics import error_of
 from sln.utils.files import figures_folder, write_atomically, write_text
 

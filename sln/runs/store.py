@@ -22,7 +22,7 @@ import safetensors
 import safetensors.torch
 from torch import Tensor
 
-from sln.config import KEPT_SETTINGS, Config
+from sln.config import SETTINGS, Config
 from sln.utils import VERSION
 from sln.utils.errors import InputError
 from sln.utils.files import read_json, read_table, runs_folder, write_atomically, write_json, write_text
@@ -134,7 +134,9 @@ def check_config(path: Path, config: Config) -> None:
     # settings that are newer than the run stand at their defaults
     known = Config.from_dict(read_json(path / "config.json")).to_dict()
     differing = [
-        name for name, value in config.to_dict().items() if name not in KEPT_SETTINGS and known[name] != value
+        name
+        for name, value in config.to_dict().items()
+        if not SETTINGS[name].metadata["kept"] and known[name] != value
     ]
     if differing:
         name = differing[0]

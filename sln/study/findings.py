@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pandas as pd
 
-from sln.defaults import NOISE_NAMES
+from sln.config import NOISE_NAMES
 
 
 def variants(final: pd.DataFrame) -> str:

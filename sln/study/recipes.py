@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-from sln.config import KEPT_SETTINGS, Config
+from sln.config import Config
 from sln.utils.errors import choose
 
 # sigma as the paper chose it, on noisy validation labels
@@ -23,7 +23,7 @@ class Recipe:
 
     command : the released repository's, "" for CE, which it has no command for
     reads : the methods that are read from it, by weights ("network", "momentum")
-    settings : what differs from the data set's own defaults in `config.DEFAULTS`
+    settings : what differs from the data set's own defaults (`config.per`)
     """
 
     name: str
@@ -88,7 +88,7 @@ def recipe(name: str) -> Recipe:
 
 
 # Settings that do not change what is reported, or only in the last bits.
-BESIDE_THE_POINT = (*KEPT_SETTINGS, "measure_train_every", "extra_alphas", "threads")
+BESIDE_THE_POINT = ("fork_epoch", "measure_test_every", "measure_train_every", "extra_alphas", "threads")
 
 
 def recipe_of(config: Config) -> Recipe | None:

@@ -16,9 +16,9 @@ import torch
 from scipy import stats
 
 from sln import noise
+from sln.config import HUMAN_NOISE, NOISE_MODES
 from sln.datasets import label_files, registry
 from sln.datasets.images import read_cifar
-from sln.defaults import HUMAN_NOISE, NOISE_MODES
 from sln.noise import CIFAR10_MAP, Corruption, next_class_map
 from sln.utils import files
 

@@ -14,7 +14,7 @@ from packaging.specifiers import SpecifierSet
 from packaging.utils import canonicalize_name
 
 from sln.analysis.results import of_the_paper
-from sln.defaults import NOISE_NAMES
+from sln.config import NOISE_NAMES
 from sln.study.profiles import PROFILES
 from sln.study.recipes import RECIPES
 

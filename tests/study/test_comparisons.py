@@ -6,7 +6,7 @@ import pytest
 
 from sln import plots
 from sln.analysis import results
-from sln.defaults import BASELINES
+from sln.config import BASELINES
 from sln.plots.base import Figure
 from sln.study import ablations, comparisons, findings
 from sln.study.profiles import PROFILES
@@ -40,7 +40,7 @@ def test_every_other_method_is_compared_and_its_grid_is_four_settings_with_the_p
     assert set(comparisons.OTHERS.values()) == set(BASELINES) - {"none"}
     assert set(comparisons.GRIDS) == set(comparisons.OTHERS)
     for name, grid in comparisons.GRIDS.items():
-        published = BASELINES[comparisons.OTHERS[name]]
+        published, _ = BASELINES[comparisons.OTHERS[name]]
         assert len(grid) == len(PROFILES["quick"].sigma_choices) == 4
         assert (0.4 if published is None else published) in grid
         assert len(set(grid)) == 4
