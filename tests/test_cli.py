@@ -254,8 +254,8 @@ def test_bad_values_are_refused_by_name(arguments, words, tmp_path, fails):
 BAD_MATRICES = {
     "a row that sums to 0.9": (np.eye(10) - 0.1 * np.eye(10)[:, [4]] * np.eye(10)[4], ["row 4", "0.9"]),
     "rows given and true mixed up": (np.tile(np.eye(10)[:, [0]], 10), ["row 0", "10"]),
-    "a negative entry": (np.eye(10) + np.eye(10)[0][:, None] * (np.eye(10)[1] - np.eye(10)[2]), ["from 0 to 1"]),
-    "not a number": (np.full((10, 10), np.nan), ["from 0 to 1"]),
+    "a negative entry": (np.eye(10) + np.eye(10)[0][:, None] * (np.eye(10)[1] - np.eye(10)[2]), ["[0, 1]"]),
+    "not a number": (np.full((10, 10), np.nan), ["[0, 1]"]),
     "nine classes": (np.eye(9), ["(9, 9)", "10 classes"]),
     "not square": (np.eye(10)[:, :9], ["(10, 9)"]),
     "words": ("one,two\n", ["one"]),
