@@ -142,9 +142,9 @@ def checks(of: Checks, speeds: list[str]) -> Iterator[tuple[str, float, Callable
     yield "crops: pixels that differ", 0, of.crops, ()
     yield "matched strength, as on the CPU", 1e-3, of.matched, ()
     yield "reference: as on the CPU", 0.05, of.between, ("reference", "here")
-    yield "s1: the plain step", 1e-2, of.between, ("s1", "reference")
-    yield "s2: a replayed float32 step", 1e-2, of.between, ("graph", "s1")
-    for way, before in (("s2", "graph"), ("s3", "s2")):
+    yield "static: the plain step", 1e-2, of.between, ("static", "reference")
+    yield "bfloat16: a replayed float32 step", 1e-2, of.between, ("graph", "static")
+    for way, before in (("bfloat16", "graph"), ("compiled", "bfloat16")):
         if way in speeds:
             yield f"{way}: close to {before}", 0.3, of.between, (way, before)
             yield f"{way}: a resumed run", 0.05, of.resumed, (way,)
@@ -156,7 +156,9 @@ def main() -> None:
     """Print and write a row as soon as it is there."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--out", type=Path, help="also append the rows to this CSV")
-    parser.add_argument("--speeds", nargs="+", default=["s2", "s3"], choices=["s2", "s3"])
+    parser.add_argument(
+        "--speeds", nargs="+", default=["bfloat16", "compiled"], choices=["bfloat16", "compiled"]
+    )
     parser.add_argument("--small", action="store_true", help="a small network and batch, for a rehearsal")
     options = parser.parse_args()
     of = Checks("wrn-10-1", 16, 6, 2) if options.small else Checks("wrn-28-2", 128, 80, 3)

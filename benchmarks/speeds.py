@@ -162,7 +162,7 @@ def main() -> None:
         "--at-once", nargs="*", type=int, default=(1, 2, 4, 6) if gpu else (), help="runs at once"
     )
     parser.add_argument(
-        "--kernels", type=Path, help="add a table of kernels at s2 and the best speed to this"
+        "--kernels", type=Path, help="add a table of kernels at bfloat16 and the best speed to this"
     )
     parser.add_argument("--small", action="store_true", help="a small network, for a rehearsal")
     parser.add_argument("--out", type=Path, help="add the rows to this CSV")
@@ -181,7 +181,7 @@ def main() -> None:
             table.add("peak memory", speed, [(torch.cuda.max_memory_allocated() - before) / 1e9], "GB")
             torch.cuda.reset_peak_memory_stats()
     best = compare(table, trials, options.steps, options.rounds, peak)
-    for speed in sorted({"s2", best} & set(trials)) if options.kernels else ():
+    for speed in sorted({"bfloat16", best} & set(trials)) if options.kernels else ():
         if SPEEDS[speed].static:  # else an epoch is a single turn
             kernels(table, speed, trials[speed], options.kernels)
     several: dict[Run, torch.cuda.Stream | None] = {}

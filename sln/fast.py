@@ -1,24 +1,21 @@
 """A faster implementation of `train`'s loop: the same random numbers, the same steps, fewer operations.
 
-Kept: the batches, the last and smaller one with a mean of its own; optimizer and BatchNorm settings;
-independent crops and flips of uint8 images; fresh noise for every example and visit; the average after every
-step, of parameters and BatchNorm statistics; the test passes; the correction's rule. Changed, step by step
-(`SPEEDS`):
+Kept: the batches, with the mean of the last, smaller one its own; optimizer and BatchNorm settings; crops and
+flips per image; fresh noise per example and epoch; the average after every step, of parameters and BatchNorm
+statistics; the test passes; the correction's rule. The speeds change, one after another:
 
-reference : the plain loop itself
-s1 : each epoch's draws and noisy targets lie on the device before its first step, in tensors that stay where
-    they are; BatchNorm's counters are added up once per epoch; on a GPU the noise on the gradient, which is
-    as large as the network, is drawn there, in one piece
-s2 : convolutions have bfloat16 operands, in training, measuring and correction (weights, average, BatchNorm's
-    weights and statistics, last layer and loss are float32); on a GPU a training step is one CUDA graph, and
-    so is a pass over a batch of images
-s3 : the full batch's forward pass and loss, and the pass over images, compiled inside those graphs
-fast : the best of these on the device: s3 on a GPU (s2 where nothing compiles for it), s2 on a CPU with
-    bfloat16 instructions, else s1
+reference : nothing, it is the plain loop
+static : an epoch's draws and noisy targets are on the device before its first step, in tensors that are
+    refilled; BatchNorm's counters are added up once per epoch; a GPU draws the noise on the gradient itself
+bfloat16 : convolutions have bfloat16 operands, in training, measuring and correction (weights, average,
+    BatchNorm's weights and statistics, last layer and loss are float32); on a GPU a step is one CUDA graph,
+    and so is a pass over a batch of images
+compiled : the full batch's forward pass and loss, and the pass over images, are compiled
+fast : the fastest mode that the device supports: on a GPU compiled (bfloat16 without Triton or a C compiler),
+    on a CPU bfloat16 (static without bfloat16 instructions)
 
-Other methods' objectives (`baselines`) take the plain loop's steps at every speed. Several runs on one GPU
-take turns (`turns.InTurns`): one thread, a stream for each run, and everything that searches for kernels,
-compiles or captures done before a run's first epoch.
+The baselines take the plain loop's steps at every speed. Several runs on one GPU take turns (`runs.turns`):
+one thread, a stream per run, and all searching for kernels, compiling and capturing before the first epoch.
 """
 
 from __future__ import annotations
@@ -26,7 +23,6 @@ from __future__ import annotations
 import contextlib
 import copy
 import functools
-import gc
 import importlib.util
 import os
 import shutil
@@ -43,22 +39,13 @@ from sln.data import CropsAndFlips, Data, Split
 from sln.objective import Objective, forward
 from sln.train import State
 from sln.utils.errors import choose
-
-WARM_UP = 3  # runs of what is captured next: cuDNN chooses its kernels in them, and the code is compiled
-
-
-class CaptureFailed(RuntimeError):
-    """A CUDA graph could not be captured: this process's GPU is of no more use, a slower speed may be."""
+from sln.utils.graphs import captured, compiled
+from sln.utils.networks import Operands, tensors, uncounted
 
 
 @dataclass(frozen=True)
 class Speed:
-    """Which of the steps above are taken.
-
-    static : s1
-    bfloat16, graph : s2 (a graph is for GPUs, and left out on a CPU)
-    compiled : s3
-    """
+    """Which of the changes above are made; `graph` has no effect on a CPU."""
 
     static: bool = False
     bfloat16: bool = False
@@ -68,9 +55,9 @@ class Speed:
 
 SPEEDS = {
     "reference": Speed(),
-    "s1": Speed(static=True),
-    "s2": Speed(static=True, bfloat16=True, graph=True),
-    "s3": Speed(static=True, bfloat16=True, graph=True, compiled=True),
+    "static": Speed(static=True),
+    "bfloat16": Speed(static=True, bfloat16=True, graph=True),
+    "compiled": Speed(static=True, bfloat16=True, graph=True, compiled=True),
 }
 NAMES = ("auto", *SPEEDS, "fast")
 
@@ -87,8 +74,8 @@ def chosen(device: torch.device) -> str:
     if asked != "fast":
         return asked
     if not has_bfloat16(device):
-        return "s1"
-    return "s3" if device.type == "cuda" and compiles(device) else "s2"
+        return "static"
+    return "compiled" if device.type == "cuda" and compiles(device) else "bfloat16"
 
 
 def has_bfloat16(device: torch.device) -> bool:
@@ -128,7 +115,7 @@ class Engine(train.Engine):
         self.config = config.replace(precision="bfloat16") if speed.bfloat16 else config
         self._steps: dict[int, Step] = {}  # by batch size
         self._passes: Passes | None = None
-        self._seen: Seen | None = None
+        self._buffers: EpochBuffers | None = None
         self._rate: float | None = None
         self._next: tuple[int, train.Draws] | None = None  # an epoch's draws ahead of time
 
@@ -145,12 +132,12 @@ class Engine(train.Engine):
         if self._rate == rate:  # a captured step has it inside
             return
         self._rate, self._steps = rate, {}
-        self._seen = self._seen or Seen(data, self.config)
+        self._buffers = self._buffers or EpochBuffers(data, self.config)
         state.network.train()
         train.set_learning_rate(state.optimizer, self.config, epoch)
         N, B = len(data.train), self.config.batch_size
         for size in sorted({min(N, B), N % B} - {0}):
-            self._steps[size] = Step(state, data, self.config, self.speed, self._seen, size)
+            self._steps[size] = Step(state, data, self.config, self.speed, self._buffers, size)
 
     def turns(
         self, state: State, data: Data, config: Config, epoch: int, sigma: float
@@ -159,12 +146,12 @@ class Engine(train.Engine):
         if type(state.objective) is not Objective:
             return (yield from super().turns(state, data, config, epoch, sigma))
         self._prepare_steps(state, data, epoch)
-        seen = self._seen
-        assert seen is not None
+        buffers = self._buffers
+        assert buffers is not None
         state.network.train()
         train.set_learning_rate(state.optimizer, config, epoch)
-        noise = seen.refill(state, config, self._draws(data, config, epoch), sigma)
-        batches = seen.order.split(config.batch_size)
+        noise = buffers.refill(state, config, self._draws(data, config, epoch), sigma)
+        batches = buffers.order.split(config.batch_size)
         for index in batches:
             self._steps[len(index)](index, noise, sigma)
             yield
@@ -176,7 +163,7 @@ class Engine(train.Engine):
             done.record()
             while not done.query():
                 yield
-        return seen.total.item() / len(data.train)
+        return buffers.total.item() / len(data.train)
 
     def _draws(self, data: Data, config: Config, epoch: int) -> train.Draws:
         ready, self._next = self._next, None
@@ -185,7 +172,7 @@ class Engine(train.Engine):
     def predict(
         self, network: nn.Module, split: Split, data: Data, draws: CropsAndFlips | None = None
     ) -> Tensor:
-        """As `train.predict`; with bfloat16 operands from s2 on."""
+        """As `train.predict`; with bfloat16 operands from speed bfloat16 on."""
         if self._passes is not None:
             return self._passes(tensors(network), train.prediction_batches(split, data, draws))
         with torch.autocast(data.device.type, torch.bfloat16, enabled=self.speed.bfloat16):
@@ -195,7 +182,7 @@ class Engine(train.Engine):
 # --- a step of training -------------------------------------------------------------------------------------
 
 
-class Seen:
+class EpochBuffers:
     """What the steps of an epoch read, in tensors that are refilled and never replaced.
 
     order : (N,), in which the examples are seen
@@ -241,8 +228,10 @@ class Step:
     Noise on the gradient comes between two halves, since it is drawn for every step; all else is one whole.
     """
 
-    def __init__(self, state: State, data: Data, config: Config, speed: Speed, seen: Seen, size: int) -> None:
-        self.state, self.data, self.config, self.seen, self.size = state, data, config, seen, size
+    def __init__(
+        self, state: State, data: Data, config: Config, speed: Speed, buffers: EpochBuffers, size: int
+    ) -> None:
+        self.state, self.data, self.config, self.buffers, self.size = state, data, config, buffers, size
         self.index = torch.zeros(size, dtype=torch.int64, device=data.device)
         self.operands = Operands(state.network) if speed.bfloat16 else None
         self.network = self.operands.network if self.operands else state.network
@@ -255,7 +244,7 @@ class Step:
         self.parts: list[Callable[[], None]] = [functools.partial(self._uncounted, part) for part in parts]
         self.gradients: list[Tensor | None] = []  # where this captured step leaves them; else empty
         if graphs(speed, data.device):
-            with unchanged(state, seen):
+            with unchanged(state, buffers):
                 self.parts = captured(self.parts, between=state.network.zero_grad)
                 self.gradients = [parameter.grad for parameter in self.parameters]
 
@@ -281,17 +270,17 @@ class Step:
         return losses.mean()
 
     def _gradient(self) -> None:
-        seen, index = self.seen, self.index
-        images = train.batch(self.data, index, seen.crops)
-        at_logits = None if seen.at_logits is None else seen.at_logits[index]
+        buffers, index = self.buffers, self.index
+        images = train.batch(self.data, index, buffers.crops)
+        at_logits = None if buffers.at_logits is None else buffers.at_logits[index]
         self.state.network.zero_grad()
         if self.operands:
             self.operands.refresh()
-        loss = self.mean_loss(images, seen.noisy[index], at_logits)
+        loss = self.mean_loss(images, buffers.noisy[index], at_logits)
         loss.backward()
         if self.operands:
             self.operands.hand_back()
-        seen.total += loss.detach() * self.size
+        buffers.total += loss.detach() * self.size
 
     def _update(self) -> None:
         self.state.optimizer.step()
@@ -307,41 +296,6 @@ class Step:
             part()
 
 
-class Operands:
-    """The network with bfloat16 copies of its convolutions' weights; all other tensors are the network's own.
-
-    The numbers are those of autocast, which casts each weight and each gradient in a kernel of its own.
-    """
-
-    def __init__(self, network: nn.Module) -> None:
-        self.network = copy.deepcopy(network)
-        self.weights: list[nn.Parameter] = []
-        self.copies: list[nn.Parameter] = []
-        for ours, theirs in zip(self.network.modules(), network.modules(), strict=True):
-            if isinstance(ours, nn.Conv2d):
-                self.copies += ours.bfloat16().parameters(recurse=False)
-                self.weights += theirs.parameters(recurse=False)
-            else:
-                ours._parameters, ours._buffers = theirs._parameters, theirs._buffers
-        self.gradients = [torch.empty_like(weight, requires_grad=False) for weight in self.weights]
-
-    @torch.no_grad()
-    def refresh(self) -> None:
-        """Copy the weights as they are now, and forget the last step's gradients."""
-        if self.weights:
-            torch._foreach_copy_(self.copies, self.weights)
-        for copied in self.copies:
-            copied.grad = None
-
-    @torch.no_grad()
-    def hand_back(self) -> None:
-        """Give the copies' gradients to the network's own weights."""
-        if self.weights:
-            torch._foreach_copy_(self.gradients, [copied.grad for copied in self.copies])
-        for weight, gradient in zip(self.weights, self.gradients, strict=True):
-            weight.grad = gradient
-
-
 def add_flat_noise(parameters: Iterable[nn.Parameter], sigma: float, generator: torch.Generator) -> None:
     """`method.add_gradient_noise` in two kernels, with other draws: one piece of noise for all gradients."""
     gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
@@ -349,22 +303,6 @@ def add_flat_noise(parameters: Iterable[nn.Parameter], sigma: float, generator: 
     z = torch.randn(sum(sizes), generator=generator, device=generator.device).split(sizes)
     noise = [part.view_as(gradient) for part, gradient in zip(z, gradients, strict=True)]
     torch._foreach_add_(gradients, noise, alpha=sigma)
-
-
-@contextlib.contextmanager
-def uncounted(*networks: nn.Module) -> Iterator[None]:
-    """Inside, BatchNorm does not count its batches, which takes two kernels per layer and nobody reads."""
-    layers = [
-        layer for network in networks for layer in network.modules() if isinstance(layer, nn.BatchNorm2d)
-    ]
-    counters = [layer.num_batches_tracked for layer in layers]
-    for layer in layers:
-        layer.num_batches_tracked = None
-    try:
-        yield
-    finally:
-        for layer, counter in zip(layers, counters, strict=True):
-            layer.num_batches_tracked = counter
 
 
 def count_batches(state: State, batches: int) -> None:
@@ -375,22 +313,22 @@ def count_batches(state: State, batches: int) -> None:
 
 
 @contextlib.contextmanager
-def unchanged(state: State, seen: Seen) -> Iterator[None]:
+def unchanged(state: State, buffers: EpochBuffers) -> Iterator[None]:
     """Put back, in place, every number that steps inside change: weights, averages, momentum, the sum."""
-    kept = {name: value.clone() for name, value in _changing(state, seen).items()}
+    kept = {name: value.clone() for name, value in _changing(state, buffers).items()}
     try:
         yield
     finally:
-        for name, value in _changing(state, seen).items():
+        for name, value in _changing(state, buffers).items():
             if name in kept:
                 value.copy_(kept[name])
             else:
                 value.zero_()  # momentum that these steps began: zero is what the first step starts from
 
 
-def _changing(state: State, seen: Seen) -> dict[str, Tensor]:
+def _changing(state: State, buffers: EpochBuffers) -> dict[str, Tensor]:
     tensors = {n: t for n, t in state.tensors().items() if n not in ("targets", "epoch")}
-    return tensors | {"total": seen.total}
+    return tensors | {"total": buffers.total}
 
 
 # --- a pass over images -------------------------------------------------------------------------------------
@@ -456,70 +394,3 @@ def passes(network: nn.Module, images: Tensor) -> Passes | None:
     if network not in _passes:
         _passes[network] = Passes(network, images, lambda batch: batch, speed)
     return _passes[network]
-
-
-def tensors(network: nn.Module) -> dict[str, Tensor]:
-    """Parameters and buffers by name, detached."""
-    return {name: tensor.detach() for name, tensor in (*network.named_parameters(), *network.named_buffers())}
-
-
-# --- CUDA graphs --------------------------------------------------------------------------------------------
-
-
-def compiled(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
-    """torch.compile for fixed shapes. Runs of one network share the code."""
-    # a variant for each network, batch size and number of classes; past the limit it would run uncompiled
-    torch._dynamo.config.recompile_limit = max(64, torch._dynamo.config.recompile_limit)
-    return torch.compile(function, dynamic=False)
-
-
-def capture_stream() -> torch.cuda.Stream:
-    """The current stream, or another in the place of the default one, on which nothing can be captured.
-
-    A graph is captured on the stream that replays it. cuBLAS keeps a workspace per stream, with counters that
-    parts of a product wait for: two graphs of one capture stream, replayed at once, never end.
-    """
-    here, default = torch.cuda.current_stream(), torch.cuda.default_stream()
-    return _instead_of_default() if here == default else here
-
-
-@functools.cache
-def _instead_of_default() -> torch.cuda.Stream:
-    return torch.cuda.Stream()
-
-
-def captured(
-    parts: list[Callable[[], None]], between: Callable[[], object] = lambda: None
-) -> list[Callable[[], None]]:
-    """CUDA graphs of `parts`, in one memory pool; each is run WARM_UP times first.
-
-    between : called between those runs and the captures
-    Raises CaptureFailed.
-    """
-    gc.collect()  # a run that has ended keeps its graphs' memory until its steps are collected
-    here, aside = torch.cuda.current_stream(), capture_stream()
-    with chooses_kernels():
-        aside.wait_stream(here)
-        with torch.cuda.stream(aside):
-            for _ in range(WARM_UP):
-                for part in parts:
-                    part()
-        here.wait_stream(aside)
-        between()
-        found, pool = [], torch.cuda.graph_pool_handle()
-        for part in parts:
-            graph = torch.cuda.CUDAGraph()
-            try:
-                # other runs may still compute meanwhile: only what this thread does is checked
-                with torch.cuda.graph(graph, pool, aside, capture_error_mode="thread_local"):
-                    part()
-            except Exception as error:
-                raise CaptureFailed(f"a CUDA graph could not be captured: {error}") from error
-            found.append(graph)
-    return [graph.replay for graph in found]
-
-
-def chooses_kernels() -> contextlib.AbstractContextManager[None]:
-    """cuDNN tries its kernels, and takes the fastest; its other settings stay as they are."""
-    cudnn = torch.backends.cudnn
-    return cudnn.flags(True, benchmark=True, deterministic=cudnn.deterministic, allow_tf32=cudnn.allow_tf32)

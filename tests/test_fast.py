@@ -15,6 +15,7 @@ from sln.analysis import landscape
 from sln.config import Config
 from sln.data import Data, Split
 from sln.fast import SPEEDS, Speed
+from sln.utils import graphs, networks
 from sln.utils.rng import torch_generator
 
 DIGITS = {"epochs": 3, "fork_epoch": 1, "batch_size": 32, "noise_mode": "sym", "sigma": 0.5}
@@ -24,7 +25,7 @@ PHOTOGRAPHS = {
 }  # fmt: skip
 STATIC, GRAPH = Speed(static=True), Speed(static=True, graph=True)
 UNCAPTURED = {"float32": STATIC, "bfloat16": Speed(static=True, bfloat16=True)}
-CAPTURED = {"float32": GRAPH, "bfloat16": SPEEDS["s2"]}
+CAPTURED = {"float32": GRAPH, "bfloat16": SPEEDS["bfloat16"]}
 # torch's own modules, which it imports in order to compile
 compiles = pytest.mark.filterwarnings("ignore:.*torch.jit.*:DeprecationWarning")
 compiler = pytest.mark.skipif(
@@ -107,7 +108,7 @@ def eager_code(monkeypatch):
     torch._dynamo.reset()
 
 
-# --- s1 against the plain loop ------------------------------------------------------------------------------
+# --- static against the plain loop --------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -162,9 +163,9 @@ def test_batchnorm_counts_its_batches_once_an_epoch_and_ends_where_the_plain_loo
 def test_uncounted_gives_the_counters_back_whatever_happens_inside():
     network = models.build("cnn", in_channels=1, num_classes=10, seed=0)
     counter = network.bn1.num_batches_tracked
-    with fast.uncounted(network):
+    with networks.uncounted(network):
         network(torch.zeros(2, 1, 8, 8))
-    with pytest.raises(RuntimeError, match="size"), fast.uncounted(network):
+    with pytest.raises(RuntimeError, match="size"), networks.uncounted(network):
         network(torch.zeros(2, 1, 0, 0))
     assert network.bn1.num_batches_tracked is counter
     assert counter == 0
@@ -205,7 +206,7 @@ def test_flat_noise_is_normal_with_deviation_sigma():
 @pytest.mark.parametrize("begun", [False, True], ids=["before the first step", "later"])
 def test_steps_inside_unchanged_leave_no_trace(few_noisy_digits, begun):
     config = Config.from_dict(DIGITS)
-    state, seen = train.State(config, few_noisy_digits), fast.Seen(few_noisy_digits, config)
+    state, seen = train.State(config, few_noisy_digits), fast.EpochBuffers(few_noisy_digits, config)
     if begun:
         train.train_epoch(state, few_noisy_digits, config, 1, 0.5)
     before = {name: value.clone() for name, value in state.tensors().items()}
@@ -229,13 +230,13 @@ def test_steps_inside_unchanged_leave_no_trace(few_noisy_digits, begun):
     assert same(state, twin)
 
 
-# --- s2 and s3 on a CPU -------------------------------------------------------------------------------------
+# --- bfloat16 and compiled on a CPU -------------------------------------------------------------------------
 
 
 def test_bfloat16_operands_leave_master_weights_and_average_in_float32():
     config, data = Config.from_dict(PHOTOGRAPHS), photographs()
     plain, _ = trained(config, data)
-    half, _ = trained(config, data, SPEEDS["s2"])
+    half, _ = trained(config, data, SPEEDS["bfloat16"])
     assert {t.dtype for t in half.tensors().values() if t.is_floating_point()} == {torch.float32}
     assert not same(plain, half)
     # six steps of chaotic training: rounding of 2^-8 relative is a few per cent of the way by then
@@ -304,8 +305,8 @@ def test_the_compiled_step_is_the_static_one_to_rounding(noise_on):
 )
 def test_a_capture_refuses(monkeypatch, refused):
     x = torch.ones(3)
-    with emulated(monkeypatch) as here, pytest.raises(fast.CaptureFailed, match="inside a capture"):
-        fast.captured([lambda: here.capturing and refused(x)])
+    with emulated(monkeypatch) as here, pytest.raises(graphs.CaptureFailed, match="inside a capture"):
+        graphs.captured([lambda: here.capturing and refused(x)])
 
 
 def test_a_replay_computes_again_in_place_what_the_capture_only_recorded(monkeypatch):
@@ -316,14 +317,14 @@ def test_a_replay_computes_again_in_place_what_the_capture_only_recorded(monkeyp
         found[:] = [x[1:] * 10]
 
     with emulated(monkeypatch) as here:
-        (replay,) = fast.captured([part])
-        assert counter == fast.WARM_UP
+        (replay,) = graphs.captured([part])
+        assert counter == graphs.WARM_UP
         assert found[0].isnan().all()
         for value in (2.0, 3.0):
             x[1] = value
             replay()
             assert found[0] == 10 * value
-    assert counter == fast.WARM_UP + 2
+    assert counter == graphs.WARM_UP + 2
     assert [event.what for event in here.events].count("replay") == 2
 
 
@@ -331,9 +332,9 @@ def test_a_stream_captures_its_own_graphs_and_another_those_of_the_default_strea
     with emulated(monkeypatch) as here:
         own = torch.cuda.Stream()
         with torch.cuda.stream(own):
-            fast.captured([lambda: None])
+            graphs.captured([lambda: None])
         for _ in range(2):
-            fast.captured([lambda: None])
+            graphs.captured([lambda: None])
         instead = here.made[-1]
         streams = [event.stream for event in here.events if event.what == "capture"]
         assert streams == [own, instead, instead]
@@ -378,7 +379,7 @@ def test_captured_steps_and_passes_give_the_same_bits(monkeypatch, small_passes,
 def test_an_epoch_replays_one_graph_per_batch(monkeypatch, small_passes):
     config, data = Config.from_dict(PHOTOGRAPHS | {"epochs": 1, "extra_alphas": [0.5]}), photographs()
     with emulated(monkeypatch) as here:
-        trained(config, data, SPEEDS["s2"])
+        trained(config, data, SPEEDS["bfloat16"])
     replayed = [event.about for event in here.events if event.what == "replay"]
     # steps of 16, 16 and 8; three networks of 10 test, 8 validation and 40 training images, 16 at once
     passes, full, smaller = replayed[-1], replayed[0], replayed[2]
@@ -386,7 +387,7 @@ def test_an_epoch_replays_one_graph_per_batch(monkeypatch, small_passes):
     assert len({passes, full, smaller}) == 3
 
 
-@pytest.mark.parametrize("name", ["s2", "s3"])
+@pytest.mark.parametrize("name", ["bfloat16", "compiled"])
 @compiles
 def test_a_run_resumed_at_a_speed_with_graphs_equals_the_uninterrupted_one(
     monkeypatch, small_passes, eager_code, name
@@ -404,7 +405,7 @@ def test_runs_share_the_compiled_code(monkeypatch, small_passes, eager_code):
     config, kept = Config.from_dict(PHOTOGRAPHS | {"epochs": 1}), []
     with emulated(monkeypatch):
         for seed in range(4):
-            kept.append(trained(config.replace(seed=seed), photographs(n=24), SPEEDS["s3"]))
+            kept.append(trained(config.replace(seed=seed), photographs(n=24), SPEEDS["compiled"]))
     # the full batch's step and the pass; the smaller last batch is not compiled
     assert eager_code["stats"]["unique_graphs"] == 2
     assert not eager_code["graph_break"]
@@ -419,7 +420,7 @@ def test_a_pass_takes_any_weights_and_any_number_of_images(monkeypatch, small_pa
     half = torch.autocast("cpu", torch.bfloat16, enabled=operands == "bfloat16")
     with emulated(monkeypatch):
         passes = fast.Passes(first, data.test.images, data.normalise, CAPTURED[operands])
-        for weights in (fast.tensors(other), fast.tensors(first)):
+        for weights in (networks.tensors(other), networks.tensors(first)):
             for count in (0, 3, 16, 40):
                 images = data.train.images[:count]
                 with torch.no_grad(), half:
@@ -431,7 +432,7 @@ def test_a_pass_takes_any_weights_and_any_number_of_images(monkeypatch, small_pa
 
 
 def test_a_landscape_is_seen_through_a_captured_pass(monkeypatch, small_passes):
-    monkeypatch.setenv("SLN_SPEED", "s2")
+    monkeypatch.setenv("SLN_SPEED", "bfloat16")
     data = photographs()
     network = trained(Config.from_dict(PHOTOGRAPHS), data)[0].network.eval()
     images = data.normalise(data.train.images)
@@ -460,11 +461,11 @@ def test_a_capture_that_fails_is_told_and_leaves_the_state_as_it_was(monkeypatch
 
         def waiting(step):
             update(step)
-            assert here.capturing is None or step.seen.total.item()
+            assert here.capturing is None or self.buffers.total.item()
 
         monkeypatch.setattr(fast.Step, "_update", waiting)
-        with pytest.raises(fast.CaptureFailed, match="_local_scalar_dense inside a capture"):
-            fast.Engine(config, SPEEDS["s2"]).prepare(state, data)
+        with pytest.raises(graphs.CaptureFailed, match="_local_scalar_dense inside a capture"):
+            fast.Engine(config, SPEEDS["bfloat16"]).prepare(state, data)
     after = state.tensors()
     assert all(torch.equal(after[name], value) for name, value in before.items())
     assert all(not after[name].any() for name in after.keys() - before.keys())  # zero momentum
@@ -477,7 +478,7 @@ def test_the_next_epochs_draws_are_made_while_the_gpu_is_busy(monkeypatch, small
     with emulated(monkeypatch) as here:
         monkeypatch.setattr(train, "draw", lambda *args: here.note("draw", args[-1]) or draw(*args))
         turns = train.train_in_turns(
-            train.State(config, data), data, config, fast.Engine(config, SPEEDS["s2"])
+            train.State(config, data), data, config, fast.Engine(config, SPEEDS["bfloat16"])
         )
         assert sum(epoch is None for epoch in turns) == 1 + 3 * (3 + 1)  # prepared; three steps, one look
     told = [event.about or event.what for event in here.events if event.what in ("draw", "event", "query")]
@@ -523,7 +524,7 @@ def test_no_tensor_of_a_step_is_left_on_the_cpu(meta, noise_on):
         photographs(meta),
     )
     assert data.normalise(data.test.images).device == meta  # makes the mean and the deviation
-    state, seen = train.State(config, data), fast.Seen(data, config)
+    state, seen = train.State(config, data), fast.EpochBuffers(data, config)
     step = fast.Step(state, data, config, STATIC, seen, 16)
     seen.noisy.copy_(method.noisy_labels(state.targets, 1.0, train.draw(data, config, 1).z.to(meta)))
     with OnMeta():
@@ -551,7 +552,7 @@ def test_no_tensor_of_a_matched_strength_or_a_landscape_is_left_on_the_cpu(meta)
 def test_a_step_of_the_papers_network_is_few_operations(monkeypatch, operands, most):
     config = Config.from_dict(PHOTOGRAPHS | {"model": "wrn-28-2", "batch_size": 4})
     data = photographs(n=4)
-    state, seen = train.State(config, data), fast.Seen(data, config)
+    state, seen = train.State(config, data), fast.EpochBuffers(data, config)
     state.network.train()
     config = config.replace(precision=operands)
     step = fast.Step(state, data, config, UNCAPTURED[operands], seen, 4)
@@ -567,7 +568,7 @@ def test_a_pass_of_the_papers_network_is_few_operations(monkeypatch, small_passe
     data = photographs(n=4)
     network = models.build("wrn-28-2", in_channels=3, num_classes=10, seed=0)
     with emulated(monkeypatch) as here:
-        fast.Passes(network, data.test.images, data.normalise, SPEEDS["s2"])
+        fast.Passes(network, data.test.images, data.normalise, SPEEDS["bfloat16"])
     recorded = [event.about for event in here.events if event.what == "recorded"]
     assert 28 + 25 < len([o for o in recorded if not o.is_view and "empty" not in o.name()]) <= 100
 
@@ -646,11 +647,11 @@ def test_the_gpu_trains_what_the_cpu_trains(same_kernels):
 
 @gpu
 @compiles
-@pytest.mark.parametrize("name", ["s2", "s3"])
+@pytest.mark.parametrize("name", ["bfloat16", "compiled"])
 def test_bfloat16_speeds_stay_close_to_s1_for_the_papers_network_at_its_batch_size(same_kernels, name):
     config = Config.from_dict(PHOTOGRAPHS | {"model": "wrn-28-2", "batch_size": 128, "epochs": 2})
     data = photographs("cuda", n=3 * 128 + 80, side=32)  # eight steps, the smaller batch twice among them
-    exact, rows = trained(config, data, SPEEDS["s1"])
+    exact, rows = trained(config, data, SPEEDS["static"])
     rounded, also = trained(config, data, SPEEDS[name])
     assert 0 < furthest(rounded, exact) < 0.2
     assert also[0]["objective"] == pytest.approx(rows[0]["objective"], rel=0.02)
@@ -658,7 +659,7 @@ def test_bfloat16_speeds_stay_close_to_s1_for_the_papers_network_at_its_batch_si
 
 @gpu
 @compiles
-@pytest.mark.parametrize("name", ["s2", "s3"])
+@pytest.mark.parametrize("name", ["bfloat16", "compiled"])
 def test_a_run_resumed_on_a_gpu_goes_on_where_it_was(same_kernels, name):
     config, data = Config.from_dict(PHOTOGRAPHS), photographs("cuda", side=32)
     whole, rows = trained(config, data, SPEEDS[name])
@@ -668,7 +669,7 @@ def test_a_run_resumed_on_a_gpu_goes_on_where_it_was(same_kernels, name):
 
 
 @gpu
-@pytest.mark.parametrize("name", ["s1", "s2"])
+@pytest.mark.parametrize("name", ["static", "bfloat16"])
 def test_a_landscapes_point_on_a_gpu_is_that_of_the_cpu(same_kernels, monkeypatch, name):
     monkeypatch.setenv("SLN_SPEED", name)
     data = photographs(side=32)
@@ -678,7 +679,7 @@ def test_a_landscapes_point_on_a_gpu_is_that_of_the_cpu(same_kernels, monkeypatc
         here = network(images)
         there = network.to("cuda")
         found = landscape._logits(there, landscape.moved(there, []), images.to("cuda"))
-    assert torch.allclose(found, here, atol=(0.05 if name == "s2" else 1e-3) * here.abs().max().item())
+    assert torch.allclose(found, here, atol=(0.05 if name == "bfloat16" else 1e-3) * here.abs().max().item())
 
 
 # --- choosing -----------------------------------------------------------------------------------------------
@@ -688,15 +689,15 @@ def test_the_speed_is_asked_for_by_name(monkeypatch, refused):
     cpu, cuda = torch.device("cpu"), torch.device("cuda")
     monkeypatch.setattr(fast, "has_bfloat16", lambda device: True)
     monkeypatch.setattr(fast, "compiles", lambda device: True)
-    assert (fast.chosen(cpu), fast.chosen(cuda)) == ("reference", "s3")
+    assert (fast.chosen(cpu), fast.chosen(cuda)) == ("reference", "compiled")
     for name in SPEEDS:
         monkeypatch.setenv("SLN_SPEED", name)
         assert (fast.chosen(cpu), fast.chosen(cuda)) == (name, name)
     monkeypatch.setenv("SLN_SPEED", "fast")
     for bfloat16, compiles, speeds in (
-        (True, True, ("s2", "s3")),
-        (True, False, ("s2", "s2")),
-        (False, True, ("s1", "s1")),
+        (True, True, ("bfloat16", "compiled")),
+        (True, False, ("bfloat16", "bfloat16")),
+        (False, True, ("static", "static")),
     ):
         monkeypatch.setattr(fast, "has_bfloat16", lambda device, able=bfloat16: able)
         monkeypatch.setattr(fast, "compiles", lambda device, able=compiles: able)
@@ -708,10 +709,10 @@ def test_the_speed_is_asked_for_by_name(monkeypatch, refused):
 
 def test_a_run_records_its_speed_and_is_found_again_at_another(monkeypatch):
     config = Config.from_dict(DIGITS)
-    monkeypatch.setenv("SLN_SPEED", "s1")
+    monkeypatch.setenv("SLN_SPEED", "static")
     run = runs.get(config)
     recorded = (run.folder / "versions.json").read_text()
-    assert '"speed": "s1"' in recorded
+    assert '"speed": "static"' in recorded
     assert '"device": "cpu"' in recorded
     weights = (run.folder / "weights.safetensors").read_bytes()
     monkeypatch.setenv("SLN_SPEED", "reference")

@@ -36,6 +36,7 @@ from sln import fast, train
 from sln.data import Data
 from sln.runs.run import Run
 from sln.study.study import MethodRuns
+from sln.utils import networks
 from sln.utils.devices import device
 from sln.utils.errors import choose
 from sln.utils.files import read_table, write_text
@@ -127,7 +128,7 @@ def losses(network: nn.Module, seen: Seen, weights: Weights, *, recompute: bool 
 
 
 def _logits(network: nn.Module, weights: Weights, images: Tensor) -> Tensor:
-    """(N, C) float32, on the CPU; on a GPU by a captured pass with bfloat16 operands, from speed s2 on.
+    """(N, C) float32, on the CPU; on a GPU by a captured pass with bfloat16 operands, from speed bfloat16 on.
 
     bfloat16 has the range of float32: far from the minimum nothing renormalises activations, and float16
     would overflow.
@@ -135,7 +136,7 @@ def _logits(network: nn.Module, weights: Weights, images: Tensor) -> Tensor:
     passes = fast.passes(network, images)
     if passes is not None:
         batches = images.split(train.prediction_size(images.device))
-        return passes(fast.tensors(network) | weights, batches)
+        return passes(networks.tensors(network) | weights, batches)
     batches = images.split(CPU_BATCH)
     return torch.cat([functional_call(network, weights, (batch,)) for batch in batches]).cpu()
 

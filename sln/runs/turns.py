@@ -14,11 +14,11 @@ import torch
 
 from sln import runs
 from sln.config import Config
-from sln.fast import CaptureFailed
 from sln.runs.heartbeat import Heartbeat, Pulse
 from sln.runs.run import CHECKPOINT_SECONDS, Run
 from sln.train import Epoch
 from sln.utils.devices import current, device
+from sln.utils.graphs import CaptureFailed
 
 
 class InTurns:

@@ -14,6 +14,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from sln import fast
+from sln.utils import graphs
 
 REFUSED = {torch.Tag.nondeterministic_seeded, torch.Tag.data_dependent_output, torch.Tag.dynamic_output_shape}
 
@@ -188,10 +189,10 @@ def emulated(monkeypatch):
         for name, fake in instead.items():
             patch.setattr(torch.cuda, name, fake)
         patch.setattr(fast, "graphs", lambda speed, device: speed.graph)
-        patch.setattr(fast.gc, "collect", lambda *generation: 0)  # slow, with so many events to look at
-        fast._instead_of_default.cache_clear()
+        patch.setattr(graphs.gc, "collect", lambda *generation: 0)  # slow, with so many events to look at
+        graphs._instead_of_default.cache_clear()
         try:
             with gpu:
                 yield gpu
         finally:
-            fast._instead_of_default.cache_clear()
+            graphs._instead_of_default.cache_clear()

@@ -20,14 +20,14 @@ def measuring(monkeypatch):
 
 def test_a_row_is_in_the_file_at_once_and_a_second_script_adds_to_it(measuring, tmp_path, capsys):
     path = tmp_path / "new" / "rows.csv"
-    assert measuring.Table(path).add("step", "s2", [3.0, 1.0, 2.0], "ms") == 2.0
-    measuring.Table(path).add("step", "s2", [5.0], "ms", at_once=4)
+    assert measuring.Table(path).add("step", "bfloat16", [3.0, 1.0, 2.0], "ms") == 2.0
+    measuring.Table(path).add("step", "bfloat16", [5.0], "ms", at_once=4)
     rows = list(csv.DictReader(path.read_text().splitlines()))
     assert [(r["value"], r["low"], r["high"], r["at_once"]) for r in rows] == [
         ("2", "1", "3", "1"),
         ("5", "5", "5", "4"),
     ]
-    measuring.Table(None).add("step", "s2", [7.0], "ms")
+    measuring.Table(None).add("step", "bfloat16", [7.0], "ms")
     assert len(capsys.readouterr().out.splitlines()) == 3
 
 

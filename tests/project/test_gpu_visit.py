@@ -113,16 +113,24 @@ def test_the_code_and_half_of_the_photographs_fit_one_call(visit, capsys, tmp_pa
 
 
 def test_a_speed_that_failed_a_check_gives_way_to_the_next_slower(visit, monkeypatch, tmp_path):
-    monkeypatch.setattr(visit, "chosen", lambda device: "s3")
-    assert visit.sound_speeds(tmp_path) == ["s3", "s2", "s1", "reference"]
-    rows = [("s1: the plain step", True), ("s2: close to graph", True), ("s2: a resumed run", True)]
-    rows += [("s3: close to s2", True), ("s3: a resumed run", False), ("reference: as on the CPU", False)]
+    monkeypatch.setattr(visit, "chosen", lambda device: "compiled")
+    assert visit.sound_speeds(tmp_path) == ["compiled", "bfloat16", "static", "reference"]
+    rows = [
+        ("static: the plain step", True),
+        ("bfloat16: close to graph", True),
+        ("bfloat16: a resumed run", True),
+    ]
+    rows += [
+        ("compiled: close to bfloat16", True),
+        ("compiled: a resumed run", False),
+        ("reference: as on the CPU", False),
+    ]
     pd.DataFrame(rows, columns=["check", "passed"]).to_csv(tmp_path / "checks.csv", index=False)
-    assert visit.sound_speeds(tmp_path) == ["s2", "s1", "reference"]
-    monkeypatch.setattr(visit, "chosen", lambda device: "s1")
-    assert visit.sound_speeds(tmp_path) == ["s1", "reference"]
+    assert visit.sound_speeds(tmp_path) == ["bfloat16", "static", "reference"]
+    monkeypatch.setattr(visit, "chosen", lambda device: "static")
+    assert visit.sound_speeds(tmp_path) == ["static", "reference"]
     pd.DataFrame(rows[1:], columns=["check", "passed"]).to_csv(tmp_path / "checks.csv", index=False)
-    assert visit.sound_speeds(tmp_path) == ["reference"]  # s1 was not checked
+    assert visit.sound_speeds(tmp_path) == ["reference"]  # static was not checked
 
 
 # --- stages -------------------------------------------------------------------------------------------------
@@ -343,7 +351,7 @@ def comes_back(out):
 @pytest.mark.slow
 def test_call_1_checks_and_measures(tmp_path):
     out, work = tmp_path / "out", tmp_path / "work"
-    call = there(tmp_path, "--call", 1, "--out", out, "--work", work, "--small", SLN_SPEED="s2")
+    call = there(tmp_path, "--call", 1, "--out", out, "--work", work, "--small", SLN_SPEED="bfloat16")
     said = call.communicate()[0]
     log = (out / "log.txt").read_text()
     assert call.returncode == 0, said
@@ -352,7 +360,7 @@ def test_call_1_checks_and_measures(tmp_path):
     comes_back(out)
     checks = pd.read_csv(out / "checks.csv")
     assert checks["passed"].all()
-    assert {"s2: close to graph", "s2: 2 runs in turns"} <= set(checks["check"])
+    assert {"bfloat16: close to graph", "bfloat16: 2 runs in turns"} <= set(checks["check"])
     assert len(pd.read_csv(out / "speeds.csv"))
     assert "conv" in (out / "kernels.txt").read_text()
     assert (work / "speeds.csv").read_bytes() == (out / "speeds.csv").read_bytes()

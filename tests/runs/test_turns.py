@@ -16,6 +16,7 @@ from sln.runs import pool, store, turns, work
 from sln.runs.turns import InTurns
 from sln.runs.work import Queue, work_through
 from sln.study import sweep
+from sln.utils import graphs
 from sln.utils.errors import InputError
 
 DIGITS = {"epochs": 3, "fork_epoch": 1, "batch_size": 256, "noise_mode": "sym", "sigma": 0.5}
@@ -27,7 +28,7 @@ def digits(**settings):
 
 
 @contextlib.contextmanager
-def one_gpu(monkeypatch, speed="s2"):
+def one_gpu(monkeypatch, speed="bfloat16"):
     """Inside, there is one emulated GPU, `cuda:0`, whose memory is the CPU's."""
     monkeypatch.setenv("SLN_SPEED", speed)
     with emulated(monkeypatch) as here, monkeypatch.context() as patch:
@@ -45,7 +46,7 @@ def place(request, monkeypatch):
     """A context manager: inside, runs take turns step by step on the CPU, or on the emulated GPU."""
     if request.param == "emulated":
         return lambda: one_gpu(monkeypatch)
-    monkeypatch.setenv("SLN_SPEED", "s2")  # of which a CPU has the bfloat16 operands
+    monkeypatch.setenv("SLN_SPEED", "bfloat16")  # of which a CPU has the bfloat16 operands
     return contextlib.nullcontext
 
 
@@ -175,7 +176,7 @@ def test_a_capture_that_fails_names_its_run_and_ends_them_all(monkeypatch):
                 step.seen.total.item()
 
         monkeypatch.setattr(fast.Step, "_update", waiting)
-        with pytest.raises(fast.CaptureFailed, match=f"^{failing}: a CUDA graph could not be captured"):
+        with pytest.raises(graphs.CaptureFailed, match=f"^{failing}: a CUDA graph could not be captured"):
             in_turns(configs, InTurns(3))
         assert here.current.name == "default"
         monkeypatch.setattr(fast.Step, "_update", update)
@@ -354,8 +355,8 @@ def test_get_all_raises_what_a_run_on_the_gpu_raises_and_keeps_what_was_finished
 @gpu
 def test_runs_in_turns_on_a_gpu_end_where_those_trained_alone_do(monkeypatch, tmp_path):
     monkeypatch.setenv("SLN_DEVICE", "cuda")
-    monkeypatch.setenv("SLN_SPEED", "s2")
-    monkeypatch.setitem(fast.SPEEDS, "s2", fast.Speed(static=True, graph=True))  # whole float32
+    monkeypatch.setenv("SLN_SPEED", "bfloat16")
+    monkeypatch.setitem(fast.SPEEDS, "bfloat16", fast.Speed(static=True, graph=True))  # whole float32
     configs = [digits(seed=seed) for seed in range(4)]
     with torch.backends.cudnn.flags(enabled=True, deterministic=True, allow_tf32=False):
         ends = [load_file(runs.get(config).folder / "weights.safetensors") for config in configs]
