@@ -461,7 +461,7 @@ def test_a_capture_that_fails_is_told_and_leaves_the_state_as_it_was(monkeypatch
 
         def waiting(step):
             update(step)
-            assert here.capturing is None or self.buffers.total.item()
+            assert here.capturing is None or step.buffers.total.item()
 
         monkeypatch.setattr(fast.Step, "_update", waiting)
         with pytest.raises(graphs.CaptureFailed, match="_local_scalar_dense inside a capture"):

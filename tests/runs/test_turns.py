@@ -173,7 +173,7 @@ def test_a_capture_that_fails_names_its_run_and_ends_them_all(monkeypatch):
         def waiting(step):
             update(step)
             if here.capturing is not None and step.config.seed == 1:
-                step.seen.total.item()
+                step.buffers.total.item()
 
         monkeypatch.setattr(fast.Step, "_update", waiting)
         with pytest.raises(graphs.CaptureFailed, match=f"^{failing}: a CUDA graph could not be captured"):
