@@ -22,8 +22,8 @@ from torch import Tensor
 from sln import fast, objective, train
 from sln.config import Config
 from sln.data import Data, Split, crop_and_flip
-from sln.fast import SPEEDS, Speed
 from sln.utils.devices import device
+from sln.utils.speeds import SPEEDS, Speed
 
 # what is compared: the plain loop there and here, and every speed; "graph" replays float32 steps
 WAYS: dict[str, Speed] = {"here": Speed(), **SPEEDS, "graph": Speed(static=True, graph=True)}

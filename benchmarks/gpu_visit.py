@@ -44,7 +44,6 @@ import torch
 from sln import analysis, plots, runs
 from sln.analysis import results
 from sln.config import Config
-from sln.fast import SPEEDS, CaptureFailed, chosen
 from sln.runs import store
 from sln.runs.turns import InTurns
 from sln.runs.work import Queue, work_through
@@ -53,6 +52,8 @@ from sln.train import Epoch
 from sln.utils import files
 from sln.utils.devices import device
 from sln.utils.errors import InputError, require
+from sln.utils.graphs import CaptureFailed
+from sln.utils.speeds import SPEEDS, chosen
 
 HERE = Path(__file__).resolve().parent
 WORK = Path(tempfile.gettempdir()) / "sln-visit"

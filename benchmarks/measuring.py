@@ -23,6 +23,7 @@ from sln.data import Split
 from sln.datasets.images import read_cifar
 from sln.study import plan
 from sln.utils.devices import device
+from sln.utils.speeds import SPEEDS
 
 SIGMA = 1.0
 
@@ -117,7 +118,7 @@ class Run:
         settings = {"dataset": "cifar10", "noise_mode": "none", "sigma": SIGMA, "seed": seed}
         self.config = Config.from_dict(settings | {"correction_losses": "as-released"} | others)
         data = dataclasses.replace(plan._noise(self.config), train=training, test=tests)
-        self.data, chosen = data.to(device()), fast.SPEEDS[speed]
+        self.data, chosen = data.to(device()), SPEEDS[speed]
         self.engine = fast.Engine(self.config, chosen) if chosen.static else train.Engine()
         self.state, self.number = train.State(self.config, self.data), 0
         self.prepared = seconds(self._prepare)

@@ -28,12 +28,12 @@ import numpy as np
 import torch
 from measuring import SIGMA, Run, Table, alternating, images, in_turns, own_stream, ratios, seconds
 
-from sln import fast
 from sln.data import Split
 from sln.datasets.images import CIFAR_MEAN, CIFAR_STD
 from sln.runs import pool
 from sln.utils import graphs
 from sln.utils.devices import device
+from sln.utils.speeds import SPEEDS
 from sln.utils.vision import torchvision
 
 BATCH = 128
@@ -222,7 +222,7 @@ def main() -> None:
     parser.add_argument("--tests", type=int, default=10_000 if gpu else 128, help="test images")
     parser.add_argument("--noise", action="store_true", help="images of noise instead of CIFAR-10's")
     parser.add_argument("--rounds", type=int, default=3, help="measurements, in turns")
-    parser.add_argument("--speeds", nargs="+", choices=tuple(fast.SPEEDS), default=list(fast.SPEEDS))
+    parser.add_argument("--speeds", nargs="+", choices=tuple(SPEEDS), default=list(SPEEDS))
     parser.add_argument(
         "--at-once", nargs="+", type=int, default=[4 if gpu else pool.processors()], help="our runs in R2"
     )

@@ -17,8 +17,8 @@ from measuring import Run, Table, alternating, images, in_turns, own_stream, rat
 from torch.autograd import DeviceType
 from torch.profiler import ProfilerActivity, profile
 
-from sln.fast import SPEEDS
 from sln.utils.devices import device
+from sln.utils.speeds import SPEEDS
 
 # Multiplications and additions per image, of this WRN-28-2 (the stride is on the second convolution).
 BATCH, FORWARD, FORWARD_BACKWARD = 128, 485.3e6, 1455e6

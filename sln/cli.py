@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 import torch
 
-from sln import fast, noise, runs
+from sln import noise, runs
 from sln.analysis import results
 from sln.config import SETTINGS, Config, Range
 from sln.datasets import registry
@@ -24,7 +24,7 @@ from sln.runs.work import WorkerDied
 from sln.study.profiles import PROFILES
 from sln.study.recipes import RECIPES, recipe
 from sln.train import measure
-from sln.utils import distributed
+from sln.utils import distributed, speeds
 from sln.utils.devices import device
 from sln.utils.errors import InputError, require
 from sln.utils.rng import numpy_generator
@@ -158,7 +158,7 @@ def sigma_or_auto(text: str) -> float | None:
     option(
         "--speed",
         metavar="NAME",
-        help=f"the implementation, not the experiment: {', '.join(fast.NAMES)}, as SLN_SPEED (default auto: "
+        help=f"how, not what: {', '.join(speeds.NAMES)}, as SLN_SPEED (default auto: "
         "fast on a GPU, else reference)",
     ),
 )
@@ -198,7 +198,7 @@ def use_released_options(options: argparse.Namespace, config: Config) -> None:
     for name, variable in (("datapath", "SLN_DATA"), ("speed", "SLN_SPEED"), ("device", "SLN_DEVICE")):
         if name in given:
             os.environ[variable] = given[name]
-    fast.chosen(device())
+    speeds.chosen(device())
 
 
 @command("recipes", "the paper's experiments by name: released command, published accuracy, ours")

@@ -23,12 +23,8 @@ from __future__ import annotations
 import contextlib
 import copy
 import functools
-import importlib.util
-import os
-import shutil
 import weakref
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
@@ -38,66 +34,9 @@ from sln.config import Config
 from sln.data import CropsAndFlips, Data, Split
 from sln.objective import Objective, forward
 from sln.train import State
-from sln.utils.errors import choose
 from sln.utils.graphs import captured, compiled
 from sln.utils.networks import Operands, tensors, uncounted
-
-
-@dataclass(frozen=True)
-class Speed:
-    """Which of the changes above are made; `graph` has no effect on a CPU."""
-
-    static: bool = False
-    bfloat16: bool = False
-    graph: bool = False
-    compiled: bool = False
-
-
-SPEEDS = {
-    "reference": Speed(),
-    "static": Speed(static=True),
-    "bfloat16": Speed(static=True, bfloat16=True, graph=True),
-    "compiled": Speed(static=True, bfloat16=True, graph=True, compiled=True),
-}
-NAMES = ("auto", *SPEEDS, "fast")
-
-
-def chosen(device: torch.device) -> str:
-    """The speed that `SLN_SPEED` asks for, one of SPEEDS; default `auto`: fast on a GPU, else reference.
-
-    Raises InputError for a name that is none of NAMES.
-    """
-    asked = os.environ.get("SLN_SPEED") or "auto"
-    choose("speed", asked, NAMES)
-    if asked == "auto":
-        asked = "fast" if device.type == "cuda" else "reference"
-    if asked != "fast":
-        return asked
-    if not has_bfloat16(device):
-        return "static"
-    return "compiled" if device.type == "cuda" and compiles(device) else "bfloat16"
-
-
-def has_bfloat16(device: torch.device) -> bool:
-    """Whether the device multiplies bfloat16 numbers itself; where it does not, they are slower."""
-    if device.type == "cuda":
-        return torch.cuda.is_bf16_supported(including_emulation=False)
-    return torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
-
-
-def compiles(gpu: torch.device) -> bool:
-    """Whether torch.compile can work for this GPU: it needs Triton, and Triton a C compiler."""
-    compilers = (os.environ.get("CC"), "cc", "gcc", "clang")
-    return (
-        importlib.util.find_spec("triton") is not None
-        and torch.cuda.get_device_capability(gpu) >= (7, 0)
-        and any(name and shutil.which(name) for name in compilers)
-    )
-
-
-def graphs(speed: Speed, device: torch.device) -> bool:
-    """Whether steps and passes are CUDA graphs."""
-    return speed.graph and device.type == "cuda"
+from sln.utils.speeds import SPEEDS, Speed, chosen, graphs
 
 
 def engine(config: Config, device: torch.device) -> train.Engine:

@@ -14,9 +14,9 @@ from sln import fast, method, models, objective, runs, train
 from sln.analysis import landscape
 from sln.config import Config
 from sln.data import Data, Split
-from sln.fast import SPEEDS, Speed
-from sln.utils import graphs, networks
+from sln.utils import graphs, networks, speeds
 from sln.utils.rng import torch_generator
+from sln.utils.speeds import SPEEDS, Speed
 
 DIGITS = {"epochs": 3, "fork_epoch": 1, "batch_size": 32, "noise_mode": "sym", "sigma": 0.5}
 PHOTOGRAPHS = {
@@ -687,24 +687,24 @@ def test_a_landscapes_point_on_a_gpu_is_that_of_the_cpu(same_kernels, monkeypatc
 
 def test_the_speed_is_asked_for_by_name(monkeypatch, refused):
     cpu, cuda = torch.device("cpu"), torch.device("cuda")
-    monkeypatch.setattr(fast, "has_bfloat16", lambda device: True)
-    monkeypatch.setattr(fast, "compiles", lambda device: True)
-    assert (fast.chosen(cpu), fast.chosen(cuda)) == ("reference", "compiled")
+    monkeypatch.setattr(speeds, "has_bfloat16", lambda device: True)
+    monkeypatch.setattr(speeds, "compiles", lambda device: True)
+    assert (speeds.chosen(cpu), speeds.chosen(cuda)) == ("reference", "compiled")
     for name in SPEEDS:
         monkeypatch.setenv("SLN_SPEED", name)
-        assert (fast.chosen(cpu), fast.chosen(cuda)) == (name, name)
+        assert (speeds.chosen(cpu), speeds.chosen(cuda)) == (name, name)
     monkeypatch.setenv("SLN_SPEED", "fast")
-    for bfloat16, compiles, speeds in (
+    for bfloat16, compiles, expected in (
         (True, True, ("bfloat16", "compiled")),
         (True, False, ("bfloat16", "bfloat16")),
         (False, True, ("static", "static")),
     ):
-        monkeypatch.setattr(fast, "has_bfloat16", lambda device, able=bfloat16: able)
-        monkeypatch.setattr(fast, "compiles", lambda device, able=compiles: able)
-        assert (fast.chosen(cpu), fast.chosen(cuda)) == speeds
+        monkeypatch.setattr(speeds, "has_bfloat16", lambda device, able=bfloat16: able)
+        monkeypatch.setattr(speeds, "compiles", lambda device, able=compiles: able)
+        assert (speeds.chosen(cpu), speeds.chosen(cuda)) == expected
     monkeypatch.setenv("SLN_SPEED", "fats")
     with refused("speed", "fats", "fast"):
-        fast.chosen(cpu)
+        speeds.chosen(cpu)
 
 
 def test_a_run_records_its_speed_and_is_found_again_at_another(monkeypatch):

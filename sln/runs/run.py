@@ -39,7 +39,7 @@ from sln.data import Data
 from sln.datasets.load import labels_are_pinned, load_data, threads
 from sln.runs import clothing1m_train, store
 from sln.train import Correction, Engine, Epoch, State, last, train_in_turns
-from sln.utils import distributed
+from sln.utils import distributed, speeds
 from sln.utils.devices import current, device
 from sln.utils.errors import InputError, require
 from sln.utils.files import lock, read_json, runs_folder, write_json, write_text
@@ -251,7 +251,7 @@ def _resume(path: Path, config: Config, state: State, data: Data) -> list[dict]:
         store.check_config(path, config)
     else:
         write_json(path / "config.json", config.to_dict())
-        how = {"device": _name_of(data.device), "speed": fast.chosen(data.device)}
+        how = {"device": _name_of(data.device), "speed": speeds.chosen(data.device)}
         write_json(path / "versions.json", store.versions() | how)
     source = path
     checkpoint = path / store.CHECKPOINT

@@ -16,7 +16,7 @@ from sln.runs import pool, store, turns, work
 from sln.runs.turns import InTurns
 from sln.runs.work import Queue, work_through
 from sln.study import sweep
-from sln.utils import graphs
+from sln.utils import graphs, speeds
 from sln.utils.errors import InputError
 
 DIGITS = {"epochs": 3, "fork_epoch": 1, "batch_size": 256, "noise_mode": "sym", "sigma": 0.5}
@@ -356,7 +356,7 @@ def test_get_all_raises_what_a_run_on_the_gpu_raises_and_keeps_what_was_finished
 def test_runs_in_turns_on_a_gpu_end_where_those_trained_alone_do(monkeypatch, tmp_path):
     monkeypatch.setenv("SLN_DEVICE", "cuda")
     monkeypatch.setenv("SLN_SPEED", "bfloat16")
-    monkeypatch.setitem(fast.SPEEDS, "bfloat16", fast.Speed(static=True, graph=True))  # whole float32
+    monkeypatch.setitem(speeds.SPEEDS, "bfloat16", speeds.Speed(static=True, graph=True))  # whole float32
     configs = [digits(seed=seed) for seed in range(4)]
     with torch.backends.cudnn.flags(enabled=True, deterministic=True, allow_tf32=False):
         ends = [load_file(runs.get(config).folder / "weights.safetensors") for config in configs]
