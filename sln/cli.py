@@ -17,11 +17,12 @@ import torch
 from sln import fast, noise, runs
 from sln.analysis import results
 from sln.config import Config
+from sln.datasets import clothing1m as clothing1m_images
 from sln.datasets import registry
 from sln.datasets.load import draw_corruption, load_clean
 from sln.defaults import DEFAULTS
 from sln.relabel.pipeline import in_words, relabel
-from sln.runs import clothing1m_train
+from sln.runs import clothing1m
 from sln.runs.work import WorkerDied
 from sln.study.profiles import PROFILES
 from sln.study.recipes import RECIPES, recipe
@@ -96,6 +97,9 @@ def build_parser() -> argparse.ArgumentParser:
         "--mirror", metavar="URL", help="where to get it from; the checksum decides, not the host"
     )
     get.set_defaults(command=data_get_command)
+    check = of_data.add_parser("check", help="decode every image of Clothing1M once, and list the bad ones")
+    check.add_argument("name", choices=["clothing1m"])
+    check.set_defaults(command=data_check_command)
 
     evaluate = commands.add_parser("evaluate", help="measure a finished run afresh, from its weights")
     evaluate.add_argument("run", metavar="RUN", help="its name, as `runs list` shows it")
@@ -360,12 +364,19 @@ def data_get_command(options: argparse.Namespace) -> None:
     print("\n".join(f"got {path}" for path in found) or f"{options.name} was complete already")
 
 
+def data_check_command(options: argparse.Namespace) -> None:
+    """`data check`."""
+    bad = clothing1m_images.check()
+    file = clothing1m_images.bad_list(clothing1m_images.read())
+    print(f"{len(bad)} images cannot be used; {file} lists them; --skip-bad-images leaves them out")
+
+
 def evaluate_command(options: argparse.Namespace) -> None:
     """`evaluate`: every number of the last epoch again, from the saved weights."""
     run = runs.by_name(options.run)
     networks = {weights: run.network(weights) for weights in ("network", "momentum")}
     if run.config.dataset == "clothing1m":
-        measured = clothing1m_train.evaluate(run.config, networks)
+        measured = clothing1m.evaluate(run.config, networks)
     else:
         where = device()
         data = run.data.to(where)

@@ -5,6 +5,7 @@ Weights are safetensors, which hold numbers and cannot run code.
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import io
 import json
@@ -14,15 +15,15 @@ import time
 from collections.abc import Mapping
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, Protocol
 
 import numpy as np
 import pandas as pd
 import safetensors
 import safetensors.torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from sln.config import KEPT_SETTINGS, Config
+from sln.train import State
 from sln.utils import VERSION
 from sln.utils.errors import InputError
 from sln.utils.files import read_json, read_table, runs_folder, write_atomically, write_json, write_text
@@ -76,17 +77,7 @@ def read_history(path: Path) -> pd.DataFrame:
         raise damaged(path, "history.csv", " ".join(str(error).split())) from None
 
 
-class Resumable(Protocol):
-    """A training state: `train.State` or `clothing1m_train.State`."""
-
-    epoch: int
-    networks: Mapping[str, Any]
-
-    def restore(self, named: dict[str, Tensor]) -> None:
-        """Continue from named tensors. Raises KeyError or RuntimeError for those of another network."""
-
-
-def resume(state: Resumable, path: Path, file: Path) -> list[dict]:
+def resume(state: State, path: Path, file: Path) -> list[dict]:
     """Restore `state` from `file` of the run folder `path`; returns the history's rows up to its epoch.
 
     Raises InputError for a state of another network, and for a history that does not reach that epoch.
@@ -113,8 +104,35 @@ def damaged(path: Path, name: str, why: str) -> InputError:
 
 
 def sha256(file: Path) -> str:
-    """SHA-256 of a file's bytes, in hex."""
+    """SHA-256 of a file's bytes, in hex. A file is read once per process, and again after a change."""
+    stat = file.stat()
+    return _sha256(file, stat.st_mtime_ns, stat.st_ctime_ns, stat.st_size)
+
+
+@functools.cache
+def _sha256(file: Path, *stamp: int) -> str:
     return hashlib.sha256(file.read_bytes()).hexdigest()
+
+
+def check_sums(path: Path) -> None:
+    """Raise InputError unless the files of the finished run in `path` are those that were sealed."""
+    sums = read_json(path / "done.json").get("sha256")
+    if not isinstance(sums, dict) or not sums:
+        raise damaged(path, "done.json", "it has no checksums")
+    for name, known in sums.items():
+        if not (path / name).exists():
+            raise damaged(path, name, "it is missing")
+        if sha256(path / name) != known:
+            raise damaged(path, name, "its checksum differs")
+
+
+def named_weights(networks: Mapping[str, nn.Module]) -> dict[str, Tensor]:
+    """The tensors of all networks in one dictionary: "network/conv1.weight", "momentum/conv1.weight", ..."""
+    return {
+        f"{weights}/{name}": value
+        for weights, network in networks.items()
+        for name, value in network.state_dict().items()
+    }
 
 
 def write_arrays(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
@@ -160,7 +178,10 @@ def versions() -> dict[str, str]:
 
 
 def seal(path: Path) -> None:
-    """Write done.json, the SHA-256 of every other file of the run folder: the run is finished."""
+    """Write done.json, the SHA-256 of every other file of the run folder: the run is finished.
+
+    The checkpoint is left out, so that it can be removed afterwards.
+    """
     files = sorted(file for file in path.rglob("*") if file.is_file() and not file.name.startswith("."))
-    sums = {file.relative_to(path).as_posix(): sha256(file) for file in files}
+    sums = {file.relative_to(path).as_posix(): sha256(file) for file in files if file.name != CHECKPOINT}
     write_json(path / "done.json", {"sha256": sums})

@@ -19,11 +19,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-import sln.runs.run
 from sln import runs
 from sln.config import Config
 from sln.method import corrected_targets
-from sln.runs import store
+from sln.runs import in_memory, store
 from sln.train import measure
 from sln.utils import files
 from sln.utils.errors import InputError
@@ -64,8 +63,8 @@ def numbers(run):
 
 def counted(monkeypatch):
     """A list that grows by one for every training that starts."""
-    trainings, train = [], sln.runs.run.train_in_turns
-    monkeypatch.setattr("sln.runs.run.train_in_turns", lambda *args: trainings.append(1) or train(*args))
+    trainings, train = [], in_memory.train_in_turns
+    monkeypatch.setattr(in_memory, "train_in_turns", lambda *args: trainings.append(1) or train(*args))
     return trainings
 
 
@@ -87,16 +86,16 @@ def finished(trained, tmp_path, monkeypatch):
 
 def stop_after(monkeypatch, epoch):
     """Make training raise after `epoch` epochs, once."""
-    train = sln.runs.run.train_in_turns
+    train = in_memory.train_in_turns
 
     def stopping(*args):
         for done in train(*args):
             if done and done.number > epoch:
-                monkeypatch.setattr("sln.runs.run.train_in_turns", train)
+                monkeypatch.setattr(in_memory, "train_in_turns", train)
                 raise KeyboardInterrupt
             yield done
 
-    monkeypatch.setattr("sln.runs.run.train_in_turns", stopping)
+    monkeypatch.setattr(in_memory, "train_in_turns", stopping)
 
 
 @pytest.fixture
@@ -200,11 +199,12 @@ def test_a_resumed_run_equals_an_uninterrupted_one(unfinished, trained, monkeypa
 
 
 CHILD = """
-import json, os, sys, sln.runs.run
+import json, os, sys
 from sln import runs
+from sln.runs import in_memory
 from sln.config import Config
-train = sln.runs.run.train_in_turns
-sln.runs.run.train_in_turns = lambda *args: print("trains", flush=True) or train(*args)
+train = in_memory.train_in_turns
+in_memory.train_in_turns = lambda *args: print("trains", flush=True) or train(*args)
 print("ready", flush=True)
 for line in sys.stdin:
     os.environ["SLN_RUNS"], config = json.loads(line)
