@@ -157,19 +157,18 @@ def _entries(file: Path) -> Iterator[tuple[bytes, int]]:
         with file.open(encoding="utf-8") as lines:
             for number, line in enumerate(lines, 1):
                 match = LINE.fullmatch(line.rstrip("\n"))
-                if match is None or int(match[2]) >= C:
+                # a path that starts elsewhere, or goes up, on any system
+                if (
+                    match is None
+                    or int(match[2]) >= C
+                    or {"", ".", ".."} & set(match[1].split("/"))
+                    or any(sign in match[1] for sign in "\\:\0")
+                ):
                     raise InputError(
-                        f'{file}, line {number}: {line.strip()[:80]!r} is not "images/....jpg 7", '
-                        f"a path and a label from 0 to {C - 1}"
+                        f'{file}, line {number}: {line.strip()[:80]!r} is not "images/....jpg 7": a path '
+                        f"below the data set's folder and a label from 0 to {C - 1}"
                     )
-                path = match[1]
-                # on any system: a path that starts elsewhere, or goes up
-                if {"", ".", ".."} & set(path.split("/")) or any(sign in path for sign in "\\:\0"):
-                    raise InputError(
-                        f"{file}, line {number}: path {path[:80]!r} leads out of the data set's folder; "
-                        "expected is one below it, such as images/0/00/1.jpg"
-                    )
-                yield path.encode(), int(match[2])
+                yield match[1].encode(), int(match[2])
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"{file} is not readable text: {' '.join(str(error).split())}") from None
 

@@ -206,8 +206,9 @@ class Trainer:
         parts = [batch[distributed.share(len(batch))] for batch in batches]
         view = (epoch, TRAINING) if config.augment else CENTRE
         images_of = self.images([subset[part.numpy()].tolist() for part in parts], view)
+        what = f"epoch {epoch} of {config.epochs}, training"
         total, seen = torch.zeros((), dtype=torch.float64, device=self.device), 0
-        with self.progress(len(batches), f"epoch {epoch} of {config.epochs}, training") as progress:
+        with Progress(len(batches), what, "batches", quiet=self.quiet) as progress:
             for step, (batch, part, images) in enumerate(zip(batches, parts, images_of, strict=True), 1):
                 logits = forward(network, images, config)
                 losses = method.soft_cross_entropy(logits, targets[part].to(self.device))
@@ -275,7 +276,7 @@ class Trainer:
         mine = rows[distributed.share(len(rows))].tolist()
         batches = [mine[i : i + PREDICTED_TOGETHER] for i in range(0, len(mine), PREDICTED_TOGETHER)]
         parts: dict[str, list[Tensor]] = {weights: [torch.zeros(0, C)] for weights in networks}
-        with self.progress(len(batches), what) as progress:
+        with Progress(len(batches), what, "batches", quiet=self.quiet) as progress:
             for images in self.images(batches, view):
                 for weights, network in networks.items():
                     parts[weights].append(network(images).cpu())
@@ -284,17 +285,11 @@ class Trainer:
 
     def images(self, batches: list[list[int]], view: View) -> Iterator[Tensor]:
         """For each batch of rows: normalised images (B, 3, CROP, CROP). InputError for one without pixels."""
-        pinned = self.device.type == "cuda"
-        for pixels, faults in clothing1m.decoded(
-            self.data, batches, view, self.config.seed, pin_memory=pinned
-        ):
+        seed, pinned = self.config.seed, self.device.type == "cuda"
+        for pixels, faults in clothing1m.decoded(self.data, batches, view, seed, pin_memory=pinned):
             if faults:
                 raise self.data.error(faults[0])
             yield clothing1m.normalise(pixels.to(self.device, non_blocking=True))
-
-    def progress(self, batches: int, what: str) -> Progress:
-        """Progress over the batches of one pass."""
-        return Progress(batches, what, "batches", quiet=self.quiet)
 
 
 def evaluate(config: Config, networks: Mapping[str, nn.Module], *, quiet: bool = False) -> dict[str, dict]:

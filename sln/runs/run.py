@@ -21,18 +21,15 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import hashlib
 import shutil
 import time
 from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 import torch
-import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import nn
 
 from sln import models
 from sln.config import Config
@@ -111,13 +108,7 @@ class Run:
 
     def correction(self, epoch: int) -> Correction:
         """A corrected epoch's weights w and predictions (N, C)."""
-        with np.load(self.folder / "corrections" / f"{epoch:03d}.npz", allow_pickle=False) as arrays:
-            w, predictions = (torch.from_numpy(arrays[name]) for name in ("w", "predictions"))
-            if predictions.ndim == 1:
-                predictions = F.one_hot(predictions.long(), self.config.num_classes)
-            return Correction(
-                w.float(), predictions.float()
-            )  # half precision came home from a visit to a GPU
+        return store.read_correction(self.folder, epoch, self.config.num_classes)
 
     def corrections(self) -> dict[int, Correction]:
         """All of them by epoch."""
@@ -136,7 +127,7 @@ def find(config: Config) -> Run | None:
     store.check_sums(path)
     if not labels_are_pinned(config):
         data = load_data(config)
-        _check_labels(path, torch.cat([data.train.given, data.validation.given]), config)
+        store.check_labels(path, torch.cat([data.train.given, data.validation.given]), config)
     return Run(config, path)
 
 
@@ -176,14 +167,15 @@ def in_turns(
         config.dataset == "clothing1m" or not distributed.launched(),
         f"torchrun is for clothing1m; several runs of {config.dataset} at once are what SLN_WORKERS is for",
     )
-    with distributed.group():
+    with contextlib.ExitStack() as held:
+        held.enter_context(distributed.group())
         run = _found(config)
+        if run is None and distributed.is_main():
+            held.enter_context(lock(config.run_id))
+        run = run or _found(config)
         if run is None:
-            with lock(config.run_id) if distributed.is_main() else contextlib.nullcontext():
-                run = _found(config)
-                if run is None:
-                    yield from _train(config, quiet, checkpoint_seconds, on_epoch, stop)
-                    run = _found(config)
+            yield from _train(config, quiet, checkpoint_seconds, on_epoch, stop)
+            run = _found(config)
     assert run is not None
     return run
 
@@ -218,7 +210,7 @@ def _train(
             if on_epoch is not None:
                 on_epoch(epoch)
             if epoch.correction is not None:
-                _write_correction(path, epoch.number, epoch.correction, soft=config.soft_correction)
+                store.write_correction(path, epoch.number, epoch.correction, soft=config.soft_correction)
             if epoch.number == config.fork_epoch and not config.corrects:
                 store.write_history(path, rows)
                 store.write_tensors(store.state_file(path, epoch.number), state.tensors())
@@ -257,21 +249,9 @@ def _start(
         name = torch.cuda.get_device_name(where) if where.type == "cuda" else "cpu"
         write_json(path / "versions.json", store.versions() | {"device": name} | trainer.facts)
     if source is not None:
-        _check_labels(source[0], trainer.given, config)
-    _check_labels(path, trainer.given, config)
+        store.check_labels(source[0], trainer.given, config)
+    store.check_labels(path, trainer.given, config)
     return [] if source is None else store.resume(trainer.state, *source)
-
-
-def _check_labels(path: Path, given: Tensor, config: Config) -> None:
-    """Note the given labels of a new run. Raises InputError if a run had others."""
-    labels = {"sha256_given": hashlib.sha256(given.numpy().astype("<i8").tobytes()).hexdigest()}
-    if not (path / "labels.json").exists():
-        write_json(path / "labels.json", labels)
-    require(
-        read_json(path / "labels.json") == labels,
-        f"{path} was trained on other labels than {config.labels} gives now; put them back, or "
-        f"`python -m sln runs remove {path.name}`",
-    )
 
 
 def _finish(path: Path, trainer: Trainer, rows: list[dict]) -> None:
@@ -284,14 +264,6 @@ def _finish(path: Path, trainer: Trainer, rows: list[dict]) -> None:
     (path / store.CHECKPOINT).unlink(missing_ok=True)  # after the seal: a kill between them loses nothing
 
 
-def _write_correction(path: Path, epoch: int, correction: Correction, *, soft: bool) -> None:
-    arrays = {name: value.cpu() for name, value in vars(correction).items()}
-    if not soft:  # a class takes one number, probabilities take C
-        arrays["predictions"] = arrays["predictions"].argmax(dim=1).to(torch.int16)
-    file = path / "corrections" / f"{epoch:03d}.npz"
-    store.write_arrays(file, {name: value.numpy() for name, value in arrays.items()})
-
-
 # --- listing and removing -----------------------------------------------------------------------------------
 
 
@@ -301,9 +273,7 @@ def listing() -> pd.DataFrame:
     The columns network and momentum are the two networks' last test accuracy.
     """
     rows = []
-    for path in sorted(runs_folder().glob("*/config.json")):
-        if path.parent.name.startswith("."):
-            continue
+    for path in sorted(runs_folder().glob("[!.]*/config.json")):
         config, done = read_json(path), (path.parent / "done.json").exists()
         row = {
             "run": path.parent.name,

@@ -20,12 +20,14 @@ import numpy as np
 import pandas as pd
 import safetensors
 import safetensors.torch
+import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from sln.config import KEPT_SETTINGS, Config
-from sln.train import State
+from sln.train import Correction, State
 from sln.utils import VERSION
-from sln.utils.errors import InputError
+from sln.utils.errors import InputError, require
 from sln.utils.files import read_json, read_table, runs_folder, write_atomically, write_json, write_text
 
 CHECKPOINT = "checkpoint.safetensors"
@@ -135,11 +137,39 @@ def named_weights(networks: Mapping[str, nn.Module]) -> dict[str, Tensor]:
     }
 
 
-def write_arrays(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
-    """Write arrays as a compressed .npz, atomically."""
+def write_correction(path: Path, epoch: int, correction: Correction, *, soft: bool) -> None:
+    """Write the label correction of `epoch` as a compressed .npz, atomically: one array per field.
+
+    Without `soft`, predictions are written as classes (N,), which need one number where probabilities need C.
+    """
+    arrays = {name: value.cpu() for name, value in vars(correction).items()}
+    if not soft:
+        arrays["predictions"] = arrays["predictions"].argmax(dim=1).to(torch.int16)
     buffer = io.BytesIO()
-    np.savez_compressed(buffer, **arrays)
-    write_atomically(path, lambda temporary: temporary.write_bytes(buffer.getvalue()))
+    np.savez_compressed(buffer, **{name: value.numpy() for name, value in arrays.items()})
+    file = path / "corrections" / f"{epoch:03d}.npz"
+    write_atomically(file, lambda temporary: temporary.write_bytes(buffer.getvalue()))
+
+
+def read_correction(path: Path, epoch: int, num_classes: int) -> Correction:
+    """What `write_correction` wrote: w (N,) and predictions (N, C), float32."""
+    with np.load(path / "corrections" / f"{epoch:03d}.npz", allow_pickle=False) as arrays:
+        w, predictions = (torch.from_numpy(arrays[name]) for name in ("w", "predictions"))
+    if predictions.ndim == 1:
+        predictions = F.one_hot(predictions.long(), num_classes)
+    return Correction(w.float(), predictions.float())  # results of a visit to a GPU are in half precision
+
+
+def check_labels(path: Path, given: Tensor, config: Config) -> None:
+    """Note the given labels (N,) of a new run. Raises InputError if the run in `path` has others."""
+    labels = {"sha256_given": hashlib.sha256(given.numpy().astype("<i8").tobytes()).hexdigest()}
+    if not (path / "labels.json").exists():
+        write_json(path / "labels.json", labels)
+    require(
+        read_json(path / "labels.json") == labels,
+        f"{path} was trained on other labels than {config.labels} gives now; put them back, or "
+        f"`python -m sln runs remove {path.name}`",
+    )
 
 
 def state_file(path: Path, epoch: int) -> Path:

@@ -87,7 +87,7 @@ def test_a_malformed_line_is_named(own, line, refused):
 def test_a_path_that_leaves_the_folder_is_refused(own, path, refused):
     file = own / "annotations" / "clean_test.txt"
     file.write_text(file.read_text() + f"{path} 3\n")
-    with refused(str(file), "line 15", "leads out of"):
+    with refused(str(file), "line 15", "below the data set's folder"):
         clothing1m.read()
 
 
