@@ -41,6 +41,7 @@ LINE = re.compile(r"(\S+) ([0-9]+)")
 
 RESIZE, CROP = 256, 224  # pixels: the shorter side after resizing, the side of the square that is cut out
 MEAN, STD = (0.6959, 0.6537, 0.6371), (0.3113, 0.3192, 0.3214)
+CHECKED_TOGETHER = 64  # images
 LONGEST = 50  # longer side over shorter side; beyond it, a resized image would fill the memory
 # only these decoders may run, whatever the name of the file
 FORMATS = ("JPEG", "PNG", "GIF", "WEBP", "BMP")
@@ -61,7 +62,7 @@ class Clothing1M:
     root : folder that the paths start from
     paths : (N,) bytes, a compact array for the workers
     labels : (N,) int64; given, noisy labels of training images, true labels of the others
-    sizes : rows of each split, as in SPLITS
+    sizes : number of rows of each split, as in SPLITS
     checksum : SHA-256 of the three lists
     bad : rows whose images are left out
     """
@@ -157,7 +158,7 @@ def _entries(file: Path) -> Iterator[tuple[bytes, int]]:
         with file.open(encoding="utf-8") as lines:
             for number, line in enumerate(lines, 1):
                 match = LINE.fullmatch(line.rstrip("\n"))
-                # a path that starts elsewhere, or goes up, on any system
+                # on no system may a path start elsewhere or go up
                 if (
                     match is None
                     or int(match[2]) >= C
@@ -295,11 +296,10 @@ def bad_list(data: Clothing1M) -> Path:
     return runs_folder() / f"clothing1m-bad-images-{data.checksum[:12]}.csv"
 
 
-def check(*, quiet: bool = False, batch_size: int = 64) -> pd.DataFrame:
+def check(*, quiet: bool = False) -> pd.DataFrame:
     """Decode every listed image once, and write `bad_list`: one row per image that cannot be used."""
     data = read()
-    rows = list(range(len(data.paths)))
-    batches = [rows[i : i + batch_size] for i in range(0, len(rows), batch_size)]
+    batches = [batch.tolist() for batch in torch.arange(len(data.paths)).split(CHECKED_TOGETHER)]
     faults: list[Fault] = []
     with Progress(len(batches), "checking images", "batches", quiet=quiet) as progress:
         for _, found in decoded(data, batches, CENTRE, seed=0):

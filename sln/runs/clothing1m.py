@@ -237,9 +237,9 @@ class Trainer:
         logits = self.predict(momentum, subset, view, f"epoch {epoch}, correcting labels")["momentum"]
         given = F.one_hot(torch.from_numpy(self.data.labels[subset]), C).float()
         w = method.correction_weight(method.soft_cross_entropy(logits, given))
-        probabilities = F.softmax(logits, dim=1)
-        hard = F.one_hot(probabilities.argmax(dim=1), C).float()
-        predictions = probabilities if self.config.soft_correction else hard
+        predictions = F.softmax(logits, dim=1)
+        if not self.config.soft_correction:
+            predictions = F.one_hot(predictions.argmax(dim=1), C).float()
         return Correction(w, predictions, torch.from_numpy(subset))
 
     def measure(self, networks: Mapping[str, nn.Module]) -> dict[str, dict[str, float]]:
@@ -248,15 +248,14 @@ class Trainer:
         Labels of both are clean. Nothing is measured on training images: their true labels are unknown.
         """
         validation, test = (self.data.rows(split) for split in ("validation", "test"))
-        on_validation = self.predict(networks, validation, CENTRE, "validation images")
-        on_test = self.predict(networks, test, CENTRE, "test images")
-        labels = torch.from_numpy(self.data.labels)
+        rows, labels = np.concatenate([validation, test]), torch.from_numpy(self.data.labels)
+        logits = self.predict(networks, rows, CENTRE, "validation and test images")
         return {
             weights: {
-                **measure_test(on_test[weights], labels[test]),
-                "validation_accuracy": accuracy(on_validation[weights], labels[validation]),
+                **measure_test(found[len(validation) :], labels[test]),
+                "validation_accuracy": accuracy(found[: len(validation)], labels[validation]),
             }
-            for weights in networks
+            for weights, found in logits.items()
         }
 
     @torch.no_grad()
@@ -273,9 +272,9 @@ class Trainer:
                 named = {name: value.cpu() for name, value in network.state_dict().items()}
                 network.load_state_dict(distributed.broadcast(named))
             network.eval()
-        mine = rows[distributed.share(len(rows))].tolist()
-        batches = [mine[i : i + PREDICTED_TOGETHER] for i in range(0, len(mine), PREDICTED_TOGETHER)]
-        parts: dict[str, list[Tensor]] = {weights: [torch.zeros(0, C)] for weights in networks}
+        mine = torch.from_numpy(rows[distributed.share(len(rows))])
+        batches = [batch.tolist() for batch in mine.split(PREDICTED_TOGETHER)]
+        parts: dict[str, list[Tensor]] = {weights: [] for weights in networks}
         with Progress(len(batches), what, "batches", quiet=self.quiet) as progress:
             for images in self.images(batches, view):
                 for weights, network in networks.items():

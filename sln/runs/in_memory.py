@@ -12,10 +12,9 @@ from torch import Tensor
 
 from sln import fast
 from sln.config import Config
-from sln.data import Data
 from sln.datasets.load import load_data
 from sln.runs import store
-from sln.train import Engine, Epoch, State, train_in_turns
+from sln.train import Epoch, State, train_in_turns
 from sln.utils.progress import Progress
 
 
@@ -53,28 +52,23 @@ class Trainer:
         return store.named_weights(self.state.networks)
 
     def examples(self) -> pd.DataFrame:
-        """The table of the training examples."""
-        return example_records(self.state, self.data, self.engine)
+        """One row per training example, in data-set order.
 
-
-def example_records(state: State, data: Data, engine: Engine) -> pd.DataFrame:
-    """One row per training example, in data-set order.
-
-    index, given, true (-1: of no class)
-    network_..., momentum_... : prediction, confidence (its probability), p_given (probability of the given
-        label), loss (cross-entropy against the given label)
-    target, target_on_given : class of the largest target entry, target entry of the given label
-    """
-    split, targets = data.train, state.targets.cpu()
-    columns = {"index": np.arange(len(split)), "given": split.given, "true": split.true}
-    for weights in ("network", "momentum"):
-        logits = engine.predict(state.networks[weights], split, data)
-        confidence, prediction = F.softmax(logits, dim=1).max(dim=1)
-        loss = F.cross_entropy(logits, split.given, reduction="none")
-        columns |= {f"{weights}_prediction": prediction, f"{weights}_confidence": confidence}
-        columns |= {f"{weights}_p_given": (-loss).exp(), f"{weights}_loss": loss}
-    columns |= {
-        "target": targets.argmax(dim=1),
-        "target_on_given": targets.gather(1, split.given[:, None])[:, 0],
-    }
-    return pd.DataFrame({name: np.asarray(values) for name, values in columns.items()})
+        index, given, true (-1: of no class)
+        network_..., momentum_... : prediction, confidence (its probability), p_given (probability of the
+            given label), loss (cross-entropy against the given label)
+        target, target_on_given : class of the largest target entry, target entry of the given label
+        """
+        split, targets = self.data.train, self.state.targets.cpu()
+        columns = {"index": np.arange(len(split)), "given": split.given, "true": split.true}
+        for weights in ("network", "momentum"):
+            logits = self.engine.predict(self.state.networks[weights], split, self.data)
+            confidence, prediction = F.softmax(logits, dim=1).max(dim=1)
+            loss = F.cross_entropy(logits, split.given, reduction="none")
+            columns |= {f"{weights}_prediction": prediction, f"{weights}_confidence": confidence}
+            columns |= {f"{weights}_p_given": (-loss).exp(), f"{weights}_loss": loss}
+        columns |= {
+            "target": targets.argmax(dim=1),
+            "target_on_given": targets.gather(1, split.given[:, None])[:, 0],
+        }
+        return pd.DataFrame({name: np.asarray(values) for name, values in columns.items()})

@@ -49,7 +49,7 @@ Trainer = in_memory.Trainer | clothing1m.Trainer
 
 @dataclass(frozen=True)
 class Run:
-    """A finished run. `network()` and the tables are read from disk when asked for."""
+    """A finished run. Networks and tables are read from disk on first use."""
 
     config: Config
     folder: Path
@@ -61,7 +61,7 @@ class Run:
 
     @functools.cached_property
     def examples(self) -> pd.DataFrame:
-        """One row per training example, in data-set order; the columns of `in_memory.example_records`."""
+        """One row per training example, in data-set order; the columns of `in_memory.Trainer.examples`."""
         return pd.read_csv(self.folder / "examples.csv")
 
     @functools.cached_property
@@ -110,10 +110,6 @@ class Run:
         """A corrected epoch's weights w and predictions (N, C)."""
         return store.read_correction(self.folder, epoch, self.config.num_classes)
 
-    def corrections(self) -> dict[int, Correction]:
-        """All of them by epoch."""
-        return {epoch: self.correction(epoch) for epoch in self.corrected_epochs}
-
 
 # --- finding and training -----------------------------------------------------------------------------------
 
@@ -148,7 +144,7 @@ def get(
 
 
 class Stopped(RuntimeError):
-    """Training was asked to stop, and did after an epoch: the run's checkpoint is that epoch's."""
+    """Training stopped on request, after an epoch. The checkpoint of the run is that epoch's."""
 
 
 def in_turns(
@@ -161,7 +157,7 @@ def in_turns(
 ) -> Generator[None, None, Run]:
     """`get` as turns, between which other runs may use the device.
 
-    stop : asked after every epoch; if true, the run is saved as it is then, and Stopped is raised
+    stop : called after every epoch; if it returns true, the run is saved and Stopped is raised
     """
     require(
         config.dataset == "clothing1m" or not distributed.launched(),
@@ -282,7 +278,7 @@ def listing() -> pd.DataFrame:
         }
         history = path.parent / "history.csv"
         if history.exists():
-            measured = store.read_history(path.parent).groupby("weights").last()  # that are not empty
+            measured = store.read_history(path.parent).groupby("weights").last()  # non-empty entries
             row["state"] = row["state"] if done else f"epoch {measured['epoch'].max()}"
             for weights in ("network", "momentum"):
                 row[weights] = measured["test_accuracy"].get(weights)
@@ -292,14 +288,14 @@ def listing() -> pd.DataFrame:
 
 
 def finished() -> Iterator[Run]:
-    """All finished runs, checksums unread; those with another version's settings are left out."""
+    """All finished runs, unchecked; those with the settings of another version are left out."""
     for path in sorted(runs_folder().glob("[!.]*/done.json")):
         with contextlib.suppress(InputError):
             yield Run(Config.from_dict(read_json(path.parent / "config.json")), path.parent)
 
 
 def by_name(run_id: str) -> Run:
-    """The finished run of that name. Raises InputError when there is none, or it is unfinished or damaged."""
+    """The finished run of that name. Raises InputError if there is none, or it is unfinished or damaged."""
     config = Config.from_dict(read_json(_existing(run_id) / "config.json"))
     require(
         config.run_id == run_id,

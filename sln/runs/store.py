@@ -31,6 +31,7 @@ from sln.utils.errors import InputError, require
 from sln.utils.files import read_json, read_table, runs_folder, write_atomically, write_json, write_text
 
 CHECKPOINT = "checkpoint.safetensors"
+LIBRARIES = ("torch", "torchvision", "numpy", "scikit-learn", "pandas", "pillow")
 
 
 def folder(config: Config) -> Path:
@@ -39,7 +40,7 @@ def folder(config: Config) -> Path:
 
 
 def checkpointed(config: Config) -> int | None:
-    """When the run last wrote a checkpoint, in nanoseconds; None where it has none."""
+    """When the run last wrote a checkpoint, in nanoseconds; None if it has none."""
     try:
         return (folder(config) / CHECKPOINT).stat().st_mtime_ns
     except OSError:
@@ -72,7 +73,7 @@ def write_history(path: Path, rows: list[dict]) -> None:
 
 
 def read_history(path: Path) -> pd.DataFrame:
-    """Read a run folder's history.csv exactly as it was written. Raises InputError where it is missing."""
+    """Read a run folder's history.csv exactly as it was written. Raises InputError if it is missing."""
     try:
         return read_table(path / "history.csv")
     except (OSError, ValueError) as error:
@@ -179,7 +180,7 @@ def state_file(path: Path, epoch: int) -> Path:
 
 def check_config(path: Path, config: Config) -> None:
     """Raise InputError unless the run folder `path` holds a run of `config`."""
-    # settings that are newer than the run stand at their defaults
+    # settings that are newer than the run have their defaults
     known = Config.from_dict(read_json(path / "config.json")).to_dict()
     differing = [
         name for name, value in config.to_dict().items() if name not in KEPT_SETTINGS and known[name] != value
@@ -194,8 +195,8 @@ def check_config(path: Path, config: Config) -> None:
 
 
 def versions() -> dict[str, str]:
-    """What the numbers may depend on besides the settings."""
-    libraries = {name: version(name) for name in ("torch", "numpy", "scikit-learn", "pandas")}
+    """What the numbers may depend on, beside the settings."""
+    libraries = {name: version(name) for name in LIBRARIES}
     return {
         "sln": VERSION,
         "python": platform.python_version(),

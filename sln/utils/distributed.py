@@ -29,7 +29,6 @@ T = TypeVar("T")
 # How long processes wait for each other, for example for process 0 while another program trains the same run.
 # The end of a process is noticed at once, by its closed connections.
 TIMEOUT = datetime.timedelta(hours=2)
-CPU = torch.device("cpu")
 
 
 def launched() -> bool:
@@ -119,7 +118,7 @@ def broadcast(value: T) -> T:
     if world_size() == 1:
         return value
     box = [value]
-    dist.broadcast_object_list(box, src=0, device=CPU)
+    dist.broadcast_object_list(box, src=0, device=torch.device("cpu"))
     return box[0]
 
 

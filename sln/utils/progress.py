@@ -48,12 +48,8 @@ class Progress:
         elapsed = time.monotonic() - self._start
         left = elapsed / max(1, self.done - self._first) * (self.total - self.done)
         parts = [f"{name} {value}" for name, value in facts.items()]
-        parts += [f"{elapsed:.0f} s", f"{left:.0f} s left"]
-        print(
-            f"{self.what}: {self.done}/{self.total} {self.unit} ({', '.join(parts)})",
-            file=sys.stderr,
-            flush=True,
-        )
+        shown = ", ".join([*parts, f"{elapsed:.0f} s", f"{left:.0f} s left"])
+        print(f"{self.what}: {self.done}/{self.total} {self.unit} ({shown})", file=sys.stderr, flush=True)
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None

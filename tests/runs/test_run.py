@@ -151,10 +151,10 @@ def test_the_saved_weights_give_the_last_row_of_the_history_again(trained):
 
 def test_corrections_are_kept_for_every_corrected_epoch_and_rebuild_the_final_target(trained):
     run = in_folder(trained, CORRECTED)
-    corrections = run.corrections()
-    assert list(corrections) == [3, 4]
+    assert run.corrected_epochs == [3, 4]
+    last = run.correction(4)
     given = torch.eye(10)[run.data.train.given]
-    target = corrected_targets(given, corrections[4].predictions, corrections[4].w)
+    target = corrected_targets(given, last.predictions, last.w)
     on_given = (target * given).sum(dim=1).numpy()
     np.testing.assert_allclose(run.examples["target_on_given"], on_given, atol=1e-6)
 
@@ -546,7 +546,7 @@ def test_a_removal_that_was_interrupted_does_not_prevent_the_next(finished, trai
 def test_corrections_of_two_kinds_read_back_as_rows_that_sum_to_one(trained, tmp_path):
     soft = in_folder(tmp_path / "soft", CORRECTED.replace(epochs=3, soft_correction=True))
     for run in (in_folder(trained, CORRECTED), soft):
-        for correction in run.corrections().values():
+        for correction in map(run.correction, run.corrected_epochs):
             assert correction.predictions.shape == (len(run.data.train), 10)
             torch.testing.assert_close(correction.predictions.sum(dim=1), torch.ones(len(run.data.train)))
-    assert (soft.corrections()[3].predictions.amax(dim=1) < 1).any()
+    assert (soft.correction(3).predictions.amax(dim=1) < 1).any()

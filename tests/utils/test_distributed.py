@@ -104,7 +104,7 @@ def program():
         store.write_tensors(folder / "final.safetensors", final)
     torchvision().models.resnet18 = Tiny
     found["state"] = digest(final_state(PLAIN))
-    interrupted(folder / "stopped", PLAIN, at=5 + 2)
+    interrupted(folder / "stopped", PLAIN, at=4 + 2)
     time.sleep(0.2)
     torch.distributed.destroy_process_group()  # as the end of the process does
     in_folder(folder / "stopped", PLAIN)
