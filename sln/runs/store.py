@@ -138,18 +138,23 @@ def named_weights(networks: Mapping[str, nn.Module]) -> dict[str, Tensor]:
     }
 
 
+def write_arrays(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
+    """Write arrays as a compressed .npz, atomically."""
+    buffer = io.BytesIO()
+    np.savez_compressed(buffer, **arrays)
+    write_atomically(path, lambda temporary: temporary.write_bytes(buffer.getvalue()))
+
+
 def write_correction(path: Path, epoch: int, correction: Correction, *, soft: bool) -> None:
-    """Write the label correction of `epoch` as a compressed .npz, atomically: one array per field.
+    """Write the label correction of `epoch`: one array per field.
 
     Without `soft`, predictions are written as classes (N,), which need one number where probabilities need C.
     """
     arrays = {name: value.cpu() for name, value in vars(correction).items()}
     if not soft:
         arrays["predictions"] = arrays["predictions"].argmax(dim=1).to(torch.int16)
-    buffer = io.BytesIO()
-    np.savez_compressed(buffer, **{name: value.numpy() for name, value in arrays.items()})
     file = path / "corrections" / f"{epoch:03d}.npz"
-    write_atomically(file, lambda temporary: temporary.write_bytes(buffer.getvalue()))
+    write_arrays(file, {name: value.numpy() for name, value in arrays.items()})
 
 
 def read_correction(path: Path, epoch: int, num_classes: int) -> Correction:
