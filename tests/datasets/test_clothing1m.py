@@ -106,7 +106,7 @@ def test_lists_that_are_empty_or_no_text_are_refused_and_windows_line_ends_are_n
 
 
 def lists_only(counts, bad=()):
-    """Clothing1M with so many training images of each class, and no files."""
+    """Clothing1M with `counts` training images of each class, and no files."""
     labels = np.random.default_rng(0).permutation(np.repeat(np.arange(14), counts))
     return clothing1m.Clothing1M(None, np.array([b"x"] * (len(labels) + 2)), np.append(labels, [0, 0]),
                                  (len(labels), 1, 1), "", tuple(bad))  # fmt: skip

@@ -227,11 +227,11 @@ def ask(process, folder, config):
 
 
 def answer(process):
-    """The lines that the process says up to `finished`, or up to its end."""
-    said = [process.stdout.readline()]
-    while said[-1] not in ("finished\n", ""):
-        said.append(process.stdout.readline())
-    return said
+    """The lines of the process up to `finished`, or up to its end."""
+    lines = [process.stdout.readline()]
+    while lines[-1] not in ("finished\n", ""):
+        lines.append(process.stdout.readline())
+    return lines
 
 
 def kill_at(process, checkpoint, epoch):
@@ -455,9 +455,7 @@ def test_a_full_disk_stops_training_in_one_line_and_loses_nothing(unfinished, tr
     assert numbers(runs.get(PLAIN, quiet=True)) == numbers(in_folder(trained, PLAIN))
 
 
-def test_a_runs_folder_that_cannot_be_written_is_one_line_that_says_what_to_set(
-    tmp_path, monkeypatch, refused
-):
+def test_a_runs_folder_that_cannot_be_written_is_one_line_with_what_to_set(tmp_path, monkeypatch, refused):
     (tmp_path / "a file").write_text("kept")
     monkeypatch.setenv("SLN_RUNS", str(tmp_path / "a file" / "runs"))
     with refused("SLN_RUNS", str(tmp_path / "a file" / "runs")):
