@@ -8,6 +8,7 @@ Images stay on disk, and worker processes decode them batch by batch.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import hashlib
 import os
@@ -251,12 +252,12 @@ def _collate(items: list[np.ndarray | Fault]) -> tuple[Tensor, list[Fault]]:
 
 def decoded(
     data: Clothing1M, batches: list[list[int]], view: View, seed: int, *, pin_memory: bool = False
-) -> Iterator[tuple[Tensor, list[Fault]]]:
+) -> DataLoader:
     """For each batch of rows: images (B, CROP, CROP, 3) uint8 in this order, and the faults of the others.
 
-    `decoders()` worker processes decode ahead. Raises InputError if one of them is killed.
+    `decoders()` worker processes decode ahead.
     """
-    loader = DataLoader(
+    return DataLoader(
         Images(data, seed, view),
         batch_sampler=batches,
         collate_fn=_collate,
@@ -264,14 +265,22 @@ def decoded(
         pin_memory=pin_memory,
         generator=torch.Generator(),  # it numbers the workers; the global one is left alone
     )
+
+
+@contextlib.contextmanager
+def decoding() -> Iterator[None]:
+    """Around a pass over `decoded`: InputError if a worker is killed.
+
+    torch raises an error wherever the main thread is then, so also between two batches.
+    """
     try:
-        yield from loader
+        yield
     except (RuntimeError, ConnectionError, EOFError) as error:
         if isinstance(error, RuntimeError) and not str(error).startswith("DataLoader worker"):
             raise
         raise InputError(
             "a process that decodes images was killed (out of memory or of shared memory?); set SLN_DECODERS "
-            f"below {loader.num_workers} and give the same command again"
+            f"below {decoders()} and give the same command again"
         ) from error
 
 
@@ -296,6 +305,7 @@ def bad_list(data: Clothing1M) -> Path:
     return runs_folder() / f"clothing1m-bad-images-{data.checksum[:12]}.csv"
 
 
+@decoding()
 def check(*, quiet: bool = False) -> pd.DataFrame:
     """Decode every listed image once, and write `bad_list`: one row per image that cannot be used."""
     data = read()

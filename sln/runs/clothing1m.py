@@ -186,6 +186,7 @@ class Trainer:
             rows = [shared | {"weights": weights} | numbers for weights, numbers in measured.items()]
             yield Epoch(epoch, rows, correction)
 
+    @clothing1m.decoding()
     def train_epoch(
         self, network: nn.Module, subset: np.ndarray, targets: Tensor, epoch: int, sigma: float
     ) -> float:
@@ -258,6 +259,7 @@ class Trainer:
             for weights, found in logits.items()
         }
 
+    @clothing1m.decoding()
     @torch.no_grad()
     def predict(
         self, networks: Mapping[str, nn.Module], rows: np.ndarray, view: View, what: str
