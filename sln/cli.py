@@ -16,10 +16,11 @@ import torch
 from sln import noise, runs
 from sln.analysis import results
 from sln.config import SETTINGS, Config, Range
+from sln.datasets import clothing1m as clothing1m_images
 from sln.datasets import registry
 from sln.datasets.load import draw_corruption, load_clean
 from sln.relabel.pipeline import in_words, relabel
-from sln.runs import clothing1m_train
+from sln.runs import clothing1m
 from sln.runs.work import WorkerDied
 from sln.study.profiles import PROFILES
 from sln.study.recipes import RECIPES, recipe
@@ -218,7 +219,7 @@ def evaluate_command(options: argparse.Namespace) -> None:
     run = runs.by_name(options.run)
     networks = {weights: run.network(weights) for weights in ("network", "momentum")}
     if run.config.dataset == "clothing1m":
-        measured = clothing1m_train.evaluate(run.config, networks)
+        measured = clothing1m.evaluate(run.config, networks)
     else:
         where = device()
         data = run.data.to(where)
@@ -313,6 +314,18 @@ def data_get_command(options: argparse.Namespace) -> None:
     """Download and check; the same command goes on after a break."""
     found = registry.get(options.name, mirror=options.mirror)
     print("\n".join(f"got {path}" for path in found) or f"{options.name} was complete already")
+
+
+@command(
+    "data check",
+    "decode every image of Clothing1M once, and list the bad ones",
+    option("name", choices=["clothing1m"]),
+)
+def data_check_command(options: argparse.Namespace) -> None:
+    """Decode every image once; `train --skip-bad-images` leaves out those that are listed."""
+    bad = clothing1m_images.check()
+    file = clothing1m_images.bad_list(clothing1m_images.read())
+    print(f"{len(bad)} images cannot be used; {file} lists them; --skip-bad-images leaves them out")
 
 
 @command(

@@ -143,7 +143,7 @@ class Config:
         18976, "images per class in each epoch's class-balanced subset; -1 is all", Range(-1, MANY), CLOTHING
     )
     skip_bad_images: bool = setting(
-        False, "leave out images that are missing or cannot be decoded, instead of stopping", only=CLOTHING
+        False, "leave out the images that `sln data check clothing1m` has listed", only=CLOTHING
     )
     pretrained: bool = setting(True, "start from ImageNet weights, with a new last layer", only=CLOTHING)
     model: str = setting(per("cnn", "wrn-28-2", "resnet50"), "network", MODELS)

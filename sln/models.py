@@ -132,7 +132,7 @@ def build(
     """The network `name` (config.MODELS) with initial weights drawn from `seed`'s own stream.
 
     `counters` tell the networks of one seed apart, where a run has several.
-    Clothing1M's ResNets are built by `clothing1m_train`, from ImageNet weights.
+    Clothing1M's ResNets are built by `runs.clothing1m`, from ImageNet weights.
     """
     # torch's initialisers only know the global generator: borrow it, and give it back as it was
     with _global_generator, torch.random.fork_rng(devices=[]):

@@ -576,12 +576,12 @@ def test_a_run_resumed_in_its_middle_equals_an_uninterrupted_one(name, tmp_path,
     for folder, stops in (("whole", False), ("stopped", True)):
         monkeypatch.setenv("SLN_RUNS", str(tmp_path / folder))
         if stops:
-            monkeypatch.setattr("sln.runs.run.train_in_turns", stopping)
+            monkeypatch.setattr("sln.runs.in_memory.train_in_turns", stopping)
             with pytest.raises(KeyboardInterrupt):
                 runs.get(config, quiet=True, checkpoint_seconds=0)
             saved = store.read_tensors(store.folder(config) / "checkpoint.safetensors")
             assert int(saved["epoch"]) == 2
-            monkeypatch.setattr("sln.runs.run.train_in_turns", whole_train)
+            monkeypatch.setattr("sln.runs.in_memory.train_in_turns", whole_train)
         run = runs.get(config, quiet=True)
         history = (run.folder / "history.csv").read_text()
         timeless = run.history.drop(columns="seconds").to_csv()

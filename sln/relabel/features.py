@@ -8,8 +8,8 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from sln.datasets import registry
-from sln.runs import clothing1m_train, store
+from sln.datasets import clothing1m, registry
+from sln.runs import store
 from sln.utils.devices import device
 from sln.utils.errors import InputError, choose
 from sln.utils.vision import torchvision
@@ -71,12 +71,12 @@ def read(path: Path) -> dict[str, Tensor]:
 
 
 def _imagenet(backbone: str) -> dict[str, Tensor]:
-    if backbone in registry.NAMES and not any(map(Path.is_file, clothing1m_train.places(backbone))):
+    if backbone in registry.NAMES and not any(map(Path.is_file, clothing1m.places(backbone))):
         registry.get(backbone)
     try:
-        return clothing1m_train.imagenet_weights(backbone)
+        return clothing1m.imagenet_weights(backbone)
     except InputError as error:
-        name = clothing1m_train.IMAGENET[backbone]
+        name = clothing1m.IMAGENET[backbone]
         raise InputError(
             f"{str(error).partition(';')[0]}; name torchvision's {name} with --weights"
         ) from None

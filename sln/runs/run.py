@@ -6,51 +6,50 @@ A run is the directory `runs/<run_id>/`:
     labels.json              SHA-256 of the given labels that it is trained on
     versions.json            Python, libraries, processor, when
     history.csv              one row per epoch and network ("network" is SLN, "momentum" is SLN-MO)
-    examples.csv             one row a training example: labels, predictions, confidence, losses, target
+    examples.csv             one row per training example: labels, predictions, confidence, losses, target
     corrections/091.npz      per corrected epoch: w (N,) and the predicted class (N,) or probabilities (N, C)
     weights.safetensors      final weights of every network
     state-090.safetensors    whole training state at the fork epoch
     checkpoint.safetensors   whole training state, while the run is unfinished
     done.json                written last: SHA-256 of the other files
 
-`store` reads and writes these files.
+`store` reads and writes these files. `in_memory.Trainer` trains on digits and CIFAR, `clothing1m.Trainer` on
+Clothing1M. Both have the same attributes and methods.
 """
 
 from __future__ import annotations
 
 import contextlib
 import functools
-import hashlib
 import shutil
 import time
 from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 import torch
-import torch.nn.functional as F
 from torch import nn
 
-from sln import fast, models
+from sln import models
 from sln.config import Config
 from sln.data import Data
 from sln.datasets.load import labels_are_pinned, load_data, threads
-from sln.runs import clothing1m_train, store
-from sln.train import Correction, Engine, Epoch, State, last, train_in_turns
-from sln.utils import distributed, speeds
-from sln.utils.devices import current, device
+from sln.runs import clothing1m, in_memory, store
+from sln.train import Correction, Epoch, last
+from sln.utils import distributed
+from sln.utils.devices import current
 from sln.utils.errors import InputError, require
 from sln.utils.files import lock, read_json, runs_folder, write_json, write_text
-from sln.utils.progress import Progress
 
 CHECKPOINT_SECONDS = 10.0
+
+Trainer = in_memory.Trainer | clothing1m.Trainer
 
 
 @dataclass(frozen=True)
 class Run:
-    """A finished run. `network()` and the tables are read from disk when asked for."""
+    """A finished run. Networks and tables are read from disk on first use."""
 
     config: Config
     folder: Path
@@ -62,7 +61,7 @@ class Run:
 
     @functools.cached_property
     def examples(self) -> pd.DataFrame:
-        """One row a training example, in data-set order; the columns are those of `example_records`."""
+        """One row per training example, in data-set order; the columns of `in_memory.Trainer.examples`."""
         return pd.read_csv(self.folder / "examples.csv")
 
     @functools.cached_property
@@ -73,10 +72,13 @@ class Run:
     def final(self, weights: str = "network") -> pd.Series:
         """The reported history row of one network: the last epoch's, never the best one's.
 
-        The exception is Clothing1M, whose recipe reports the epoch that its clean validation images choose.
+        The exception is Clothing1M. Its recipe reports the epoch of the momentum model's best accuracy on
+        clean validation images, the first of equal ones.
         """
         rows = self.of(weights)
-        return rows[rows["chosen"] == 1].iloc[0] if "chosen" in rows else rows.iloc[-1]
+        if self.config.dataset == "clothing1m":
+            return rows.loc[self.of("momentum")["validation_accuracy"].idxmax()]
+        return rows.iloc[-1]
 
     def of(self, weights: str) -> pd.DataFrame:
         """The history of one network, indexed by epoch."""
@@ -85,15 +87,15 @@ class Run:
     def network(self, weights: str = "network") -> nn.Module:
         """The trained network ("network") or a momentum model ("momentum"), in evaluation mode."""
         if self.config.dataset == "clothing1m":
-            return clothing1m_train.network(self.config, self.folder, weights)
-        prefix = f"{weights}/"
-        tensors = store.read_tensors(self.folder / "weights.safetensors")
-        network = models.build(
-            self.config.model,
-            in_channels=self.data.train.images.shape[1],
-            num_classes=self.data.num_classes,
-            seed=0,
-        )
+            network = clothing1m.build(self.config)
+        else:
+            network = models.build(
+                self.config.model,
+                in_channels=self.data.train.images.shape[1],
+                num_classes=self.data.num_classes,
+                seed=0,
+            )
+        prefix, tensors = f"{weights}/", store.read_tensors(self.folder / "weights.safetensors")
         network.load_state_dict(
             {n.removeprefix(prefix): t for n, t in tensors.items() if n.startswith(prefix)}
         )
@@ -106,17 +108,7 @@ class Run:
 
     def correction(self, epoch: int) -> Correction:
         """A corrected epoch's weights w and predictions (N, C)."""
-        with np.load(self.folder / "corrections" / f"{epoch:03d}.npz", allow_pickle=False) as arrays:
-            w, predictions = (torch.from_numpy(arrays[name]) for name in ("w", "predictions"))
-            if predictions.ndim == 1:
-                predictions = F.one_hot(predictions.long(), self.config.num_classes)
-            return Correction(
-                w.float(), predictions.float()
-            )  # half precision came home from a visit to a GPU
-
-    def corrections(self) -> dict[int, Correction]:
-        """All of them by epoch."""
-        return {epoch: self.correction(epoch) for epoch in self.corrected_epochs}
+        return store.read_correction(self.folder, epoch, self.config.num_classes)
 
 
 # --- finding and training -----------------------------------------------------------------------------------
@@ -128,17 +120,10 @@ def find(config: Config) -> Run | None:
     if not (path / "done.json").exists():
         return None
     store.check_config(path, config)
-    sums = read_json(path / "done.json").get("sha256")
-    if not isinstance(sums, dict) or not sums:
-        raise store.damaged(path, "done.json", "it has no checksums")
-    for name, known in sums.items():
-        file = path / name
-        if not file.exists():
-            raise store.damaged(path, name, "it is missing")
-        if store.sha256(file) != known:
-            raise store.damaged(path, name, "its checksum differs")
+    store.check_sums(path)
     if not labels_are_pinned(config):
-        _check_labels(path, load_data(config), config)
+        data = load_data(config)
+        store.check_labels(path, torch.cat([data.train.given, data.validation.given]), config)
     return Run(config, path)
 
 
@@ -159,7 +144,7 @@ def get(
 
 
 class Stopped(RuntimeError):
-    """Training was asked to stop, and did after an epoch: the run's checkpoint is that epoch's."""
+    """Training stopped on request, after an epoch. The checkpoint of the run is that epoch's."""
 
 
 def in_turns(
@@ -172,26 +157,28 @@ def in_turns(
 ) -> Generator[None, None, Run]:
     """`get` as turns, between which other runs may use the device.
 
-    stop : asked after every epoch; if true, the run is saved as it is then, and Stopped is raised
+    stop : called after every epoch; if it returns true, the run is saved and Stopped is raised
     """
-    clothing = config.dataset == "clothing1m"
     require(
-        clothing or not distributed.launched(),
+        config.dataset == "clothing1m" or not distributed.launched(),
         f"torchrun is for clothing1m; several runs of {config.dataset} at once are what SLN_WORKERS is for",
     )
-    with distributed.group():
-        run = distributed.on_main(lambda: find(config))
+    with contextlib.ExitStack() as held:
+        held.enter_context(distributed.group())
+        run = _found(config)
+        if run is None and distributed.is_main():
+            held.enter_context(lock(config.run_id))
+        run = run or _found(config)
         if run is None:
-            with distributed.lock(config.run_id):
-                run = distributed.on_main(lambda: find(config))
-                if run is None:
-                    if clothing:
-                        clothing1m_train.train_run(config, quiet, on_epoch=on_epoch)
-                    else:
-                        yield from _train(config, quiet, checkpoint_seconds, on_epoch, stop)
-                    run = distributed.on_main(lambda: find(config))
+            yield from _train(config, quiet, checkpoint_seconds, on_epoch, stop)
+            run = _found(config)
     assert run is not None
     return run
+
+
+def _found(config: Config) -> Run | None:
+    """`find` by process 0, for all processes, which wait for it here."""
+    return distributed.broadcast(find(config) if distributed.is_main() else None)
 
 
 def _train(
@@ -201,119 +188,76 @@ def _train(
     on_epoch: Callable[[Epoch], None] | None,
     stop: Callable[[], bool],
 ) -> Generator[None, None, None]:
-    path, where = store.folder(config), device()
+    """Train the run or finish it. Process 0 alone touches its folder."""
+    path, where, main = store.folder(config), distributed.device(), distributed.is_main()
+    kind = clothing1m.Trainer if config.dataset == "clothing1m" else in_memory.Trainer
     with threads(config.threads), current(where):
-        data = load_data(config).to(where)
-        state = State(config, data)
-        rows = _resume(path, config, state, data)
-        saved = time.monotonic()
-        engine = fast.engine(config, data.device)
-        with Progress(config.epochs, path.name, "epochs", done=state.epoch, quiet=quiet) as progress:
-            for epoch in train_in_turns(state, data, config, engine):
-                if epoch is None:
-                    yield
-                    continue
-                rows += epoch.rows
-                if on_epoch is not None:
-                    on_epoch(epoch)
-                if epoch.correction is not None:
-                    _write_correction(path, epoch.number, epoch.correction, soft=config.soft_correction)
-                if epoch.number == config.fork_epoch and not config.corrects:
-                    store.write_history(path, rows)
-                    store.write_tensors(store.state_file(path, epoch.number), state.tensors())
-                stopping = stop() and epoch.number < config.epochs
-                if stopping or time.monotonic() - saved > checkpoint_seconds:
-                    store.write_history(path, rows)
-                    store.write_tensors(path / store.CHECKPOINT, state.tensors())
-                    saved = time.monotonic()
-                if stopping:
-                    raise Stopped(f"{path.name} stopped after epoch {epoch.number}")
-                progress.advance(loss=epoch.rows[0]["objective"], accuracy=epoch.rows[-1]["test_accuracy"])
-        _finish(path, state, data, rows, engine)
+        source = _source(path, config) if main else None
+        trainer = kind(config, where, quiet=quiet or not main, fresh=main and source is None)
+        rows = _start(path, config, trainer, where, source) if main else []
+        state, saved = trainer.state, time.monotonic()
+        for epoch in trainer.epochs():
+            if epoch is None:
+                yield
+                continue
+            if not main:
+                continue
+            rows += epoch.rows
+            if on_epoch is not None:
+                on_epoch(epoch)
+            if epoch.correction is not None:
+                store.write_correction(path, epoch.number, epoch.correction, soft=config.soft_correction)
+            if epoch.number == config.fork_epoch and not config.corrects:
+                store.write_history(path, rows)
+                store.write_tensors(store.state_file(path, epoch.number), state.tensors())
+            stopping = stop() and epoch.number < config.epochs
+            if stopping or time.monotonic() - saved > checkpoint_seconds:
+                store.write_history(path, rows)
+                store.write_tensors(path / store.CHECKPOINT, state.tensors())
+                saved = time.monotonic()
+            if stopping:
+                raise Stopped(f"{path.name} stopped after epoch {epoch.number}")
+        if main:
+            _finish(path, trainer, rows)
 
 
-def _check_labels(path: Path, data: Data, config: Config) -> None:
-    """Note the given labels of a new run; refuse to go on with others."""
-    given = torch.cat([data.train.given, data.validation.given]).numpy().astype("<i8")
-    labels = {"sha256_given": hashlib.sha256(given.tobytes()).hexdigest()}
-    if not (path / "labels.json").exists():
-        write_json(path / "labels.json", labels)
-    require(
-        read_json(path / "labels.json") == labels,
-        f"{path} was trained on other labels than {config.labels} gives now; put them back, or "
-        f"`python -m sln runs remove {path.name}`",
-    )
-
-
-def _resume(path: Path, config: Config, state: State, data: Data) -> list[dict]:
-    """Restore `state` from the run's checkpoint or from the fork; returns the history rows up to there."""
+def _source(path: Path, config: Config) -> tuple[Path, Path] | None:
+    """The run folder and the file with the state to continue from: this run's or its uncorrected run's."""
     if (path / "config.json").exists():
         store.check_config(path, config)
-    else:
+    if (path / store.CHECKPOINT).exists():
+        return path, path / store.CHECKPOINT
+    if config.corrects:
+        parent = store.folder(config.uncorrected)
+        file = store.state_file(parent, config.correction)
+        if file.exists():
+            store.check_config(parent, config.uncorrected)
+            return parent, file
+    return None
+
+
+def _start(
+    path: Path, config: Config, trainer: Trainer, where: torch.device, source: tuple[Path, Path] | None
+) -> list[dict]:
+    """Note what a new run is, restore the state of `source`; returns the history rows up to there."""
+    if not (path / "config.json").exists():
         write_json(path / "config.json", config.to_dict())
-        how = {"device": _name_of(data.device), "speed": speeds.chosen(data.device)}
-        write_json(path / "versions.json", store.versions() | how)
-    source = path
-    checkpoint = path / store.CHECKPOINT
-    if not checkpoint.exists() and config.corrects:
-        source = store.folder(config.uncorrected)
-        checkpoint = store.state_file(source, config.correction)
-        if checkpoint.exists():
-            store.check_config(source, config.uncorrected)
-            _check_labels(source, data, config.uncorrected)
-    _check_labels(path, data, config)
-    if not checkpoint.exists():
-        return []
-    return store.resume(state, source, checkpoint)
+        name = torch.cuda.get_device_name(where) if where.type == "cuda" else "cpu"
+        write_json(path / "versions.json", store.versions() | {"device": name} | trainer.facts)
+    if source is not None:
+        store.check_labels(source[0], trainer.given, config)
+    store.check_labels(path, trainer.given, config)
+    return [] if source is None else store.resume(trainer.state, *source)
 
 
-def _name_of(device: torch.device) -> str:
-    """A device in words: "cpu", or the GPU's name."""
-    return torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"
-
-
-def _finish(path: Path, state: State, data: Data, rows: list[dict], engine: Engine) -> None:
+def _finish(path: Path, trainer: Trainer, rows: list[dict]) -> None:
     store.write_history(path, rows)
-    records = example_records(state, data, engine)
-    write_text(path / "examples.csv", records.to_csv(index=False, lineterminator="\n"))
-    weights = {
-        f"{weights}/{name}": value
-        for weights, network in state.networks.items()
-        for name, value in network.state_dict().items()
-    }
-    store.write_tensors(path / "weights.safetensors", weights)
-    (path / store.CHECKPOINT).unlink(missing_ok=True)
+    examples = trainer.examples()
+    if examples is not None:
+        write_text(path / "examples.csv", examples.to_csv(index=False, lineterminator="\n"))
+    store.write_tensors(path / "weights.safetensors", trainer.weights())
     store.seal(path)
-
-
-def example_records(state: State, data: Data, engine: Engine) -> pd.DataFrame:
-    """One row per training example, in data-set order.
-
-    index, given, true (-1: of no class)
-    network_..., momentum_... : prediction, confidence (its probability), p_given (probability of the given
-        label), loss (cross-entropy against the given label)
-    target, target_on_given : class of the largest target entry, target entry of the given label
-    """
-    split, targets = data.train, state.targets.cpu()
-    columns = {"index": np.arange(len(split)), "given": split.given, "true": split.true}
-    for weights in ("network", "momentum"):
-        logits = engine.predict(state.networks[weights], split, data)
-        confidence, prediction = F.softmax(logits, dim=1).max(dim=1)
-        loss = F.cross_entropy(logits, split.given, reduction="none")
-        columns |= {f"{weights}_prediction": prediction, f"{weights}_confidence": confidence}
-        columns |= {f"{weights}_p_given": (-loss).exp(), f"{weights}_loss": loss}
-    columns |= {
-        "target": targets.argmax(dim=1),
-        "target_on_given": targets.gather(1, split.given[:, None])[:, 0],
-    }
-    return pd.DataFrame({name: np.asarray(values) for name, values in columns.items()})
-
-
-def _write_correction(path: Path, epoch: int, correction: Correction, *, soft: bool) -> None:
-    # a class takes one number where probabilities take C
-    predictions = correction.predictions if soft else correction.predictions.argmax(dim=1).to(torch.int16)
-    arrays = {"w": correction.w.cpu().numpy(), "predictions": predictions.cpu().numpy()}
-    store.write_arrays(path / "corrections" / f"{epoch:03d}.npz", arrays)
+    (path / store.CHECKPOINT).unlink(missing_ok=True)  # after the seal: a kill between them loses nothing
 
 
 # --- listing and removing -----------------------------------------------------------------------------------
@@ -325,9 +269,7 @@ def listing() -> pd.DataFrame:
     The columns network and momentum are the two networks' last test accuracy.
     """
     rows = []
-    for path in sorted(runs_folder().glob("*/config.json")):
-        if path.parent.name.startswith("."):
-            continue
+    for path in sorted(runs_folder().glob("[!.]*/config.json")):
         config, done = read_json(path), (path.parent / "done.json").exists()
         row = {
             "run": path.parent.name,
@@ -336,7 +278,7 @@ def listing() -> pd.DataFrame:
         }
         history = path.parent / "history.csv"
         if history.exists():
-            measured = store.read_history(path.parent).groupby("weights").last()  # that are not empty
+            measured = store.read_history(path.parent).groupby("weights").last()  # non-empty entries
             row["state"] = row["state"] if done else f"epoch {measured['epoch'].max()}"
             for weights in ("network", "momentum"):
                 row[weights] = measured["test_accuracy"].get(weights)
@@ -346,14 +288,14 @@ def listing() -> pd.DataFrame:
 
 
 def finished() -> Iterator[Run]:
-    """All finished runs, checksums unread; those with another version's settings are left out."""
+    """All finished runs, unchecked; those with the settings of another version are left out."""
     for path in sorted(runs_folder().glob("[!.]*/done.json")):
         with contextlib.suppress(InputError):
             yield Run(Config.from_dict(read_json(path.parent / "config.json")), path.parent)
 
 
 def by_name(run_id: str) -> Run:
-    """The finished run of that name. Raises InputError when there is none, or it is unfinished or damaged."""
+    """The finished run of that name. Raises InputError if there is none, or it is unfinished or damaged."""
     config = Config.from_dict(read_json(_existing(run_id) / "config.json"))
     require(
         config.run_id == run_id,

@@ -17,7 +17,7 @@ from sln.data import Data, Split
 from sln.datasets import clothing1m, registry
 from sln.datasets.images import CIFAR_MEAN, CIFAR_STD, digits
 from sln.datasets.load import threads
-from sln.runs import clothing1m_train, pool
+from sln.runs import pool
 from sln.study import experiments
 from sln.study.study import Study
 from sln.train import State
@@ -73,7 +73,7 @@ def require_data(study: Study) -> None:
                 raise registry.missing(name)
     for model in dict.fromkeys(c.model for c in configs if c.dataset == "clothing1m"):
         clothing1m.read()
-        clothing1m_train.imagenet_weights(model)
+        clothing1m.imagenet_weights(model)
 
 
 def at_once(configs: Iterable[Config]) -> float:

@@ -1,4 +1,4 @@
-"""Where things are, and files that are either whole or not there."""
+"""Folders of the project, and files that are either whole or not there."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from sln.utils.errors import InputError
 
 
 def project_root() -> Path:
-    """The folder that holds `notebooks/`: the one place that decides where files are looked for.
+    """The folder that holds `notebooks/` and `sln/`, from which all other folders follow.
 
-    It is found upwards from the working directory (a notebook's working directory is its caller's), or else
-    it is the checkout that this package was installed from.
+    It is the working directory or the nearest one above it, otherwise the checkout that this package was
+    installed from, otherwise the working directory. (A notebook has the working directory of its caller.)
     """
     for folder in (Path.cwd(), *Path.cwd().parents, Path(__file__).resolve().parents[2]):
         if (folder / "notebooks").is_dir() and (folder / "sln").is_dir():
@@ -45,8 +45,8 @@ def figures_folder(profile: str) -> Path:
 def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
     """Call `write(temporary)` and rename that file to `path`: a reader finds the old file or the new one.
 
-    Raises InputError, in one line, when the folder cannot be written to or the disk is full, and then leaves
-    nothing behind.
+    Raises InputError, in one line, if the folder cannot be written to or the disk is full. Then nothing is
+    left behind.
     """
     path = Path(path)
     temporary = None
@@ -81,13 +81,13 @@ def write_json(path: Path, value: object) -> None:
 
 def read_table(path: Path) -> pd.DataFrame:
     """Read a CSV, every float exactly as it was written."""
-    # pandas before 3.1 rounds the last digit unless asked not to; from 3.1 on asking is deprecated
+    # pandas before 3.1 rounds the last digit by default; from 3.1 on the argument is deprecated
     asks = tuple(map(int, pd.__version__.split(".")[:2])) < (3, 1)
     return pd.read_csv(path, float_precision="round_trip") if asks else pd.read_csv(path)
 
 
 def read_json(path: Path) -> dict:
-    """Read a JSON object. Raises InputError when the file is missing, cut short or not an object."""
+    """Read a JSON object. Raises InputError if the file is missing, cut short or not an object."""
     try:
         value = json.loads(Path(path).read_text(encoding="utf-8"))
     except FileNotFoundError:
@@ -101,7 +101,7 @@ def read_json(path: Path) -> dict:
 
 @contextlib.contextmanager
 def lock(name: str) -> Iterator[None]:
-    """Held by one process at a time, for one run; the operating system frees it when its holder dies."""
+    """A lock of one run, held by one process at a time. The operating system frees it if its holder dies."""
     locks = runs_folder() / ".locks"
     try:
         locks.mkdir(parents=True, exist_ok=True)

@@ -1,4 +1,4 @@
-"""Progress: a bar when a person watches, a line now and then when nobody does."""
+"""Progress: a bar if a person watches, otherwise a line every ten seconds."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ SECONDS_BETWEEN_LINES = 10.0
 
 
 def watched() -> bool:
-    """Whether a person sees the output now: a terminal, or a notebook that is not executed headlessly."""
+    """Whether a person sees the output: in a terminal, or in a notebook that is not executed headlessly."""
     if os.environ.get("SLN_HEADLESS"):
         return False
     return sys.stderr.isatty() or "ipykernel" in sys.modules
 
 
 class Progress:
-    """`total` steps of `what`, counted by `advance`; a context manager."""
+    """A context manager that counts `total` steps of `what`."""
 
     def __init__(self, total: int, what: str, unit: str, *, done: int = 0, quiet: bool = False) -> None:
         self.total, self.what, self.unit, self.done, self.quiet = total, what, unit, done, quiet
@@ -32,7 +32,7 @@ class Progress:
         return self
 
     def advance(self, **facts: float | str) -> None:
-        """Count one step and show the facts, say `loss=0.3`, beside the time left."""
+        """Count one step and show the facts, for example `loss=0.3`, beside the time left."""
         self.done += 1
         shown = {name: f"{value:.3g}" if isinstance(value, float) else value for name, value in facts.items()}
         if self._bar is not None:
@@ -47,10 +47,9 @@ class Progress:
     def _line(self, facts: dict[str, object]) -> None:
         elapsed = time.monotonic() - self._start
         left = elapsed / max(1, self.done - self._first) * (self.total - self.done)
-        told = ", ".join(
-            [*(f"{name} {value}" for name, value in facts.items()), f"{elapsed:.0f} s", f"{left:.0f} s left"]
-        )
-        print(f"{self.what}: {self.done}/{self.total} {self.unit} ({told})", file=sys.stderr, flush=True)
+        parts = [f"{name} {value}" for name, value in facts.items()]
+        shown = ", ".join([*parts, f"{elapsed:.0f} s", f"{left:.0f} s left"])
+        print(f"{self.what}: {self.done}/{self.total} {self.unit} ({shown})", file=sys.stderr, flush=True)
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None

@@ -1,9 +1,9 @@
 """Explicit random numbers: one seed, many independent streams.
 
-No function in this package touches a global generator. Every draw comes from (seed, stream, counters), so a
-run that is resumed at epoch 57 draws what it would have drawn without the break, and changing, say, the
-shuffling cannot change the initial weights. Independence of the streams rests on NumPy's SeedSequence
-(O'Neill's hash of the whole tuple).
+No function in this package touches a global generator. Every draw comes from (seed, stream, counters). So a
+run that is resumed at epoch 57 draws what it would have drawn without the break, and a change of the
+shuffling cannot change the initial weights. NumPy's SeedSequence makes the streams independent (O'Neill's
+hash of the whole tuple). It ignores zeros at the end: counters (3,) and (3, 0) are the same.
 """
 
 from __future__ import annotations
@@ -17,13 +17,13 @@ STREAMS = (
     "inherent noise",  # the wrong labels that the data set comes with
     "shuffling",  # order of the examples within an epoch
     "augmentation",  # crops and flips
-    "stochastic noise",  # z of the paper: what training adds afresh at every step
+    "stochastic noise",  # z of the paper, which training adds at every step
     "landscape",  # random directions
     "bootstrap",  # resampling in the analysis
-    "class-balanced draw",  # which of Clothing1M's images an epoch sees
-    "matched strength",  # the batch and the z that the noise's expected norm is estimated from
+    "class-balanced draw",  # Clothing1M's images of one epoch
+    "matched strength",  # batch and z for the estimate of the noise's expected norm
     "mixup",  # partners and weights
-    "cross-fitting",  # which fold judges an example, and the folds' training seeds
+    "cross-fitting",  # the fold of an example, and the training seeds of the folds
 )
 
 
@@ -32,7 +32,7 @@ def _sequence(seed: int, stream: str, *counters: int) -> np.random.SeedSequence:
 
 
 def numpy_generator(seed: int, stream: str, *counters: int) -> np.random.Generator:
-    """A NumPy generator for `stream` (one of STREAMS); `counters` are for example the split or the epoch."""
+    """A NumPy generator for `stream`, one of STREAMS. `counters` are for example the split or the epoch."""
     return np.random.Generator(np.random.PCG64(_sequence(seed, stream, *counters)))
 
 

@@ -116,7 +116,7 @@ def test_a_claim_that_does_not_hold_fails_only_where_the_profile_asserts(study, 
 def test_recovery_equals_a_count_by_hand(corrected):
     table = label_correction.by_epoch(corrected)
     epoch = table.index[-1]
-    correction, split = corrected.corrections()[epoch], corrected.data.train
+    correction, split = corrected.correction(epoch), corrected.data.train
     moved, moved_wrong, true = 0, 0, 0
     for i in range(len(split)):
         given = torch.nn.functional.one_hot(split.given[i], 10).float()
@@ -136,7 +136,7 @@ def test_recovery_equals_a_count_by_hand(corrected):
 def test_the_target_on_the_given_label_is_w_or_everything(corrected):
     table = label_correction.weights([corrected])
     on_given = table["on_given"].to_numpy()
-    agrees = corrected.corrections()[14].predictions.argmax(dim=1) == corrected.data.train.given
+    agrees = corrected.correction(14).predictions.argmax(dim=1) == corrected.data.train.given
     assert np.allclose(on_given[agrees], 1, atol=1e-6)
     assert np.allclose(on_given[~agrees], table["w"].to_numpy()[~agrees], atol=1e-6)
     summary = label_correction.weights_summary(table)

@@ -283,7 +283,7 @@ def test_a_run_on_photographs_is_saved_found_and_read(ten, monkeypatch):
     measured = train.measure(run.network("momentum"), run.data)
     for name, value in measured.items():
         assert value == pytest.approx(run.final("momentum")[name], rel=1e-5), name
-    assert list(run.corrections()) == [2]
+    assert run.corrected_epochs == [2]
     assert len(run.examples) == 48
 
 

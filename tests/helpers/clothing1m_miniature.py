@@ -3,8 +3,21 @@
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
+import pytest
+import torch
 from PIL import Image
 
+from sln import runs
+from sln.config import Config
+from sln.runs import store
+from sln.utils.progress import Progress
+
+# 14 of 28 training images an epoch in batches of 5, 5 and 4; settings large enough to show in the weights
+SMALL = Config(
+    dataset="clothing1m", model="resnet18", pretrained=False, epochs=2, num_per_class=1, batch_size=5,
+    lr=0.01, lr_drop=1, weight_decay=0.05, alpha=0.9, seed=5, threads=1,
+)  # fmt: skip
 CLASSES = 14
 # (list, images a class)
 LISTS = (("noisy_train.txt", 2), ("clean_val.txt", 1), ("clean_test.txt", 1))
@@ -55,3 +68,58 @@ def spoil(root, corrupt=(), missing=(), name="noisy_train.txt"):
         files[row].write_bytes(files[row].read_bytes()[: files[row].stat().st_size // 2])
     for row in missing:
         files[row].unlink()
+
+
+# --- training -----------------------------------------------------------------------------------------------
+
+
+class Tiny(torch.nn.Module):
+    """A network with all kinds of tensors that a ResNet has, and few of them."""
+
+    def __init__(self, num_classes):
+        super().__init__()
+        self.conv1 = torch.nn.Conv2d(3, 8, 5, stride=4)
+        self.bn1 = torch.nn.BatchNorm2d(8)
+        self.fc = torch.nn.Linear(8, num_classes)
+
+    def forward(self, x):
+        return self.fc(torch.relu(self.bn1(self.conv1(x))).mean(dim=(2, 3)))
+
+
+def in_folder(folder, config):
+    """The run of `config`, trained below `folder` with a checkpoint after every epoch."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("SLN_RUNS", str(folder))
+        return runs.get(config, quiet=True, checkpoint_seconds=0)
+
+
+class Stop(BaseException):
+    """Ctrl-C, or the machine going down."""
+
+
+def interrupted(folder, config, at):
+    """Train until `at` batches were counted, then stop as by Ctrl-C."""
+    counted, advance = 0, Progress.advance
+
+    def count(self, **facts):
+        nonlocal counted
+        counted += 1
+        if counted == at:
+            raise Stop
+        advance(self, **facts)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Progress, "advance", count)
+        with pytest.raises((Stop, SystemExit)):  # of several processes, the second one exits
+            in_folder(folder, config)
+
+
+def numbers(run):
+    """Everything of a run that must not depend on how it came about; the larger files as checksums."""
+    found = {
+        path.relative_to(run.folder).as_posix(): store.sha256(path)
+        for pattern in ("weights.safetensors", "corrections/*.npz")
+        for path in run.folder.glob(pattern)
+    }
+    history = pd.read_csv(run.folder / "history.csv", dtype=str).drop(columns="seconds")
+    return found | {"history": history.to_csv()}

@@ -209,7 +209,7 @@ def test_a_parcel_is_small_whole_and_found_again_at_home(parcel, tmp_path, monke
     assert torch.allclose(again, logits, atol=0.02)
     for here, there in ((run, home), (soft, runs.find(soft.config))):
         assert there.corrected_epochs == here.corrected_epochs == [2, 3]
-        for epoch, known in here.corrections().items():
+        for epoch, known in ((epoch, here.correction(epoch)) for epoch in here.corrected_epochs):
             found = there.correction(epoch)
             assert found.w.dtype == found.predictions.dtype == torch.float32
             torch.testing.assert_close(found.w, known.w, atol=1e-3, rtol=0)

@@ -90,13 +90,13 @@ def test_resnet50s_weights_are_got_once(tmp_path, monkeypatch):
     with torch.random.fork_rng():
         state = torchvision().models.resnet50(weights=None).state_dict()
     monkeypatch.setattr(features.registry, "get", lambda name: asked.append(name) or [])
-    monkeypatch.setattr(features.clothing1m_train, "imagenet_weights", lambda name: state)
+    monkeypatch.setattr(features.clothing1m, "imagenet_weights", lambda name: state)
     monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
     monkeypatch.setenv("SLN_DATA", str(tmp_path))
     assert features.encoder("resnet50")(IMAGES[:1]).shape == (1, 2048)
     assert asked == ["resnet50"]
     (tmp_path / "checkpoints").mkdir()
-    (tmp_path / "checkpoints" / features.clothing1m_train.IMAGENET["resnet50"]).write_text("torch.hub's")
+    (tmp_path / "checkpoints" / features.clothing1m.IMAGENET["resnet50"]).write_text("torch.hub's")
     features.encoder("resnet50")
     assert asked == ["resnet50"]
 

@@ -166,7 +166,7 @@ def test_corrected_runs_fork_from_those_asked_for_with_them(monkeypatch):
 
 def test_asking_again_trains_nothing(tmp_path, monkeypatch):
     first = in_workers(1, tmp_path, SHORT[:1])
-    monkeypatch.setattr("sln.runs.run.train_in_turns", None)
+    monkeypatch.setattr("sln.runs.in_memory.train_in_turns", None)
     assert in_workers(2, tmp_path, SHORT[:1]) == first
 
 

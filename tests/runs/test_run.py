@@ -8,7 +8,6 @@ import shutil
 import subprocess
 import sys
 import tempfile
-import threading
 import time
 from pathlib import Path
 
@@ -16,17 +15,13 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
-import sln.runs.run
 from sln import runs
 from sln.config import Config
 from sln.method import corrected_targets
-from sln.runs import store
+from sln.runs import in_memory, store
 from sln.train import measure
 from sln.utils import files
-from sln.utils.errors import InputError
 
 PLAIN = Config(epochs=4, fork_epoch=2)
 CORRECTED = PLAIN.replace(correction=2)
@@ -64,8 +59,8 @@ def numbers(run):
 
 def counted(monkeypatch):
     """A list that grows by one for every training that starts."""
-    trainings, train = [], sln.runs.run.train_in_turns
-    monkeypatch.setattr("sln.runs.run.train_in_turns", lambda *args: trainings.append(1) or train(*args))
+    trainings, train = [], in_memory.train_in_turns
+    monkeypatch.setattr(in_memory, "train_in_turns", lambda *args: trainings.append(1) or train(*args))
     return trainings
 
 
@@ -87,16 +82,16 @@ def finished(trained, tmp_path, monkeypatch):
 
 def stop_after(monkeypatch, epoch):
     """Make training raise after `epoch` epochs, once."""
-    train = sln.runs.run.train_in_turns
+    train = in_memory.train_in_turns
 
     def stopping(*args):
         for done in train(*args):
             if done and done.number > epoch:
-                monkeypatch.setattr("sln.runs.run.train_in_turns", train)
+                monkeypatch.setattr(in_memory, "train_in_turns", train)
                 raise KeyboardInterrupt
             yield done
 
-    monkeypatch.setattr("sln.runs.run.train_in_turns", stopping)
+    monkeypatch.setattr(in_memory, "train_in_turns", stopping)
 
 
 @pytest.fixture
@@ -138,7 +133,7 @@ def test_done_json_covers_every_other_file(finished):
     assert "state-002.safetensors" in known
 
 
-def test_the_tables_have_a_row_an_epoch_and_reader_and_a_row_an_example(trained):
+def test_the_tables_have_a_row_per_epoch_and_network_and_a_row_per_example(trained):
     run = in_folder(trained, CORRECTED)
     assert list(run.of("network").index) == list(run.of("momentum").index) == [1, 2, 3, 4]
     assert run.final("momentum").equals(run.of("momentum").loc[4])
@@ -156,10 +151,10 @@ def test_the_saved_weights_give_the_last_row_of_the_history_again(trained):
 
 def test_corrections_are_kept_for_every_corrected_epoch_and_rebuild_the_final_target(trained):
     run = in_folder(trained, CORRECTED)
-    corrections = run.corrections()
-    assert list(corrections) == [3, 4]
+    assert run.corrected_epochs == [3, 4]
+    last = run.correction(4)
     given = torch.eye(10)[run.data.train.given]
-    target = corrected_targets(given, corrections[4].predictions, corrections[4].w)
+    target = corrected_targets(given, last.predictions, last.w)
     on_given = (target * given).sum(dim=1).numpy()
     np.testing.assert_allclose(run.examples["target_on_given"], on_given, atol=1e-6)
 
@@ -200,11 +195,12 @@ def test_a_resumed_run_equals_an_uninterrupted_one(unfinished, trained, monkeypa
 
 
 CHILD = """
-import json, os, sys, sln.runs.run
+import json, os, sys
 from sln import runs
+from sln.runs import in_memory
 from sln.config import Config
-train = sln.runs.run.train_in_turns
-sln.runs.run.train_in_turns = lambda *args: print("trains", flush=True) or train(*args)
+train = in_memory.train_in_turns
+in_memory.train_in_turns = lambda *args: print("trains", flush=True) or train(*args)
 print("ready", flush=True)
 for line in sys.stdin:
     os.environ["SLN_RUNS"], config = json.loads(line)
@@ -231,11 +227,11 @@ def ask(process, folder, config):
 
 
 def answer(process):
-    """The lines that the process says up to `finished`, or up to its end."""
-    said = [process.stdout.readline()]
-    while said[-1] not in ("finished\n", ""):
-        said.append(process.stdout.readline())
-    return said
+    """The lines of the process up to `finished`, or up to its end."""
+    lines = [process.stdout.readline()]
+    while lines[-1] not in ("finished\n", ""):
+        lines.append(process.stdout.readline())
+    return lines
 
 
 def kill_at(process, checkpoint, epoch):
@@ -257,7 +253,7 @@ def test_two_processes_that_ask_for_the_same_run_train_it_once(children, tmp_pat
 
 
 def test_runs_killed_in_the_middle_end_as_if_they_had_never_stopped(children, tmp_path):
-    """The second is killed while it corrects. Comes after all others that need the children."""
+    """The second is killed while it corrects. This test comes after all others that need the children."""
     cases = ((LONG, 4, tmp_path / "plain"), (LONG_CORRECTED, 6, tmp_path / "corrected"))
     for process, (config, epoch, folder) in zip(children, cases, strict=True):
         ask(process, folder, config)
@@ -268,6 +264,22 @@ def test_runs_killed_in_the_middle_end_as_if_they_had_never_stopped(children, tm
         resumed = in_folder(folder, config)
         assert numbers(resumed) == numbers(in_folder(tmp_path / "uninterrupted", config))
         assert not (resumed.folder / "checkpoint.safetensors").exists()
+
+
+def test_a_run_that_was_stopped_while_it_was_sealed_is_not_lost(unfinished, trained, monkeypatch):
+    def stop(path):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(store, "seal", stop)
+        with pytest.raises(KeyboardInterrupt):
+            runs.get(PLAIN, quiet=True, checkpoint_seconds=0)
+    with monkeypatch.context() as patch:
+        patch.setattr("sln.train.train_epoch", None)  # not trained again
+        run = runs.get(PLAIN, quiet=True)
+    assert numbers(run) == numbers(in_folder(trained, PLAIN))
+    assert "checkpoint.safetensors" not in (unfinished / "done.json").read_text()
+    assert not (unfinished / "checkpoint.safetensors").exists()
 
 
 # --- damaged runs: refused in one line, and nothing destroyed
@@ -316,6 +328,18 @@ def test_a_damaged_finished_run_is_refused_by_name_and_left_as_it_is(damage, fin
         with refused(PLAIN.run_id):
             ask()
     assert contents(finished) == before
+
+
+def test_a_finished_run_is_read_once_per_process_and_again_after_a_change(finished, monkeypatch, refused):
+    read, read_bytes = [], Path.read_bytes
+    monkeypatch.setattr(Path, "read_bytes", lambda path: read.append(path.name) or read_bytes(path))
+    for _ in range(3):
+        runs.find(PLAIN)
+    assert len(read) == len(set(read)) >= 6
+    content = read_bytes(finished / "weights.safetensors")
+    (finished / "weights.safetensors").write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+    with refused("weights.safetensors", "checksum"):
+        runs.find(PLAIN)
 
 
 def test_a_directory_of_another_configuration_is_refused_naming_the_setting_and_both_values(
@@ -406,7 +430,7 @@ def test_a_fork_from_a_damaged_parent_is_refused_naming_the_parent(damage, finis
     assert contents(finished) == before
 
 
-# --- files: whole or not there
+# --- a disk that cannot be written
 
 
 def no_space(*args, **options):
@@ -431,89 +455,12 @@ def test_a_full_disk_stops_training_in_one_line_and_loses_nothing(unfinished, tr
     assert numbers(runs.get(PLAIN, quiet=True)) == numbers(in_folder(trained, PLAIN))
 
 
-def test_a_runs_folder_that_cannot_be_written_is_one_line_that_says_what_to_set(
-    tmp_path, monkeypatch, refused
-):
+def test_a_runs_folder_that_cannot_be_written_is_one_line_with_what_to_set(tmp_path, monkeypatch, refused):
     (tmp_path / "a file").write_text("kept")
     monkeypatch.setenv("SLN_RUNS", str(tmp_path / "a file" / "runs"))
     with refused("SLN_RUNS", str(tmp_path / "a file" / "runs")):
         runs.get(PLAIN, quiet=True)
     assert (tmp_path / "a file").read_text() == "kept"
-
-
-@settings(deadline=None, max_examples=30)
-@given(old=st.none() | st.binary(), new=st.binary())
-def test_a_file_is_replaced_whole_and_nothing_is_left_beside_it(old, new):
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "deeper" / "file.bin"
-        if old is not None:
-            files.write_atomically(path, lambda temporary: temporary.write_bytes(old))
-        files.write_atomically(path, lambda temporary: temporary.write_bytes(new))
-        assert contents(folder) == {Path("deeper/file.bin"): new}
-
-
-@pytest.mark.parametrize(
-    "error", [OSError(errno.ENOSPC, "full"), ValueError("x"), KeyboardInterrupt(), SystemExit(1)]
-)
-@pytest.mark.parametrize("old", [None, b"old"])
-def test_whatever_the_writer_raises_the_old_file_stays_and_nothing_is_left(error, old, tmp_path):
-    path = tmp_path / "file.bin"
-    if old is not None:
-        path.write_bytes(old)
-
-    def half(temporary):
-        temporary.write_bytes(b"half of the n")
-        raise error
-
-    with pytest.raises(InputError if isinstance(error, OSError) else type(error)):
-        files.write_atomically(path, half)
-    assert contents(tmp_path) == ({} if old is None else {Path("file.bin"): old})
-
-
-def test_a_reader_finds_the_old_content_or_the_new_and_never_half(tmp_path):
-    path, whole, stop = tmp_path / "file.bin", {bytes([i]) * 200_000 for i in range(2)}, threading.Event()
-    path.write_bytes(min(whole))
-    seen = []
-
-    def read():
-        while not stop.is_set():
-            seen.append(path.read_bytes())
-
-    weights = threading.Thread(target=read)
-    weights.start()
-    for _ in range(50):
-        for content in sorted(whole, reverse=True):
-            files.write_atomically(path, lambda temporary, content=content: temporary.write_bytes(content))
-    stop.set()
-    weights.join()
-    assert set(seen) == whole
-
-
-def test_a_file_is_readable_by_others_as_an_ordinary_file_is(tmp_path):
-    files.write_text(tmp_path / "file.txt", "σ\n")
-    assert (tmp_path / "file.txt").read_bytes() == "σ\n".encode()
-    assert (tmp_path / "file.txt").stat().st_mode & 0o777 == 0o644
-
-
-def test_the_bytes_of_a_weights_file_depend_on_names_and_values_only(tmp_path):
-    a, b = torch.arange(6.0).view(2, 3), torch.zeros(2)
-    store.write_tensors(tmp_path / "1", {"a": a, "b": b})
-    store.write_tensors(tmp_path / "2", {"b": b, "a": a.t().clone().t()})
-    assert (tmp_path / "1").read_bytes() == (tmp_path / "2").read_bytes()
-    assert torch.equal(store.read_tensors(tmp_path / "1")["a"], a)
-
-
-def test_a_missing_weights_file_is_named(tmp_path, refused):
-    with refused(str(tmp_path / "nowhere.safetensors")):
-        store.read_tensors(tmp_path / "nowhere.safetensors")
-
-
-@settings(deadline=None, max_examples=30)
-@given(st.lists(st.floats(allow_nan=False), min_size=1))
-def test_a_history_reads_back_to_the_last_bit(values):
-    with tempfile.TemporaryDirectory() as folder:
-        store.write_history(Path(folder), [{"epoch": i, "loss": value} for i, value in enumerate(values)])
-        assert list(store.read_history(Path(folder))["loss"]) == values
 
 
 # --- listing, showing, removing
@@ -597,7 +544,7 @@ def test_a_removal_that_was_interrupted_does_not_prevent_the_next(finished, trai
 def test_corrections_of_two_kinds_read_back_as_rows_that_sum_to_one(trained, tmp_path):
     soft = in_folder(tmp_path / "soft", CORRECTED.replace(epochs=3, soft_correction=True))
     for run in (in_folder(trained, CORRECTED), soft):
-        for correction in run.corrections().values():
+        for correction in map(run.correction, run.corrected_epochs):
             assert correction.predictions.shape == (len(run.data.train), 10)
             torch.testing.assert_close(correction.predictions.sum(dim=1), torch.ones(len(run.data.train)))
-    assert (soft.corrections()[3].predictions.amax(dim=1) < 1).any()
+    assert (soft.correction(3).predictions.amax(dim=1) < 1).any()

@@ -37,7 +37,7 @@ def one_gpu(monkeypatch, speed="bfloat16"):
         for module in (turns, pool):
             patch.setattr(module, "device", lambda: torch.device("cuda", 0))
         patch.setattr(turns, "current", lambda device: contextlib.nullcontext())
-        patch.setattr("sln.runs.run.device", lambda: torch.device("cpu"))
+        patch.setattr("sln.runs.run.distributed.device", lambda: torch.device("cpu"))
         yield here
 
 

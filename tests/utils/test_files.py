@@ -1,0 +1,88 @@
+"""Files are either whole or not there."""
+
+import errno
+import tempfile
+import threading
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from sln.utils import files
+from sln.utils.errors import InputError
+
+
+def contents(folder):
+    """Every file below `folder`, byte for byte."""
+    return {path.relative_to(folder): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+@settings(deadline=None, max_examples=30)
+@given(old=st.none() | st.binary(), new=st.binary())
+def test_a_file_is_replaced_whole_and_nothing_is_left_beside_it(old, new):
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "deeper" / "file.bin"
+        if old is not None:
+            files.write_atomically(path, lambda temporary: temporary.write_bytes(old))
+        files.write_atomically(path, lambda temporary: temporary.write_bytes(new))
+        assert contents(Path(folder)) == {Path("deeper/file.bin"): new}
+
+
+@pytest.mark.parametrize(
+    "error", [OSError(errno.ENOSPC, "full"), ValueError("x"), KeyboardInterrupt(), SystemExit(1)]
+)
+@pytest.mark.parametrize("old", [None, b"old"])
+def test_whatever_the_writer_raises_the_old_file_stays_and_nothing_is_left(error, old, tmp_path):
+    path = tmp_path / "file.bin"
+    if old is not None:
+        path.write_bytes(old)
+
+    def half(temporary):
+        temporary.write_bytes(b"half of the n")
+        raise error
+
+    with pytest.raises(InputError if isinstance(error, OSError) else type(error)):
+        files.write_atomically(path, half)
+    assert contents(tmp_path) == ({} if old is None else {Path("file.bin"): old})
+
+
+def test_a_reader_finds_the_old_content_or_the_new_and_never_half(tmp_path):
+    path, whole, stop = tmp_path / "file.bin", {bytes([i]) * 200_000 for i in range(2)}, threading.Event()
+    path.write_bytes(min(whole))
+    seen = []
+
+    def read():
+        while not stop.is_set():
+            seen.append(path.read_bytes())
+
+    weights = threading.Thread(target=read)
+    weights.start()
+    for _ in range(50):
+        for content in sorted(whole, reverse=True):
+            files.write_atomically(path, lambda temporary, content=content: temporary.write_bytes(content))
+    stop.set()
+    weights.join()
+    assert set(seen) == whole
+
+
+def test_a_file_is_readable_by_others_as_an_ordinary_file_is(tmp_path):
+    files.write_text(tmp_path / "file.txt", "σ\n")
+    assert (tmp_path / "file.txt").read_bytes() == "σ\n".encode()
+    assert (tmp_path / "file.txt").stat().st_mode & 0o777 == 0o644
+
+
+@pytest.mark.parametrize(
+    ("content", "words"), [(None, "is missing"), ("{", "not a readable JSON file"), ("[1]", "holds a list")]
+)
+def test_a_json_file_that_holds_no_object_is_named(content, words, tmp_path, refused):
+    if content is not None:
+        (tmp_path / "a.json").write_text(content)
+    with refused(str(tmp_path / "a.json"), words):
+        files.read_json(tmp_path / "a.json")
+
+
+def test_a_lock_is_free_again_after_an_error():
+    for _ in range(2):
+        with pytest.raises(ZeroDivisionError), files.lock("a run"):
+            raise ZeroDivisionError
