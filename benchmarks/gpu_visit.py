@@ -69,7 +69,7 @@ SPARE = 0.92  # share of the training time that the plan counts on
 TEST_EVERY = 5  # epochs
 AT_ONCE = 3  # runs
 CHECKPOINT = 30.0  # seconds between checkpoints of a run
-STUCK = 60  # seconds without an epoch, after the first: the GPU waits for ever, and another process goes on
+STUCK = 60  # seconds without an epoch, after the first: the GPU hangs, and another process goes on
 FAILED_CAPTURE = 3  # exit code of a training process
 
 

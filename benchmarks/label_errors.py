@@ -107,7 +107,7 @@ def true_after(fitted: crossfit.Fitted, split: Split) -> float:
 
 
 def main() -> None:
-    """Print the table, and write it where told."""
+    """Print the table, and write it to --out."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--out", type=Path, metavar="CSV", help="also write the table there")
     parser.add_argument("--cifar", type=int, default=0, metavar="N", help="also N images of CIFAR-10N")

@@ -1,7 +1,7 @@
 """What a visit to a GPU brings home: a few files of limited size that hold every run, finished or not.
 
 A parcel is one tar file, cut into pieces `parcel.00`, `parcel.01`, ... Its members are compressed tars of one
-run each: `RUN.tar.gz`, the run as it is kept (weights and w in float16, classes in bytes, sealed anew), or
+per run: `RUN.tar.gz`, the run as it is kept (weights and w in float16, classes in bytes, sealed again), or
 its settings and history while it is unfinished; and `RUN.state.tar.gz`, what an unfinished run or a fork that
 has not begun goes on from.
 """

@@ -41,7 +41,7 @@ BATCH = 128
 
 @dataclasses.dataclass(frozen=True)
 class Images:
-    """Which images both sides see: so many for training and tests, of CIFAR-10 or of noise."""
+    """The images of both sides: numbers for training and tests, of CIFAR-10 or of noise."""
 
     train: int
     test: int
@@ -129,7 +129,7 @@ class Released:
 
 
 def worker(shown: Images, speed: str, seed: int, start: object, done: object) -> None:
-    """A process with one of our runs on one thread: an epoch whenever it is told to."""
+    """A process with one of our runs on one thread: an epoch on request."""
     torch.set_num_threads(1)
     ours = shown.run(speed, seed)
     ours.sln()

@@ -1,4 +1,4 @@
-"""What each step of the fast path gains, on whatever machine this is: `make bench`, or this script alone.
+"""What each speed gains on this machine: `make bench`, or this script alone.
 
 The paper's network and recipe (WRN-28-2, batch 128) on images of noise at each speed (`sln/fast.py`), in
 turns: a training step, the test passes, label correction; what prepares a run (compile and capture)

@@ -1,7 +1,7 @@
 """What a sweep costs beside its runs: `python benchmarks/sweep_overhead.py`, some minutes.
 
 Its wall time times its workers, against the sum of the seconds that its runs took in them. Starting the
-workers (they import torch) costs seconds once, however many runs there are, and is told apart. Nothing here
+workers (they import torch) costs seconds once, and is shown apart. Nothing here
 is a test: machines differ and are shared. Runs are trained in a temporary folder.
 """
 

@@ -48,7 +48,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         sys.stdout.flush()
         return code
     except InputError as error:
-        if distributed.is_main():  # of several processes, one says it
+        if distributed.is_main():  # one of several processes prints it
             print(f"sln: {error}", file=sys.stderr)
         return 2
     except WorkerDied as error:

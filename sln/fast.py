@@ -164,7 +164,7 @@ class EpochBuffers:
 class Step:
     """One step of training on a batch of `size` examples: captured once on a GPU, then replayed.
 
-    Noise on the gradient comes between two halves, since it is drawn for every step; all else is one whole.
+    Noise on the gradient comes between two parts, since it is drawn for every step; otherwise there is one.
     """
 
     def __init__(

@@ -66,7 +66,7 @@ class MomentumModel(nn.Module):
 
     The average includes BatchNorm's running statistics, starts as a copy of `model`, and is read as
     `.module`. Integer counters (num_batches_tracked), which nothing reads, are copied. Deviation from the
-    released code: none in the numbers. torch's AveragedModel gives the same, if told what to average and not
+    released code: none in the numbers. torch's AveragedModel gives the same, if it is configured what to average and not
     to start by copying, but groups its tensors again at every step, which took an eighth of a small network's
     training; it is the tests' oracle.
     """

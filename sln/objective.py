@@ -76,7 +76,7 @@ class Objective:
 
 
 def sgd(network: nn.Module, config: Config) -> torch.optim.SGD:
-    """SGD with momentum and weight decay on every parameter of `network`, as `config` says."""
+    """SGD with momentum and weight decay on every parameter of `network`, by `config`."""
     return torch.optim.SGD(
         network.parameters(),
         lr=config.lr,

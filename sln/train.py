@@ -1,6 +1,6 @@
 """One straight training loop.
 
-It knows nothing of disks, bars or notebooks: it yields what it measured, epoch by epoch.
+It has no disks, progress bars or notebooks: it yields what it measured, epoch by epoch.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from sln.objective import Batch, momentum_buffers, restore_momentum, sgd, sigma_
 from sln.utils.errors import require
 from sln.utils.rng import torch_generator
 
-ALWAYS_TESTED = 10  # last epochs, whatever `measure_test_every` is: results are read there
+ALWAYS_TESTED = 10  # last epochs, for any `measure_test_every`: results are read there
 
 
 class State:
@@ -201,7 +201,7 @@ def train_in_turns(
 
 @dataclass(frozen=True)
 class Draws:
-    """Everything random of one epoch, an entry an example.
+    """Everything random of one epoch, one entry per example.
 
     order : (N,) int64, in which the examples are seen
     z : (N, C) float32, of the stochastic noise; zero for examples that get none
@@ -328,7 +328,7 @@ def prediction_batches(split: Split, data: Data, draws: CropsAndFlips | None = N
 
 
 def prediction_size(device: torch.device) -> int:
-    """Images at once where nothing is learnt: what stays in a core's cache, or fills a GPU."""
+    """Batch size of predictions: what stays in a core's cache, or fills a GPU."""
     return 128 if device.type == "cpu" else 2000
 
 

@@ -222,7 +222,7 @@ def test_mixup_draws_one_beta_and_one_permutation_a_batch_from_its_stream(few_di
 
 
 class Weights(nn.Module):
-    """A network that answers with its weights, whatever it is shown."""
+    """A network whose output is its weights, for any input."""
 
     def __init__(self, w):
         super().__init__()

@@ -189,7 +189,7 @@ def test_noise_writes_the_labels_that_a_run_trains_on_and_checks_them(tell, tmp_
     assert manifest["realised_rate"] == (table["label"] != table["label_noisy"]).mean()
     assert rate_said(written) == round(manifest["realised_rate"], 4) == 0.3
     checked = tell("noise", "--check", tmp_path / "labels.csv")
-    assert checked == written.partition("\n")[2]  # the same words, but for "wrote ..."
+    assert checked == written.partition("\n")[2]  # the same words, except "wrote ..."
 
 
 def test_open_set_labels_can_be_checked_too(tell, tmp_path):
@@ -439,7 +439,7 @@ def test_data_is_listed_and_got_and_what_is_unknown_refused(tell, fails, monkeyp
 
 
 @pytest.mark.parametrize(
-    ("words", "told"),
+    ("words", "message"),
     [
         (["--dataset", "cifar100", "--noise_mode", "openset"], "unknown noise_mode of cifar100 'openset'"),
         (["--dataset", "cifar10", "--num_class", "100"], "num_class is 100, cifar10 has 10 classes"),
@@ -448,10 +448,10 @@ def test_data_is_listed_and_got_and_what_is_unknown_refused(tell, fails, monkeyp
         (["--device", "tpu"], "device is 'tpu'"),
     ],
 )
-def test_a_released_style_command_that_cannot_work_is_refused_in_one_line(words, told, fails, monkeypatch):
+def test_a_released_style_command_that_cannot_work_is_refused_in_one_line(words, message, fails, monkeypatch):
     for name in ("SLN_DATA", "SLN_DEVICE"):
-        monkeypatch.setenv(name, "")  # put back after the test, whatever the command sets
-    fails("train", *words, words=[told])
+        monkeypatch.setenv(name, "")  # put back after the test, after the command has set it
+    fails("train", *words, words=[message])
 
 
 def test_the_released_scripts_folder_and_gpu_are_taken(monkeypatch, tmp_path):

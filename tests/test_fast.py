@@ -160,7 +160,7 @@ def test_batchnorm_counts_its_batches_once_an_epoch_and_ends_where_the_plain_loo
     assert ends[1] == ends[2] == ends[0]
 
 
-def test_uncounted_gives_the_counters_back_whatever_happens_inside():
+def test_uncounted_gives_the_counters_back_after_an_error_too():
     network = models.build("cnn", in_channels=1, num_classes=10, seed=0)
     counter = network.bn1.num_batches_tracked
     with networks.uncounted(network):
@@ -481,9 +481,9 @@ def test_the_next_epochs_draws_are_made_while_the_gpu_is_busy(monkeypatch, small
             train.State(config, data), data, config, fast.Engine(config, SPEEDS["bfloat16"])
         )
         assert sum(epoch is None for epoch in turns) == 1 + 3 * (3 + 1)  # prepared; three steps, one look
-    told = [event.about or event.what for event in here.events if event.what in ("draw", "event", "query")]
+    noted = [event.about or event.what for event in here.events if event.what in ("draw", "event", "query")]
     # the event is asked for twice an epoch, after the draws of the next, which come after its last step
-    assert told == [1, 2, "event", "query", "query", 3, *told[2:5], *told[2:5]]
+    assert noted == [1, 2, "event", "query", "query", 3, *noted[2:5], *noted[2:5]]
     happened = [event.what for event in here.events]
     drawn = [n for n, what in enumerate(happened) if what == "draw"][1:]
     assert all("replay" not in happened[n : happened.index("event", n)] for n in drawn)

@@ -16,7 +16,7 @@ def draws(*shape, seed=0, dtype=torch.float64):
 
 
 def gradient_at(logits, objective):
-    """(B, C): what autograd says of the sum of `objective(logits)`."""
+    """(B, C): autograd's gradient of the sum of `objective(logits)`."""
     logits = logits.clone().requires_grad_()
     objective(logits).sum().backward()
     return logits.grad
@@ -96,7 +96,7 @@ def test_the_noise_of_sln_has_mean_zero_and_the_stated_covariance(p):
     assert ((torch.cov(noise.T) - stated).abs() < allowed).all()
 
 
-def test_the_covariance_of_logit_noise_is_sigma_squared_whatever_is_predicted():
+def test_the_covariance_of_logit_noise_is_sigma_squared_for_any_prediction():
     N, C, sigma = 200_000, 4, 0.7
     z = draws(N, C)
     confident = torch.tensor([5.0, 0, 0, 0], dtype=torch.float64).expand(N, C)

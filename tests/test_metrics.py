@@ -33,7 +33,7 @@ def a_split(given_labels, true):
 
 
 def logits_that_predict(classes, num_classes, p=0.9):
-    """(N, C) logits whose softmax is p on `classes`, the rest alike."""
+    """(N, C) logits whose softmax is p on `classes`, the rest equal."""
     rows = torch.full((len(classes), num_classes), (1 - p) / (num_classes - 1))
     rows[torch.arange(len(classes)), torch.tensor(classes)] = p
     return rows.log()

@@ -403,7 +403,7 @@ def test_the_training_set_is_measured_every_few_epochs_and_after_the_last(few_no
             assert "train_loss" in unmeasured or not unmeasured
 
 
-def test_predictions_are_in_data_set_order_whatever_the_batch_and_leave_the_network_alone(
+def test_predictions_are_in_data_set_order_for_any_batch_size_and_leave_the_network_alone(
     few_digits, monkeypatch
 ):
     state, _ = trained(SMALL.replace(epochs=1), few_digits)

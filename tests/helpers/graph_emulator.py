@@ -93,7 +93,7 @@ class EmulatedGPU(TorchDispatchMode):
 
     @contextlib.contextmanager
     def unseen(self):
-        """Inside, operations are the emulator's own, or told by one event."""
+        """Inside, operations are the emulator's own, or noted by one event."""
         self.silent = True
         try:
             yield

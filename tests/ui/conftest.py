@@ -22,7 +22,7 @@ def browser():
 
 @pytest.fixture
 def open_page(browser, request):
-    """`open_page(url)`, 1280 x 800 or another size; a screenshot is kept at the end, whatever happens."""
+    """`open_page(url)`, 1280 x 800 or another size; a screenshot is kept at the end, after a failure too."""
     contexts = []
 
     def open_at(url: str, width: int = 1280, height: int = 800) -> Page:

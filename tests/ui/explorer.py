@@ -13,7 +13,7 @@ def explorers(page: Page) -> Locator:
 
 
 def words_of(panel: Locator) -> Locator:
-    """What the picture says, below it (of several that lie in one place, the one that is seen)."""
+    """The caption below the picture (of several that lie in one place, the one that is seen)."""
     return panel.locator(".sln-words:visible").first
 
 

@@ -10,7 +10,7 @@ from servers import ROOT, UI, fresh, serving, status_of
 
 @pytest.fixture(scope="module")
 def app():
-    """The page at its own profile, quick, on a machine where nothing is trained yet."""
+    """The page at its own profile, quick, without any trained run."""
     folder = fresh("app")
     options = ["--Voila.ip=127.0.0.1", "--token=only-for-these-tests", "--no-browser", "--port=PORT"]
     with serving(folder, "voila", "sln/explore/app.ipynb", *options, ready="voila/static/voila.js") as server:
@@ -50,19 +50,19 @@ def test_the_sliders_answer_and_no_code_is_shown(page):
 
 
 def test_train_this_says_what_it_does_can_be_cancelled_and_finishes(page):
-    told, panel = page.locator(".sln-training"), explorers(page).nth(1)
+    message, panel = page.locator(".sln-training"), explorers(page).nth(1)
     expect(words_of(panel)).to_contain_text("Nothing is trained yet")
     button, stop = page.get_by_role("button", name="Train this"), page.get_by_role("button", name="Cancel")
     button.click()
-    expect(told).to_contain_text(re.compile(r"epoch \d+ of 100, about \d+ s left"), timeout=60_000)
+    expect(message).to_contain_text(re.compile(r"epoch \d+ of 100, about \d+ s left"), timeout=60_000)
     expect(button).to_be_disabled()
     stop.click()
-    expect(told).to_contain_text(re.compile(r"Cancelled after epoch \d+"))
-    reached = int(re.search(r"epoch (\d+)", told.inner_text())[1])
+    expect(message).to_contain_text(re.compile(r"Cancelled after epoch \d+"))
+    reached = int(re.search(r"epoch (\d+)", message.inner_text())[1])
     assert reached < 100
     page.screenshot(path=UI / "cancelled.png")
     button.click()
-    expect(told).to_contain_text("Done: σ = 1", timeout=120_000)
+    expect(message).to_contain_text("Done: σ = 1", timeout=120_000)
     expect(words_of(panel)).to_contain_text("σ = 1, symmetric noise at rate 0.4, α = 0.99, epoch 100")
     epoch = panel.locator(".widget-hslider").last
     epoch.locator(".noUi-handle").press("Home")
