@@ -22,7 +22,7 @@ DEV := .venv/.dev
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help setup data plan reproduce figures report lab app test test-gpu test-ui browser lint format bench clean clean-runs
+.PHONY: help setup data plan reproduce figures report lab app test test-all test-gpu test-ui browser lint format bench clean clean-runs
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-11s %s\n", $$1, $$2}'
@@ -53,8 +53,12 @@ lab: $(RUNTIME) ## JupyterLab on the notebooks, on loopback, with a token
 app: $(APP) ## the explorers as a page of their own (Voilà), on loopback, with a token
 	$(PY) -m voila sln/explore/app.ipynb --Voila.ip=127.0.0.1 --token
 
-test: $(DEV) ## run the tests and measure coverage
+test: $(DEV) ## run the fast tests, in two processes
+	$(PY) -m pytest -n 2 --dist loadfile -m "not slow"
+
+test-all: $(DEV) ## run all tests, measure coverage; in a browser too, where Chromium is or can be installed
 	$(PY) -m pytest -n 2 --dist loadfile --cov --cov-report=term
+	@if $(MAKE) --no-print-directory browser; then $(MAKE) --no-print-directory test-ui; fi
 
 test-gpu: $(DEV) ## run the tests that need a GPU, and fail where there is none
 	@$(PY) -c "import torch; raise SystemExit(not torch.cuda.is_available() and 'torch sees no GPU here')"

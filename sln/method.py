@@ -66,9 +66,8 @@ class MomentumModel(nn.Module):
 
     The average includes BatchNorm's running statistics, starts as a copy of `model`, and is read as
     `.module`. Integer counters (num_batches_tracked), which nothing reads, are copied. Deviation from the
-    released code: none in the numbers. torch's AveragedModel gives the same, if it is configured what to average and not
-    to start by copying, but groups its tensors again at every step, which took an eighth of a small network's
-    training; it is the tests' oracle.
+    released code: none in the numbers. torch's AveragedModel can give the same numbers and is the tests'
+    oracle; it groups its tensors again at every step, an eighth of a small network's training time.
     """
 
     def __init__(self, model: nn.Module, alpha: float) -> None:
