@@ -32,8 +32,7 @@ from sln import fast
 from sln.data import Split
 from sln.datasets.images import CIFAR_MEAN, CIFAR_STD
 from sln.runs import pool
-from sln.utils.devices import device
-from sln.utils.vision import torchvision
+from sln.utils.devices import device, torchvision
 
 BATCH = 128
 

@@ -17,7 +17,7 @@ import torch
 from sln import fast, noise, runs
 from sln.analysis import results
 from sln.config import Config
-from sln.datasets import registry
+from sln.datasets import label_files, registry
 from sln.datasets.load import draw_corruption, load_clean
 from sln.defaults import DEFAULTS
 from sln.relabel.pipeline import in_words, relabel
@@ -29,7 +29,6 @@ from sln.train import measure
 from sln.utils import distributed
 from sln.utils.devices import device
 from sln.utils.errors import InputError, require
-from sln.utils.rng import numpy_generator
 
 PARSERS = {"int": int, "float": float, "str": str}
 SKIPS_SHOWN = 10  # of the images that `relabel` leaves out; skipped.csv has them all
@@ -382,7 +381,7 @@ def noise_command(options: argparse.Namespace) -> None:
     clean = load_clean(config)
     true, C = clean.train.true.numpy(), clean.num_classes
     if options.check:
-        corruption = noise.Corruption.load(options.check, true=true, num_classes=C)
+        corruption = label_files.from_csv(options.check, true, C)
     else:
         corruption = draw_labels(config, true, C, options)
         corruption.save(options.out)
@@ -403,8 +402,7 @@ def draw_labels(
     if options.matrix:
         require(not options.own_class, "--own-class does not go with --matrix, which says itself what stays")
         T = read_matrix(options.matrix, num_classes)
-        rng = numpy_generator(seed, "inherent noise", 0)
-        return noise.from_matrix(true, T, seed=seed, rng=rng, exact=exact)
+        return noise.from_matrix(true, T, seed=seed, exact=exact)
     require(not options.own_class or config.noise_mode == "sym", "--own-class belongs to --noise-mode sym")
     require(
         exact or config.noise_mode in ("sym", "asym", "openset"),

@@ -46,11 +46,11 @@ from sln.objective import forward
 from sln.runs import store
 from sln.train import Correction, learning_rate
 from sln.utils import distributed
+from sln.utils.devices import torchvision
 from sln.utils.errors import InputError, require
 from sln.utils.files import data_folder, write_json
 from sln.utils.progress import Progress
 from sln.utils.rng import torch_generator
-from sln.utils.vision import torchvision
 
 # torchvision's IMAGENET1K_V1; a name ends in the first digits of the file's SHA-256
 IMAGENET = {"resnet50": "resnet50-0676ba61.pth", "resnet18": "resnet18-f37072fd.pth"}

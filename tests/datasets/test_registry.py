@@ -24,9 +24,9 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from sln.datasets.downloads import download
 
 from sln.datasets import downloads, registry
-from sln.datasets.downloads import download
 from sln.datasets.images import read_cifar
 from sln.utils import files
 

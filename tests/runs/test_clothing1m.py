@@ -21,8 +21,8 @@ from PIL import Image
 from sln.config import Config
 from sln.datasets import clothing1m
 from sln.runs import clothing1m_train, store
+from sln.utils.devices import torchvision
 from sln.utils.rng import numpy_generator, torch_generator
-from sln.utils.vision import torchvision
 
 # 14 of 28 training images an epoch in batches of 5, 5 and 4; settings large enough to show in the weights
 SMALL = Config(
