@@ -117,10 +117,11 @@ def from_csv(path: Path, true: np.ndarray, num_classes: int) -> Corruption:
     arrays = _read_csv(path)
     manifest_path = path.with_suffix(".json")
     manifest = read_json(manifest_path) if manifest_path.exists() else {}
+    lowest = {"true": -1 if "replaced_by" in arrays else 0, "replaced_by": -1}  # open-set: -1 is no class
+    for name, values in arrays.items():
+        classes = np.inf if name == "replaced_by" else num_classes
+        require_labels(values, classes, f"{path}, column {COLUMNS[name]}", lowest.get(name, 0))
     labels, given = arrays["true"], arrays["given"]
-    lowest = -1 if "replaced_by" in arrays else 0  # open-set examples have no class
-    require_labels(labels, num_classes, f"{path}, column label", lowest)
-    require_labels(given, num_classes, f"{path}, column label_noisy")
     _require_same(path, labels, true)
     for name in COLUMNS:
         known = manifest.get(f"sha256_{name}")

@@ -31,16 +31,16 @@ RELEASED_NOISE = ("sym", "asym", "dependent")
 AVERAGED_EPOCHS = 20
 # Data sets in memory. Photographs are large, but kinds of noise on the same images share them.
 MAX_CACHED = 6
-_cache: dict[tuple, Data] = {}
+cache: dict[tuple, Data] = {}
 
 
 def load_data(config: Config) -> Data:
     """The data of `config`, inherent noise included, images on the CPU; the last ones stay in memory."""
     key = _cache_key(config)
-    data = _cache.pop(key, None) or _load(data_settings(config))
-    _cache[key] = data  # at the end: the most recently used
-    while len(_cache) > MAX_CACHED:
-        _cache.pop(next(iter(_cache)), None)
+    data = cache.pop(key, None) or _load(data_settings(config))
+    cache[key] = data  # at the end: the most recently used
+    while len(cache) > MAX_CACHED:
+        cache.pop(next(iter(cache)), None)
     return data
 
 
