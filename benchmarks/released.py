@@ -32,9 +32,8 @@ from sln.data import Split
 from sln.datasets.images import CIFAR_MEAN, CIFAR_STD
 from sln.runs import pool
 from sln.utils import graphs
-from sln.utils.devices import device
+from sln.utils.devices import device, torchvision
 from sln.utils.speeds import SPEEDS
-from sln.utils.vision import torchvision
 
 BATCH = 128
 

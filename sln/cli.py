@@ -17,7 +17,7 @@ from sln import noise, runs
 from sln.analysis import results
 from sln.config import SETTINGS, Config, Range
 from sln.datasets import clothing1m as clothing1m_images
-from sln.datasets import registry
+from sln.datasets import label_files, registry
 from sln.datasets.load import draw_corruption, load_clean
 from sln.relabel.pipeline import in_words, relabel
 from sln.runs import clothing1m
@@ -28,7 +28,6 @@ from sln.train import measure
 from sln.utils import distributed, speeds
 from sln.utils.devices import device
 from sln.utils.errors import InputError, require
-from sln.utils.rng import numpy_generator
 
 Option = tuple[tuple[str, ...], dict[str, Any]]
 # in the order of the help: the words, one line about it, its options, what it does
@@ -347,7 +346,7 @@ def noise_command(options: argparse.Namespace) -> None:
     clean = load_clean(config)
     true, C = clean.train.true.numpy(), clean.num_classes
     if "check" in options:
-        corruption = noise.Corruption.load(options.check, true=true, num_classes=C)
+        corruption = label_files.from_csv(options.check, true, C)
     else:
         corruption = draw_labels(config, true, C, options)
         corruption.save(options.out)
@@ -367,8 +366,7 @@ def draw_labels(
     if "matrix" in options:
         require(not options.own_class, "--own-class does not go with --matrix, whose diagonal is what stays")
         T = read_matrix(options.matrix, num_classes)
-        rng = numpy_generator(seed, "inherent noise", 0)
-        return noise.from_matrix(true, T, seed=seed, rng=rng, exact=exact)
+        return noise.from_matrix(true, T, seed=seed, exact=exact)
     require(not options.own_class or config.noise_mode == "sym", "--own-class belongs to --noise-mode sym")
     require(
         exact or config.noise_mode in ("sym", "asym", "openset"),

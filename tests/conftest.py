@@ -29,8 +29,7 @@ def own_folders(tmp_path, monkeypatch):
     monkeypatch.setenv("SLN_FIGURES", str(tmp_path / "figures"))
     monkeypatch.setenv("SLN_HEADLESS", "1")
     torch.set_num_threads(1)
-    load._load.cache_clear()
-    load._load_photographs.cache_clear()
+    load.cache.clear()
 
 
 @pytest.fixture(autouse=True, scope="module")

@@ -6,8 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sln import data
+from sln.utils.devices import torchvision
 from sln.utils.rng import torch_generator
-from sln.utils.vision import torchvision
 
 
 def photographs(count, side=32, seed=0):

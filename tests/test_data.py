@@ -14,7 +14,6 @@ from sln.config import Config
 from sln.datasets import images as source
 from sln.datasets import load
 from sln.train import State
-from sln.utils.rng import numpy_generator
 
 
 def images_and_labels(split):
@@ -196,8 +195,7 @@ def test_each_split_is_corrupted_by_its_own_stream():
     clean = source.digits()
     noisy = load.corrupt(clean, Config(noise_mode="sym", noise_rate=0.3, noise_seed=5))
     for number, name in ((0, "train"), (1, "validation")):
-        rng = numpy_generator(5, "inherent noise", number)
-        expected = noise.symmetric(getattr(clean, name).true.numpy(), 10, 0.3, seed=5, rng=rng).given
+        expected = noise.symmetric(getattr(clean, name).true.numpy(), 10, 0.3, seed=5, split=number).given
         assert getattr(noisy, name).given.tolist() == expected.tolist()
 
 
@@ -212,7 +210,7 @@ def test_the_noise_seed_fixes_the_noise_and_no_other_setting_matters(mode):
     config = Config(noise_mode=mode)
     trained_otherwise = config.replace(seed=9, sigma=0.0, epochs=3, alpha=0.5, noise_on="logits")
     first, again = load.load_data(config), load.load_data(trained_otherwise)
-    load._load.cache_clear()
+    load.cache.clear()
     assert same(first.train, again.train)
     assert same(first.train, load.load_data(config).train)
     assert not same(first.train, load.load_data(config.replace(noise_seed=1)).train)

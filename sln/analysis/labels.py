@@ -9,7 +9,6 @@ import pandas as pd
 
 from sln import noise
 from sln.noise import Corruption
-from sln.utils.rng import numpy_generator
 
 
 def transition_table(corruptions: Mapping[str, Corruption]) -> pd.DataFrame:
@@ -36,8 +35,7 @@ def exact_and_bernoulli(true: np.ndarray, num_classes: int, *, rate: float, draw
     realised = {"exact": [], "bernoulli": []}
     for seed in range(draws):
         for name, rates in realised.items():
-            rng = numpy_generator(seed, "inherent noise")
-            corruption = noise.symmetric(true, num_classes, rate, seed=seed, rng=rng, exact=name == "exact")
+            corruption = noise.symmetric(true, num_classes, rate, seed=seed, exact=name == "exact")
             rates.append(corruption.realised_rate)
     return pd.DataFrame(realised)
 
@@ -48,8 +46,7 @@ def rate_meanings(true: np.ndarray, num_classes: int, *, rates: Sequence[float])
     for rate in rates:
         row = {"rate": rate}
         for name, own_class in (("other_classes", False), ("all_classes", True)):
-            rng = numpy_generator(0, "inherent noise")
-            corruption = noise.symmetric(true, num_classes, rate, seed=0, rng=rng, own_class=own_class)
+            corruption = noise.symmetric(true, num_classes, rate, seed=0, own_class=own_class)
             row[name] = corruption.realised_rate
         rows.append(row)
     return pd.DataFrame(rows)

@@ -27,11 +27,11 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from sln.utils import distributed
+from sln.utils.devices import torchvision
 from sln.utils.errors import InputError, require
 from sln.utils.files import data_folder, read_table, runs_folder, write_text
 from sln.utils.progress import Progress
 from sln.utils.rng import numpy_generator
-from sln.utils.vision import torchvision
 
 CLASSES = ("T-Shirt", "Shirt", "Knitwear", "Chiffon", "Sweater", "Hoodie", "Windbreaker", "Jacket",
            "Down Coat", "Suit", "Shawl", "Dress", "Vest", "Underwear")  # fmt: skip

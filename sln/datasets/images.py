@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -16,9 +15,8 @@ from torch import Tensor
 from sln.config import Config
 from sln.data import SPLITS, Data, Split
 from sln.datasets.registry import DATAPATHS, cifar_root
+from sln.utils.devices import torchvision
 from sln.utils.errors import choose, require
-from sln.utils.files import data_folder
-from sln.utils.vision import torchvision
 
 # The published split of the embedded digits: 1,150 train / 287 validation / 360 test, stratified by class.
 DIGITS_SPLIT_SEED = 2021
@@ -105,11 +103,6 @@ def cifar(config: Config) -> Data:
 
 def published_labels(dataset: str) -> np.ndarray:
     """(N,) int64: the true labels of all training images of CIFAR, in the files' order."""
-    return _published_labels(dataset, data_folder())
-
-
-@functools.cache
-def _published_labels(dataset: str, folder: Path) -> np.ndarray:  # the folder is only part of the key
     return read_cifar(dataset, train=True)[1]
 
 

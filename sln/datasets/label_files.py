@@ -1,27 +1,29 @@
-"""Noisy labels of CIFAR-10 and CIFAR-100 that others published: the authors' files, and human labels."""
+"""Label files: the authors' noisy labels of CIFAR-10 and CIFAR-100, human labels of both, and your own CSV.
+
+Every file is checked against the data set's true labels, and no file can run code.
+"""
 
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import re
 import warnings
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import torch
 
 from sln.config import HUMAN_NOISE, NUM_CLASSES
-from sln.datasets.registry import label_places, located, missing, source
-from sln.noise import Corruption
+from sln.datasets.registry import DATAPATHS, RELEASED, label_places, located, missing, source
+from sln.noise import COLUMNS, Corruption, labels_sha256, require_labels
 from sln.utils.errors import InputError, choose, require
-from sln.utils.files import data_folder
+from sln.utils.files import data_folder, read_json
 
-PUBLISHED_HUMAN = {"cifar10": "CIFAR-10_human.pt", "cifar100": "CIFAR-100_human.pt"}
 GET_THEM = "`python -m sln data get cifar-n` gets the published file"
 
-# Where CIFAR-N's labels lie for each noise mode: key, and SHA-256 of the labels as little-endian int64, which
-# is the same in the published .pt and in an .npz.
+# CIFAR-N's labels for each noise mode: their key in the file, and `labels_sha256`, which is the same for the
+# published .pt and for an .npz.
 HUMAN = {
     "human-aggregate": ("aggre_label", "b3c3d486d22c3055756e7b1b1a0e98b099c1d68b771633023b0f76fa2e09ede6"),
     "human-random1": ("random_label1", "b5dc9007ae247a48ce267bec37a1310b0cd65ed73801ca7e595fb954902575a7"),
@@ -30,7 +32,7 @@ HUMAN = {
     "human-worst": ("worse_label", "a64d887522cf6d8f4966912a1536ea2d890600929a8465a7f307cdca2501847b"),
     "human": ("noisy_label", "4a1efd5da7a214b299cf6ac0bafe3f0d48c065b7aa2d40aa185d4711714bb311"),
 }
-# All that the published .pt files need beyond tensors and plain values: NumPy arrays of int64.
+# The published .pt files hold tensors, plain values, and NumPy arrays of int64, which need these.
 ARRAYS = [
     (np._core.multiarray._reconstruct, "numpy.core.multiarray._reconstruct"),
     np.ndarray,
@@ -49,31 +51,26 @@ def released(dataset: str, noise_mode: str, noise_rate: float, true: np.ndarray)
     Parameters
     ----------
     dataset : cifar10 or cifar100
-    noise_mode, noise_rate : `sym` and 0.4 are the file sym0.4.csv. Of another kind or rate, a file of the
-        user's own in the same folders is read, too.
+    noise_mode, noise_rate : `sym` and 0.4 are the file sym0.4.csv
     true : (N,) the data set's true training labels, which the file's must equal
 
-    Raises InputError for a file that is missing, one of the six with another SHA-256, kinds and rates that
-    were never released, and all that `Corruption.load` refuses.
+    Raises InputError for a kind or rate that was not released, a file that is missing or not the published
+    one, and all errors of `from_csv`.
     """
-    choose("data set with released labels", dataset, PUBLISHED_HUMAN)
+    choose("data set with released labels", dataset, DATAPATHS)
     name = f"{noise_mode}{noise_rate}.csv"
+    known = [Path(file).stem for of, file in RELEASED if of == dataset]
+    require(
+        (dataset, name) in RELEASED,
+        f"no labels {noise_mode}{noise_rate} of {dataset} were released, only {', '.join(known)}; "
+        "`--labels generated` draws labels, `--labels mine.csv` takes yours",
+    )
     places = label_places(dataset, name)
-    published = {file.places: file for file in source("sln-labels").files}
-    if places in published:
-        file = published[places]
-        path = located(file)
-        if path is None:
-            raise missing("sln-labels", file)
-    else:
-        path = next((data_folder() / place for place in places if (data_folder() / place).exists()), None)
-        known = ", ".join(sorted(Path(of).stem for of, *_ in published if Path(of).parent.name == dataset))
-        require(
-            path is not None,
-            f"no labels {noise_mode}{noise_rate} of {dataset} were released, only {known}; `--labels "
-            f"generated` draws its own, or put a file of yours at {data_folder() / places[0]}",
-        )
-    corruption = from_file(path, true, NUM_CLASSES[dataset])
+    file = next(file for file in source("sln-labels").files if file.places == places)
+    path = located(file)
+    if path is None:
+        raise missing("sln-labels", file)
+    corruption = from_csv(path, true, NUM_CLASSES[dataset])
     return dataclasses.replace(corruption, kind=noise_mode, rate=noise_rate)
 
 
@@ -81,14 +78,14 @@ def human(dataset: str, noise_mode: str, true: np.ndarray) -> Corruption:
     """Labels that people gave to the training images: CIFAR-10N and -100N (Wei et al., ICLR 2022).
 
     Realised rates: CIFAR-10N aggregate 9.01%, random 1-3 17.234%, 18.122% and 17.64%, worst 40.208%;
-    CIFAR-100N 40.2% (the paper states 9.03% for aggregate, and the others so rounded).
+    CIFAR-100N 40.2%. The paper states 9.03% for aggregate and rounds the others.
 
-    Read from labels/cifar-n/CIFAR-10_human.pt as published or, where that is not there, from an .npz with the
-    same keys, cifar10_human.npz; CIFAR-100 likewise. Neither can run code.
+    The file is labels/cifar-n/CIFAR-10_human.pt as published or, if that is missing, an .npz with the same
+    keys, cifar10_human.npz; likewise for CIFAR-100.
 
     Parameters
     ----------
-    dataset, noise_mode : as in `config.HUMAN_NOISE`
+    dataset, noise_mode : as in `defaults.HUMAN_NOISE`
     true : (N,) the data set's true training labels, which the file's `clean_label` must equal
 
     Raises InputError for a file that is missing, damaged, holds anything but plain labels, or other labels
@@ -98,19 +95,8 @@ def human(dataset: str, noise_mode: str, true: np.ndarray) -> Corruption:
     choose(f"human labels of {dataset}", noise_mode, HUMAN_NOISE[dataset])
     key, sha256 = HUMAN[noise_mode]
     path, clean, given = _human_labels(dataset, key)
-    true = np.asarray(true)
-    require(
-        len(clean) == len(true),
-        f"{path} has {len(clean)} labels, {dataset} has {len(true)}; it belongs to another data set",
-    )
-    differing = np.flatnonzero(clean != true)
-    if len(differing):
-        first = differing[0]
-        raise InputError(
-            f"{path}: true label {clean[first]} at row {first}, {dataset} has {true[first]} there "
-            f"({len(differing)} differ); it belongs to another data set or order"
-        )
-    found = hashlib.sha256(given.astype("<i8").tobytes()).hexdigest()
+    _require_same(path, clean, true)
+    found = labels_sha256(given)
     require(
         found == sha256,
         f"{path}: the labels {key} are not the published ones (SHA-256 {found[:12]}, expected "
@@ -120,14 +106,67 @@ def human(dataset: str, noise_mode: str, true: np.ndarray) -> Corruption:
     return Corruption(true, given, NUM_CLASSES[dataset], noise_mode, rate, seed=0)
 
 
-def from_file(path: Path, true: np.ndarray, num_classes: int) -> Corruption:
-    """The labels of a CSV of the user's own. Raises InputError as `Corruption.load` does."""
-    return Corruption.load(Path(path), true=true, num_classes=num_classes)
+def from_csv(path: Path, true: np.ndarray, num_classes: int) -> Corruption:
+    """Labels from a CSV in the format of `Corruption.save`; the manifest beside it may be missing.
+
+    true : (N,) the data set's true labels, which the column `label` must equal (-1, no class, aside)
+
+    Raises InputError for missing columns, labels outside 0..C-1, another length, other true labels (the first
+    difference is named), and labels that differ from the manifest's SHA-256.
+    """
+    arrays = _read_csv(path)
+    manifest_path = path.with_suffix(".json")
+    manifest = read_json(manifest_path) if manifest_path.exists() else {}
+    lowest = {"true": -1 if "replaced_by" in arrays else 0, "replaced_by": -1}  # open-set: -1 is no class
+    for name, values in arrays.items():
+        classes = np.inf if name == "replaced_by" else num_classes
+        require_labels(values, classes, f"{path}, column {COLUMNS[name]}", lowest.get(name, 0))
+    labels, given = arrays["true"], arrays["given"]
+    _require_same(path, labels, true)
+    for name in COLUMNS:
+        known = manifest.get(f"sha256_{name}")
+        require(
+            known is None or (name in arrays and known == labels_sha256(arrays[name])),
+            f"{path}: the {name} labels are not those of {manifest_path.name} (SHA-256 differs); "
+            "restore either file",
+        )
+    facts = {"kind": "file", "rate": float((labels != given).mean()), "seed": 0}
+    facts |= {name: manifest[name] for name in (*facts, "exact", "own_class") if name in manifest}
+    return Corruption(**arrays, num_classes=num_classes, **facts)
+
+
+def _read_csv(path: Path) -> dict[str, np.ndarray]:
+    """The columns of a label CSV by the names of a Corruption's attributes."""
+    try:
+        table = pd.read_csv(path)
+    except FileNotFoundError:
+        raise InputError(f"label file {path} is missing") from None
+    except (OSError, ValueError) as error:
+        reason = " ".join(str(error).split())  # some of pandas' messages end with a new line
+        raise InputError(f"label file {path} is not a readable CSV: {reason}") from None
+    names = ", ".join(map(str, table.columns))
+    for column in ("label", "label_noisy"):
+        require(column in table, f"label file {path} has no column {column!r}; it has {names}")
+    return {name: table[column].to_numpy() for name, column in COLUMNS.items() if column in table}
+
+
+def _require_same(path: Path, labels: np.ndarray, true: np.ndarray) -> None:
+    require(
+        len(labels) == len(true),
+        f"{path} has {len(labels)} labels, the data set has {len(true)}; it belongs to another data set",
+    )
+    differing = np.flatnonzero((labels != true) & (labels >= 0))
+    for row in differing:
+        raise InputError(
+            f"{path}: true label {labels[row]} at row {row}, the data set has {true[row]} there "
+            f"({len(differing)} differ); it belongs to another data set or order"
+        )
 
 
 def _human_labels(dataset: str, key: str) -> tuple[Path, np.ndarray, np.ndarray]:
-    """Where the labels were found, `clean_label` (N,) and `key` (N,)."""
-    published = next(file for file in source("cifar-n").files if file.remote == PUBLISHED_HUMAN[dataset])
+    """The file, its `clean_label` (N,) and its `key` (N,)."""
+    name = f"{DATAPATHS[dataset].replace('CIFAR', 'CIFAR-')}_human.pt"
+    published = next(file for file in source("cifar-n").files if file.remote == name)
     path = data_folder() / published.places[0]
     if not path.exists():
         path = path.with_name(f"{dataset}_human.npz")
@@ -146,16 +185,16 @@ def _human_labels(dataset: str, key: str) -> tuple[Path, np.ndarray, np.ndarray]
 
 
 def read_pt(path: Path) -> object:
-    """What a file of torch.save holds, if that is tensors, int64 arrays and plain values only.
+    """The content of a file of torch.save, if it is tensors, int64 arrays and plain values only.
 
-    A pickle can name any function to be called when it is read. torch's restricted reader calls none but its
-    own and those in ARRAYS. Raises InputError for every other file, and then nothing of it has run.
+    A pickle can name any function to be called when it is read. torch's restricted reader calls only its own
+    and those in ARRAYS. Raises InputError for every other file, without running anything in it.
     """
     try:
         with warnings.catch_warnings(), torch.serialization.safe_globals(ARRAYS):
-            warnings.simplefilter("ignore")  # that the reader may not know a newer pickle's instructions
+            warnings.simplefilter("ignore")  # about pickles newer than the reader
             return torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # noqa: BLE001  on other bytes the reader raises whatever comes
+    except Exception as error:  # noqa: BLE001  other bytes raise errors of any kind
         why = re.search(r"[Uu]nsupported [^\n]*", str(error))
         raise InputError(
             f"{path} is refused, nothing of it was run: it is no file of plain label arrays "
@@ -165,7 +204,7 @@ def read_pt(path: Path) -> object:
 
 def _read_npz(path: Path) -> dict[str, np.ndarray]:
     try:
-        # a path would stay open where the file is no .npz
+        # np.load(path) would leave the file open if it is no .npz
         with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
             return dict(arrays)
     except Exception as error:  # noqa: BLE001  likewise

@@ -1,46 +1,58 @@
-"""What can be downloaded: from where, with which checksums, under which licence, and where it lies then."""
+"""Data that can be downloaded: addresses, checksums, licences, and their places below the data folder."""
 
 from __future__ import annotations
 
+import functools
+import hashlib
 import os
+import shutil
+import sys
 import tarfile
+import urllib.parse
+import urllib.request
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
+from filelock import FileLock
 
-from sln.datasets.downloads import difference, download, held, set_aside, verified
+from sln.utils.devices import torchvision
 from sln.utils.errors import InputError, choose, require
 from sln.utils.files import data_folder, write_atomically
-from sln.utils.vision import torchvision
+from sln.utils.progress import Progress
 
 NAMES = ("cifar10", "cifar100", "sln-labels", "cifar-n", "resnet50")
-# The released script's --datapath of each data set, below its folder data/.
+# Below its folder data/, the released script's --datapath of each data set.
 DATAPATHS = {"cifar10": "CIFAR10", "cifar100": "CIFAR100"}
+
+TIMEOUT = 30  # seconds without a byte after which a connection is given up
+RETRIES = 3  # further connections after one that broke; pooch pauses 1, 2 and 3 seconds before them
+CHUNK, MB = 1 << 16, 1_000_000
 
 
 @dataclass(frozen=True)
 class File:
     """One file of a source.
 
-    places : paths below the data folder where it is looked for; `get` puts it at the first
-    checksum : as `downloads.download` takes it
-    remote : its address below the source's
+    places : possible paths below the data folder; `get` writes the first
+    checksum : `md5:` or `sha256:` and all hex digits
+    remote : path below the source's address
     """
 
     places: tuple[str, ...]
     checksum: str
-    remote: str = ""
+    remote: str
 
 
 @dataclass(frozen=True)
 class Source:
-    """What one name stands for.
+    """Everything that one name stands for.
 
-    what : it in a few words
+    what : a short description
     address : of the folder that holds the remote files
     size : bytes to download
-    archive : the one file that is downloaded where `files` are unpacked from it
+    archive : the one file to download, if `files` are unpacked from it
     """
 
     name: str
@@ -53,7 +65,7 @@ class Source:
 
 
 def label_places(dataset: str, name: str) -> tuple[str, ...]:
-    """Where the label file `name` of `dataset` is looked for: our layout, and the released script's."""
+    """Possible places of the label file `name` of `dataset`: in our layout, and in the released script's."""
     return f"labels/sln/{dataset}/{name}", f"{DATAPATHS[dataset]}/label_noisy/{name}", f"label_noisy/{name}"
 
 
@@ -94,201 +106,216 @@ CIFAR_N = Source(
 )
 
 
+# Version 1 of the weights, as the released script's `pretrained=True`. The name has the start of the SHA-256.
+RESNET50_SHA256 = "0676ba61b6795bbe1773cffd859882e5e297624d384b6993f7c9e683e722fb8a"
+RESNET50_NAME = f"resnet50-{RESNET50_SHA256[:8]}.pth"
+RESNET50 = Source(
+    name="resnet50",
+    what="ImageNet weights of ResNet-50",
+    address="https://download.pytorch.org/models",
+    licence="BSD 3-Clause (torchvision); ImageNet's terms: not for commercial use",
+    size=102_530_333,
+    files=(File((RESNET50_NAME,), f"sha256:{RESNET50_SHA256}", RESNET50_NAME),),
+)
+
+
 def source(name: str) -> Source:
-    """The source called `name`, one of NAMES."""
+    """The source called `name`, one of NAMES; CIFAR's addresses and MD5s are those of torchvision."""
     choose("data", name, NAMES)
-    match name:
-        case "sln-labels":
-            return SLN_LABELS
-        case "cifar-n":
-            return CIFAR_N
-        case "resnet50":
-            return _resnet50()
-        case _:
-            return _cifar(name)
-
-
-def _cifar(name: str) -> Source:
-    """CIFAR-10 or -100 (Krizhevsky, 2009), addresses and MD5s as torchvision knows them."""
+    if name not in DATAPATHS:
+        return {"sln-labels": SLN_LABELS, "cifar-n": CIFAR_N, "resnet50": RESNET50}[name]
     kind = getattr(torchvision().datasets, DATAPATHS[name])
     listed = [*kind.train_list, *kind.test_list, (kind.meta["filename"], kind.meta["md5"])]
-    address, _, remote = kind.url.rpartition("/")
     return Source(
         name=name,
         what=DATAPATHS[name].replace("CIFAR", "CIFAR-"),
-        address=address,
+        address=kind.url.rpartition("/")[0],
         licence="none stated; Krizhevsky, 2009",
         size={"cifar10": 170_498_071, "cifar100": 169_001_437}[name],
         files=tuple(
-            File((f"{kind.base_folder}/{file}", f"{DATAPATHS[name]}/{kind.base_folder}/{file}"), f"md5:{md5}")
-            for file, md5 in listed
+            File((file, f"{DATAPATHS[name]}/{file}"), f"md5:{md5}", file)
+            for file, md5 in ((f"{kind.base_folder}/{file}", md5) for file, md5 in listed)
         ),
-        archive=File((kind.filename,), f"md5:{kind.tgz_md5}", remote),
-    )
-
-
-def _resnet50() -> Source:
-    """ImageNet weights of ResNet-50, version 1, those of the released script's `pretrained=True`."""
-    address, _, name = torchvision().models.ResNet50_Weights.IMAGENET1K_V1.url.rpartition("/")
-    return Source(
-        name="resnet50",
-        what="ImageNet weights of ResNet-50",
-        address=address,
-        licence="BSD 3-Clause (torchvision); ImageNet's terms: not for commercial use",
-        size=102_530_333,
-        # the file's name holds the start of its SHA-256, which is all that its publisher states
-        files=(File((name,), "sha256:0676ba61", name),),
+        archive=File((kind.filename,), f"md5:{kind.tgz_md5}", kind.filename),
     )
 
 
 def located(file: File) -> Path | None:
     """The first of the file's places that holds it with the right checksum, or None."""
     paths = [data_folder() / place for place in file.places]
-    return next((path for path in paths if verified(path, file.checksum)), None)
+    return next((path for path in paths if _verified(path, file)), None)
 
 
 def cifar_root(name: str) -> Path:
     """The folder that holds all files of CIFAR-10 or -100, each with the right MD5.
 
-    It is the data folder or the released script's --datapath in it. Raises InputError where neither does.
+    It is the data folder or the released script's --datapath in it. Raises InputError if neither is complete.
     """
-    root = _whole_root(source(name))
-    if root is None:
-        raise missing(name)
-    return root
+    for place, folder in enumerate(("", DATAPATHS[name])):
+        if not _wrong(source(name), place):
+            return data_folder() / folder
+    raise missing(name)
 
 
 def present(name: str) -> bool:
-    """Whether all files of a source are there and right; every one is read and checked."""
+    """Whether all files of a source exist and are right; every file is read and checked."""
     return not _lacking(source(name))
 
 
-def get(name: str, mirror: str | None = None) -> list[Path]:
-    """Download what is not there yet, or not right. Returns the new files, none where nothing was missing.
-
-    A wrong file in the way is set aside. Of CIFAR's archive only the listed files are unpacked, under names
-    of our own choosing, each with its own MD5; then the archive is removed, unless it was there before.
-
-    mirror : address of another folder that holds the same remote files, or of the file where it is one only
-
-    Raises InputError, in one line, for an unknown name and where something cannot be got, as `download`.
-    """
-    wanted = source(name)
-    if not _lacking(wanted):
-        return []  # a folder that is complete need not be one that can be written to
-    with held(data_folder() / name):
-        lacking = _lacking(wanted)  # another process may have got it since
-        if wanted.archive is None or not lacking:
-            return [_download(wanted, file, mirror) for file in lacking]
-        own = located(wanted.archive) is not None
-        archive = _download(wanted, wanted.archive, mirror)
-        unpacked = _unpack(archive, lacking)
-        if not own:
-            archive.unlink()
-        return unpacked
-
-
-def missing(name: str, *only: File) -> InputError:
-    """The error that says which file of a source (or of `only` some) is missing or wrong, and the way out."""
+def missing(name: str, file: File | None = None) -> InputError:
+    """The error for `file`, or the first file of a source, that is missing or not the published one."""
     wanted, folder = source(name), data_folder()
-    files = only or wanted.files
-    command = f"`python -m sln data get {name}`"
-    for wrong, place in ((file, place) for file in files for place in file.places):
-        path = folder / place
-        # label_noisy/sym0.4.csv may be another data set's, and right
-        owners = [owner.checksum for owner in wanted.files if place in owner.places]
-        if path.exists() and not any(verified(path, checksum) for checksum in owners):
-            told = f"{path} has {difference(path, wrong.checksum)}"
-            return InputError(f"{wanted.what}: {told}; {command} gets the published file")
-    if wanted.archive is None:
-        first = next((file for file in files if located(file) is None), files[0])
-        looked = [folder / place for place in first.places]
-        by_hand = f"put {wanted.address}/{first.remote} at {looked[0]}"
-    else:
-        paths = [folder / place for file in files for place in file.places]
-        # one file of a folder that is there, or else the folders
-        looked = [path for path in paths if path.parent.is_dir() and not path.exists()][:1]
-        looked = looked or [folder / Path(place).parent for place in files[0].places]
-        by_hand = f"put {wanted.address}/{wanted.archive.remote} into {folder} and run the same"
+    file = file or (_lacking(wanted) or wanted.files)[0]
+    paths = [folder / place for place in file.places]
+    wrong = [f"{path} is not the published file ({file.checksum})" for path in paths if path.exists()]
+    remote = f"{wanted.address}/{(wanted.archive or file).remote}"
     return InputError(
-        f"{wanted.what}: {' or '.join(map(str, looked))} is missing; {command} gets it, or without network "
-        f"{by_hand} (SLN_DATA names the folder of all data)"
+        f"{wanted.what}: {wrong[0] if wrong else ' or '.join(map(str, paths)) + ' is missing'}; "
+        f"`python -m sln data get {name}` gets it, or without network put {remote} "
+        + (f"into {folder} and run the same" if wanted.archive else f"at {paths[0]}")
+        + " (SLN_DATA names the folder of all data)"
     )
 
 
 def listing() -> pd.DataFrame:
-    """A row for every source: name, what, present, where, megabytes to download, licence, address."""
+    """One row per source: name, what, present, where, megabytes to download, licence, address."""
     rows = []
-    for name in NAMES:
-        of = source(name)
+    for of in map(source, NAMES):
         found = [located(file) or data_folder() / file.places[0] for file in of.files]
+        where = os.path.commonpath([path.parent for path in found])
         rows.append(
-            {
-                "name": name,
-                "what": of.what,
-                "present": not _lacking(of),
-                "where": os.path.commonpath([path.parent for path in found]),
-                "MB": round(of.size / 1e6, 1),
-                "licence": of.licence,
-                "address": of.address,
-            }
+            (of.name, of.what, not _lacking(of), where, round(of.size / MB, 1), of.licence, of.address)
         )
-    return pd.DataFrame(rows)
+    return pd.DataFrame(rows, columns=["name", "what", "present", "where", "MB", "licence", "address"])
 
 
-def _whole_root(cifar: Source) -> Path | None:
-    for i, folder in enumerate((data_folder(), data_folder() / DATAPATHS[cifar.name])):
-        if all(verified(data_folder() / file.places[i], file.checksum) for file in cifar.files):
-            return folder
-    return None
+def get(name: str, mirror: str | None = None) -> list[Path]:
+    """Download the files that are missing or wrong. Returns their paths; none if everything was complete.
+
+    A broken download goes on where it stopped, also after an interrupt. A file has its name only once its
+    checksum is right; a wrong file in its place is renamed to `<name>.wrong-checksum`. Only the listed files
+    of an archive are unpacked; then the archive is removed, unless it was there before.
+
+    mirror : address of another folder that holds the same remote files, or of a single remote file
+
+    Raises InputError for an unknown name, another kind of address, a file that cannot be downloaded or
+    written, and a wrong checksum.
+    """
+    wanted, folder = source(name), data_folder()
+    require(
+        (mirror or "https").partition(":")[0] in ("http", "https", "file"),
+        f"mirror is {mirror!r}, allowed are addresses that start with http, https or file",
+    )
+    if not _lacking(wanted):
+        return []  # a complete folder may be read-only
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with FileLock(folder / f".{name}.lock"):
+            files = _lacking(wanted)  # another process may have got them
+            if files and wanted.archive is not None:
+                _get_archive(wanted, wanted.archive, files, mirror)
+            else:
+                for file in files:
+                    _fetch(wanted, file, mirror)
+    except InputError:
+        raise
+    except (OSError, ValueError) as error:  # the network's, the disk's, and pooch's about checksums
+        reason = getattr(error.args[0] if error.args else None, "reason", error)
+        raise InputError(
+            f"cannot get {wanted.what}: {' '.join(str(reason).split())}; check the network and that {folder} "
+            f"can be written to, name another address with --mirror, or put the files of {wanted.address} "
+            "there yourself, and run the same again"
+        ) from None
+    return [folder / file.places[0] for file in files]
+
+
+def _verified(path: Path, file: File) -> bool:
+    if not path.is_file():
+        return False
+    kind, _, digits = file.checksum.partition(":")
+    try:
+        with path.open("rb") as content:
+            return hashlib.file_digest(content, kind).hexdigest() == digits
+    except OSError as error:
+        raise InputError(f"cannot read {path}: {error.strerror or error}") from None
+
+
+def _wrong(wanted: Source, place: int) -> list[File]:
+    return [file for file in wanted.files if not _verified(data_folder() / file.places[place], file)]
 
 
 def _lacking(wanted: Source) -> list[File]:
-    """The files that `get` has to get."""
+    """The files that `get` has to get; those of CIFAR must all be in one of two folders."""
     if wanted.archive is None:
         return [file for file in wanted.files if located(file) is None]
-    if _whole_root(wanted) is not None:
-        return []
-    return [f for f in wanted.files if not verified(data_folder() / f.places[0], f.checksum)]
+    return _wrong(wanted, 1) and _wrong(wanted, 0)
 
 
-def _download(wanted: Source, file: File, mirror: str | None) -> Path:
-    address = f"{(mirror or wanted.address).rstrip('/')}/{file.remote}"
-    alone = wanted.archive is not None or len(wanted.files) == 1
-    if mirror and alone and mirror.endswith(f"/{file.remote}"):
-        address = mirror
-    path = data_folder() / file.places[0]
-    what = wanted.what if alone else file.places[0]
-    return download(address, path, file.checksum, what=what)
+def _fetch(wanted: Source, file: File, mirror: str | None) -> None:
+    """Get one remote file to its first place, by pooch: retries, checksum, renaming."""
+    import pooch  # only here: a GPU machine without pooch can train on data that exist
+
+    place, url = file.places[0], f"{(mirror or wanted.address).rstrip('/')}/{file.remote}"
+    if mirror and mirror.endswith(f"/{file.remote}"):
+        url = mirror
+    path = data_folder() / place
+    if not _verified(path, file):
+        _set_aside(path)
+    part = path.with_name(f"{path.name}.part")
+    files = pooch.Pooch(data_folder(), "", {place: file.checksum}, {place: url}, RETRIES)
+    files.fetch(place, downloader=functools.partial(_download, part=part, what=wanted.what))
 
 
-def _unpack(archive: Path, files: list[File]) -> list[Path]:
-    """Write `files` out of a tar archive, each checked before it gets its name.
+def _download(url: str, output_file: str, _: Any, *, part: Path, what: str) -> None:
+    """pooch's downloader: append to `part` what the server has after its last byte, then hand `part` over.
 
-    Only regular files with a listed name are read, and the list says where they go, so no path and no link in
-    the archive decides anything.
+    A server that sends everything again starts `part` again. If the server's file has changed, pooch finds a
+    wrong checksum, and its next try starts with an empty `part`.
     """
-    wanted, written = {file.places[0]: file for file in files}, []
-    with tarfile.open(archive) as tar:
+    import requests
+
+    if url.startswith("file:"):
+        shutil.copyfile(urllib.request.url2pathname(urllib.parse.urlparse(url).path), output_file)
+        return
+    have = part.stat().st_size if part.exists() else 0
+    headers = {"Accept-Encoding": "identity"} | ({"Range": f"bytes={have}-"} if have else {})
+    with requests.get(url, headers=headers, stream=True, timeout=TIMEOUT) as response:
+        if response.status_code != 416:  # 416: there is nothing after the bytes in `part`
+            response.raise_for_status()
+            if not response.headers.get("Content-Range", "").startswith(f"bytes {have}-"):
+                have = 0
+            total = have + int(response.headers.get("Content-Length", 0))
+            with (
+                part.open("ab" if have else "wb") as file,
+                Progress(total // MB, what, "MB", done=have // MB, quiet=total < 10 * MB) as progress,
+            ):
+                for chunk in response.iter_content(CHUNK):
+                    file.write(chunk)
+                    while progress.done < file.tell() // MB:
+                        progress.advance()
+    part.replace(output_file)
+
+
+def _get_archive(wanted: Source, archive: File, files: list[File], mirror: str | None) -> None:
+    """Unpack `files` to their first places; nothing in the archive decides about a path."""
+    path, awaited = data_folder() / archive.places[0], {file.places[0] for file in files}
+    by_hand = path.exists()
+    _fetch(wanted, archive, mirror)
+    with tarfile.open(path) as tar:
         for member in tar:
-            file = wanted.pop(member.name, None) if member.isreg() else None
-            if file is not None:
+            if member.isreg() and member.name in awaited:
+                awaited.remove(member.name)
                 content = tar.extractfile(member).read()
-                written.append(_put(content, file, f"{member.name} of {archive}"))
-    require(not wanted, f"{archive} has no file {', '.join(wanted)}; it is another archive")
-    return written
+                _set_aside(data_folder() / member.name)
+                write_atomically(data_folder() / member.name, lambda new, of=content: new.write_bytes(of))
+    require(not awaited, f"{path} has no file {', '.join(awaited)}; it is another archive")
+    if not by_hand:
+        path.unlink()
 
 
-def _put(content: bytes, file: File, where: str) -> Path:
-    def write(temporary: Path) -> None:
-        temporary.write_bytes(content)
-        require(
-            verified(temporary, file.checksum),
-            f"{where} has {difference(temporary, file.checksum)}; it is not used",
-        )
-        if path.exists():
-            set_aside(path, file.checksum)
-
-    path = data_folder() / file.places[0]
-    write_atomically(path, write)
-    return path
+def _set_aside(path: Path) -> None:
+    """Rename a wrong file, which may be a user's own."""
+    if path.exists():
+        aside = path.with_name(f"{path.name}.wrong-checksum")
+        print(f"{path} is not the published file; it is now {aside}", file=sys.stderr)
+        path.replace(aside)

@@ -10,9 +10,8 @@ from torch import Tensor, nn
 
 from sln.datasets import clothing1m, registry
 from sln.runs import store
-from sln.utils.devices import device
+from sln.utils.devices import device, torchvision
 from sln.utils.errors import InputError, choose
-from sln.utils.vision import torchvision
 
 BACKBONES = ("resnet18", "resnet50")
 SIDE = 224  # pixels, as the networks were trained on

@@ -40,11 +40,10 @@ from sln.objective import Objective, forward, sgd
 from sln.runs import store
 from sln.train import Epoch, learning_rate, set_learning_rate
 from sln.utils import distributed
-from sln.utils.devices import device
+from sln.utils.devices import device, torchvision
 from sln.utils.errors import require
 from sln.utils.progress import Progress
 from sln.utils.rng import torch_generator
-from sln.utils.vision import torchvision
 
 PREDICTED_TOGETHER = 128  # images in a batch of predictions; it changes only the last bits
 STEPS_BETWEEN_LOOKS = 50  # at the loss: reading it makes a GPU wait

@@ -21,8 +21,7 @@ from sln.runs import pool
 from sln.study import experiments
 from sln.study.study import Study
 from sln.train import State
-from sln.utils.devices import device
-from sln.utils.vision import torchvision
+from sln.utils.devices import device, torchvision
 
 # training, validation and test images
 SIZES = {"digits": (1150, 287, 360), "cifar10": (50_000, 0, 10_000), "cifar100": (50_000, 0, 10_000)}

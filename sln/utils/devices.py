@@ -1,13 +1,17 @@
-"""Where to compute: one name, one environment variable.
+"""The device to compute on, from one environment variable, and torchvision, imported on first use.
 
-The device decides the last bits of the numbers but is no setting of a run: a run that was trained on a GPU is
-found again on a laptop. `versions.json` records it.
+The device decides the last bits of the numbers but is no setting of a run: a laptop finds a run that was
+trained on a GPU. `versions.json` records the device.
 """
 
 from __future__ import annotations
 
 import contextlib
+import functools
+import importlib
 import os
+import sys
+from types import ModuleType
 
 import torch
 
@@ -17,7 +21,7 @@ from sln.utils.errors import InputError
 def device() -> torch.device:
     """`SLN_DEVICE`: `auto` (default; the first GPU, else the CPU), `cpu`, `cuda` or `cuda:1`.
 
-    Raises InputError for another name and for a GPU that is not there.
+    Raises InputError for another name and for a GPU that does not exist.
     """
     asked = os.environ.get("SLN_DEVICE") or "auto"
     gpus = torch.cuda.device_count() if torch.cuda.is_available() else 0
@@ -34,5 +38,23 @@ def device() -> torch.device:
 
 
 def current(device: torch.device) -> contextlib.AbstractContextManager[object]:
-    """Inside, `device` is the one where torch makes streams and captures graphs, if it is a GPU."""
+    """A context in which torch makes streams and captures graphs on `device`, if it is a GPU."""
     return torch.cuda.device(device) if device.type == "cuda" else contextlib.nullcontext()
+
+
+@functools.cache
+def torchvision() -> ModuleType:
+    """The package torchvision: `datasets`, `models` and `transforms`.
+
+    A torchvision built for CUDA cannot be imported beside a CPU build of torch, because it misses operators
+    for object detection. They are declared here in that case; nothing in this package calls them.
+    """
+    try:
+        return importlib.import_module("torchvision")
+    except RuntimeError:
+        for operator in ("nms", "qnms"):
+            arguments = "(Tensor dets, Tensor scores, float iou_threshold) -> Tensor"
+            torch.library.define(f"torchvision::{operator}", arguments)
+        for name in [name for name in sys.modules if name.split(".")[0] == "torchvision"]:
+            del sys.modules[name]  # half imported
+        return importlib.import_module("torchvision")

@@ -17,8 +17,8 @@ from PIL import Image
 
 from sln.cli import main
 from sln.datasets import clothing1m
+from sln.utils.devices import torchvision
 from sln.utils.rng import numpy_generator
-from sln.utils.vision import torchvision
 
 pytest_plugins = ["clothing1m_fixtures"]
 

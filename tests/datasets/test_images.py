@@ -13,7 +13,7 @@ from sln import noise, runs, train
 from sln.config import Config
 from sln.datasets import images as source
 from sln.datasets import load, registry
-from sln.utils import devices, vision
+from sln.utils import devices
 from sln.utils.files import data_folder
 
 
@@ -99,7 +99,7 @@ def release(made, given, monkeypatch, mode="sym"):
     path.parent.mkdir(parents=True, exist_ok=True)
     pd.DataFrame({"label": made.labels[True], "label_noisy": given}).to_csv(path, index=False)
     checksum = f"sha256:{hashlib.sha256(path.read_bytes()).hexdigest()}"
-    file = registry.File(registry.label_places(made.name, path.name), checksum)
+    file = registry.File(registry.label_places(made.name, path.name), checksum, path.name)
     monkeypatch.setattr(registry, "SLN_LABELS", dataclasses.replace(registry.SLN_LABELS, files=(file,)))
     return path
 
@@ -126,16 +126,16 @@ def test_labels_of_another_data_set_are_refused_with_the_first_mismatch(ten, mon
         load.load_data(Config(dataset="cifar10", noise_mode="sym"))
 
 
-def test_ones_own_label_file_is_used(ten, tmp_path):
+def test_your_own_label_file_is_used(ten, tmp_path):
     given = [(label + 1) % 10 for label in ten.labels[True]]
     pd.DataFrame({"label": ten.labels[True], "label_noisy": given}).to_csv(tmp_path / "mine.csv", index=False)
     config = Config(dataset="cifar10", noise_mode="sym", labels=str(tmp_path / "mine.csv"))
     assert load.load_data(config).train.given.tolist() == given
 
 
-def test_ones_own_labels_of_the_digits_are_trained_on_and_validation_labels_drawn(tmp_path):
+def test_your_own_labels_of_the_digits_are_trained_on_and_validation_labels_drawn(tmp_path):
     true = source.digits().train.true
-    mine = noise.symmetric(true.numpy(), 10, 0.25, seed=0, rng=np.random.default_rng(0))
+    mine = noise.symmetric(true.numpy(), 10, 0.25, seed=0)
     mine.save(tmp_path / "mine.csv")
     noisy = load.load_data(Config(labels=str(tmp_path / "mine.csv")))
     assert noisy.train.given.tolist() == mine.given.tolist()
@@ -145,7 +145,7 @@ def test_ones_own_labels_of_the_digits_are_trained_on_and_validation_labels_draw
 @pytest.mark.parametrize(
     ("dataset", "mode"), [("cifar10", "asym"), ("cifar100", "asym"), ("cifar100", "sym")]
 )
-def test_own_labels_are_drawn_with_exact_counts_and_the_data_sets_map(dataset, mode, request):
+def test_generated_labels_have_exact_counts_and_follow_the_data_sets_map(dataset, mode, request):
     made = request.getfixturevalue("ten" if dataset == "cifar10" else "hundred")
     config = Config(dataset=dataset, noise_mode=mode, labels="generated", noise_seed=4)
     split = load.load_data(config).train
@@ -201,20 +201,40 @@ def test_open_set_noise_without_cifar_100_says_how_to_get_it(ten, refused):
         load.load_data(Config(dataset="cifar10", noise_mode="openset"))
 
 
-def test_true_labels_are_loaded_once_whatever_noise_is_put_on_them(ten):
+def test_true_labels_are_loaded_once_for_every_noise_on_them(ten):
     config = Config(dataset="cifar10", noise_mode="sym", labels="generated")
     for seed in (0, 1):
         load.load_data(config.replace(noise_seed=seed, noise_rate=0.1 * seed))
-    assert load._load_photographs.cache_info().currsize == 3
+    assert len(load.cache) == 3
     assert load.load_clean(config) is load.load_clean(config.replace(noise_mode="asym", noise_seed=3))
 
 
-def test_runs_that_differ_elsewhere_share_their_data(ten):
+def test_the_least_recently_used_data_leave_the_memory():
+    first = load.load_data(Config(noise_seed=0))
+    for seed in range(1, 2 * load.MAX_CACHED):
+        load.load_data(Config(noise_seed=seed))
+        assert load.load_data(Config(noise_seed=0)) is first
+        assert len(load.cache) <= load.MAX_CACHED
+    assert {key[0].noise_seed for key in load.cache} >= {0, 2 * load.MAX_CACHED - 1}
+    assert 1 not in {key[0].noise_seed for key in load.cache}
+
+
+def test_a_label_file_that_changes_is_read_again(ten, tmp_path):
+    path, true = tmp_path / "mine.csv", np.array(ten.labels[True])
+    config = Config(dataset="cifar10", noise_mode="sym", labels=str(path))
+    for shift in (1, 22):  # the second file is longer
+        given = (true + shift) % 10
+        table = pd.DataFrame({"label": true, "label_noisy": given, "comment": shift})
+        table.to_csv(path, index=False)
+        assert load.load_data(config).train.given.tolist() == given.tolist()
+
+
+def test_runs_that_differ_in_other_settings_share_their_data(ten):
     a = load.load_data(Config(dataset="cifar10", noise_mode="none", sigma=0.0))
     assert load.load_data(Config(dataset="cifar10", noise_mode="none", seed=3, epochs=7)) is a
 
 
-def test_a_run_on_ones_own_labels_is_not_found_once_they_have_changed(ten, tmp_path, refused):
+def test_a_run_on_your_own_labels_is_not_found_after_they_have_changed(ten, tmp_path, refused):
     path, true = tmp_path / "mine.csv", ten.labels[True]
     pd.DataFrame({"label": true, "label_noisy": true}).to_csv(path, index=False)
     config = Config(
@@ -255,7 +275,6 @@ def test_labels_are_pinned_by_a_seed_or_a_checksum_and_not_by_a_file_or_a_networ
     assert pinned(dataset="clothing1m")
     assert not pinned(noise_mode="dependent")
     assert not pinned(labels="mine.csv")
-    assert not pinned(dataset="cifar10", noise_rate=0.2)  # a file of the user's among the released ones
 
 
 @pytest.mark.parametrize("mode", ["openset", "dependent"])
@@ -313,6 +332,6 @@ def test_moving_data_moves_images_and_keeps_labels(ten):
     assert whole.train.given.device.type == "cpu"
 
 
-def test_torchvision_can_be_imported_whatever_torch_it_was_built_for():
-    assert vision.torchvision() is vision.torchvision()
-    assert vision.torchvision().models.resnet18(num_classes=3).fc.out_features == 3
+def test_torchvision_can_be_imported_beside_a_torch_of_another_build():
+    assert devices.torchvision() is devices.torchvision()
+    assert devices.torchvision().models.resnet18(num_classes=3).fc.out_features == 3

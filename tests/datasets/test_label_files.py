@@ -1,4 +1,4 @@
-"""Label files that others published: found, checked, read without running code; what is in the real ones."""
+"""Label files, published ones and your own: found, checked, read without running code; the real files."""
 
 import dataclasses
 import functools
@@ -79,17 +79,17 @@ def test_a_released_file_is_found_in_each_layout(place, published, folder):
 def test_a_file_of_the_other_data_set_under_the_same_name_is_passed_over(published, folder, refused):
     put(folder / "label_noisy/sym0.4.csv", published["cifar100"])
     assert label_files.released("cifar100", "sym", 0.4, TRUE + 50).num_classes == 100
-    with refused("sym0.4.csv is missing", "python -m sln data get sln-labels"):
+    with refused("label_noisy/sym0.4.csv is not the published file", "python -m sln data get sln-labels"):
         label_files.released("cifar10", "sym", 0.4, TRUE)
 
 
 def test_a_released_file_that_was_changed_is_refused(published, folder, refused):
     changed = csv(TRUE, TRUE)
     put(folder / "labels/sln/cifar10/sym0.4.csv", changed)
-    found, expected = (hashlib.sha256(c).hexdigest() for c in (changed, published["cifar10"]))
-    with refused("labels/sln/cifar10/sym0.4.csv", f"SHA-256 {found}", expected, "data get sln-labels"):
+    expected = hashlib.sha256(published["cifar10"]).hexdigest()
+    with refused("labels/sln/cifar10/sym0.4.csv is not", f"sha256:{expected}", "data get sln-labels"):
         label_files.released("cifar10", "sym", 0.4, TRUE)
-    put(folder / "label_noisy/sym0.4.csv", published["cifar10"])  # the published one is there, too
+    put(folder / "label_noisy/sym0.4.csv", published["cifar10"])  # the published file
     assert (label_files.released("cifar10", "sym", 0.4, TRUE).given == GIVEN).all()
 
 
@@ -106,12 +106,11 @@ def test_a_missing_released_file_is_said_with_the_command(folder, refused):
 @pytest.mark.parametrize(
     ("mode", "rate"), [("sym", 0.2), ("asym", 0.45), ("openset", 0.4), ("dependent", 0.0)]
 )
-def test_labels_that_were_never_released_are_said_to_be_so(mode, rate, folder, refused):
+def test_a_request_for_labels_that_were_never_released_is_refused(mode, rate, folder, refused):
     known = "only asym0.4, dependent0.4, sym0.4;"
-    with refused(f"no labels {mode}{rate} of cifar10", known, "`--labels generated`"):
+    put(folder / f"label_noisy/{mode}{rate}.csv", csv(TRUE, GIVEN))
+    with refused(f"no labels {mode}{rate} of cifar10", known, "`--labels generated`", "`--labels mine.csv`"):
         label_files.released("cifar10", mode, rate, TRUE)
-    put(folder / f"label_noisy/{mode}{rate}.csv", csv(TRUE, GIVEN))  # of the user's own
-    assert (label_files.released("cifar10", mode, rate, TRUE).given == GIVEN).all()
 
 
 def test_released_labels_of_other_images_are_refused_with_the_first_mismatch(published, folder, refused):
@@ -131,13 +130,90 @@ def test_the_digits_have_no_released_and_no_human_labels(refused):
         label_files.human("digits", "human", TRUE)
 
 
-def test_a_label_csv_of_the_users_own_is_read_and_checked(tmp_path, refused):
+# --- your own label files -----------------------------------------------------------------------------------
+
+FIVE = np.random.default_rng(5).permutation(np.repeat(np.arange(5), 20))
+
+
+def made(kind):
+    return {
+        "sym": lambda: noise.symmetric(FIVE, 5, 0.3, seed=9, own_class=True, exact=False),
+        "asym": lambda: noise.asymmetric(FIVE, 5, 0.3, {0: 1}, seed=9),
+        "openset": lambda: noise.open_set(FIVE, 5, 99, 0.3, seed=9),
+        "matrix": lambda: noise.from_matrix(FIVE, np.full((5, 5), 0.2), seed=9),
+    }[kind]()
+
+
+@pytest.mark.parametrize("kind", ["sym", "asym", "openset", "matrix"])
+def test_a_saved_corruption_is_read_as_it_was(kind, tmp_path):
+    corruption = made(kind)
+    corruption.save(tmp_path / "labels.csv")
+    loaded = label_files.from_csv(tmp_path / "labels.csv", FIVE, 5)
+    for name, value in vars(corruption).items():
+        if isinstance(value, np.ndarray):
+            assert (getattr(loaded, name) == value).all()
+            assert getattr(loaded, name).dtype == np.int64
+        else:
+            assert getattr(loaded, name) == value
+
+
+def test_a_label_file_without_a_manifest_is_read_and_checked(tmp_path, refused):
     (tmp_path / "mine.csv").write_bytes(csv(TRUE, GIVEN))
-    assert (label_files.from_file(tmp_path / "mine.csv", TRUE, 10).given == GIVEN).all()
+    corruption = label_files.from_csv(tmp_path / "mine.csv", TRUE, 10)
+    assert (corruption.given == GIVEN).all()
+    assert corruption.rate == corruption.realised_rate == pytest.approx(20 / 60)
     with refused("mine.csv", "at row 0"):
-        label_files.from_file(tmp_path / "mine.csv", (TRUE + 1) % 10, 10)
+        label_files.from_csv(tmp_path / "mine.csv", (TRUE + 1) % 10, 10)
     with refused("mine.csv", "outside the classes 0..4"):
-        label_files.from_file(tmp_path / "mine.csv", TRUE, 5)
+        label_files.from_csv(tmp_path / "mine.csv", TRUE, 5)
+
+
+@pytest.mark.parametrize("column", ["true", "given"])
+def test_a_label_that_was_edited_after_saving_fails_the_checksum(column, tmp_path, refused):
+    made("asym").save(tmp_path / "labels.csv")
+    rows = [line.split(",") for line in (tmp_path / "labels.csv").read_text().splitlines()]
+    row = next(row for row in rows[1:] if row[0] == row[1] == "3")
+    row[["true", "given"].index(column)] = "4"
+    (tmp_path / "labels.csv").write_text("\n".join(",".join(row) for row in rows))
+    true = np.array([int(row[0]) for row in rows[1:]])
+    with refused("labels.csv", f"the {column} labels", "SHA-256", "labels.json"):
+        label_files.from_csv(tmp_path / "labels.csv", true, 5)
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("given,label_noisy\n0,1\n", ["no column 'label'", "given, label_noisy"]),
+        ("label,noisy\n0,1\n", ["no column 'label_noisy'"]),
+        ("label,label_noisy\n0,1\n-1,0\n", ["column label:", "label -1 at row 1"]),
+        ("label,label_noisy\n0,1\n1,7\n", ["column label_noisy:", "label 7 at row 1", "0..4"]),
+        ("label,label_noisy,replaced_by\n0,1,-1\n1,2,x\n", ["column replaced_by:", "whole numbers"]),
+        ("label,label_noisy\n0,1\n1,\n", ["label_noisy", "whole numbers"]),
+        ("label,label_noisy\n0,1\n1,cat\n", ["label_noisy", "whole numbers"]),
+        ("label,label_noisy\n0.5,1\n1,1\n", ["column label:", "whole numbers"]),
+        ("label,label_noisy\n", ["labels.csv", "N >= 1"]),
+        ("", ["labels.csv", "not a readable CSV"]),
+        ("label,label_noisy\n0,1\n1,2,3\n", ["labels.csv", "not a readable CSV"]),
+        ('label,label_noisy\n0,"1\n', ["labels.csv", "not a readable CSV"]),
+        (b"label,label_noisy\n0,\xff\xfe\n", ["labels.csv", "not a readable CSV"]),
+    ],
+)
+def test_a_damaged_label_file_is_refused_in_one_line_that_names_it(text, words, tmp_path, refused):
+    (tmp_path / "labels.csv").write_bytes(text if isinstance(text, bytes) else text.encode())
+    with refused("labels.csv", *words):
+        label_files.from_csv(tmp_path / "labels.csv", np.array([0, 1]), 5)
+
+
+def test_a_missing_label_file_is_named(tmp_path, refused):
+    with refused("absent.csv", "missing"):
+        label_files.from_csv(tmp_path / "absent.csv", FIVE, 5)
+
+
+def test_a_damaged_manifest_is_named(tmp_path, refused):
+    made("asym").save(tmp_path / "labels.csv")
+    (tmp_path / "labels.json").write_text('{"kind": "as')
+    with refused("labels.json", "not a readable JSON"):
+        label_files.from_csv(tmp_path / "labels.csv", FIVE, 5)
 
 
 # --- human labels -------------------------------------------------------------------------------------------
@@ -350,10 +426,10 @@ def fits_rate(corruption, T):
 
 
 def drawn(kind, dataset, true, exact):
-    C, rng = label_files.NUM_CLASSES[dataset], np.random.default_rng(0)
+    C = label_files.NUM_CLASSES[dataset]
     if kind == "sym":
-        return noise.symmetric(true, C, 0.4, seed=0, rng=rng, exact=exact)
-    return noise.asymmetric(true, C, 0.4, MAPS[dataset], seed=0, rng=rng, exact=exact)
+        return noise.symmetric(true, C, 0.4, seed=0, exact=exact)
+    return noise.asymmetric(true, C, 0.4, MAPS[dataset], seed=0, exact=exact)
 
 
 MAPS = {"cifar10": CIFAR10_MAP, "cifar100": next_class_map(100)}

@@ -1,4 +1,4 @@
-"""Downloads from a server that breaks, stalls and lies; what is unpacked; CIFAR in its published format."""
+"""Downloads from a server that breaks and lies; what is unpacked; CIFAR in its published format."""
 
 import contextlib
 import dataclasses
@@ -6,74 +6,53 @@ import hashlib
 import io
 import os
 import pickle
+import runpy
 import signal
 import socket
-import subprocess
 import sys
 import tarfile
-import tempfile
 import threading
 import time
 import types
-from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import cifar_miniature
 import numpy as np
+import pooch
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
-from sln.datasets import downloads, registry
-from sln.datasets.downloads import download
+from sln.datasets import registry
 from sln.datasets.images import read_cifar
 from sln.utils import files
 
-CONTENT = np.random.default_rng(0).bytes(5000)
-OTHER = np.random.default_rng(1).bytes(5000)
+CONTENT, OTHER = (np.random.default_rng(seed).bytes(500_000) for seed in (0, 1))
+SMALL = CONTENT[:5000]
 
 
-def sha256(content):
-    return f"sha256:{hashlib.sha256(content).hexdigest()}"
+# --- a server that breaks -----------------------------------------------------------------------------------
 
 
-def md5(content):
-    return f"md5:{hashlib.md5(content).hexdigest()}"
-
-
-# --- a server that does as it is told -----------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True)
 class Answer:
-    """How one request is answered: with which bytes, broken off or silent after how many, as what."""
+    """One answer: these bytes; after `breaks` of them the end, or after `stalls` silence; ranges or not."""
 
     content: bytes = CONTENT
     breaks: int | None = None
     stalls: int | None = None
     status: int = 200
     ranges: bool = True
-    length: bool = True
-    extent: str | None = None  # another Content-Range than the true one
 
 
 class Server(ThreadingHTTPServer):
+    """`asked`: the first byte of each request; `paths`: its address."""
+
     daemon_threads = False  # so that closing waits for them
 
     def __init__(self, answers, default):
-        self.answers, self.default = list(answers), default
-        self.asked, self.served, self.paths = (
-            [],
-            [],
-            [],
-        )  # first byte, number of bytes, address of each request
-        self.go_on, self.mutex = threading.Event(), threading.Lock()
+        self.answers, self.default, self.asked, self.paths = list(answers), default, [], []
+        self.go_on = threading.Event()
         super().__init__(("127.0.0.1", 0), Handler)
-
-    @property
-    def url(self):
-        return f"http://127.0.0.1:{self.server_port}/thing.bin"
 
     def handle_error(self, request, client_address):  # a client that went away
         pass
@@ -81,39 +60,23 @@ class Server(ThreadingHTTPServer):
 
 class Handler(BaseHTTPRequestHandler):
     def do_GET(self):
-        server, wants = self.server, self.headers.get("Range")
-        start = int(wants.removeprefix("bytes=").removesuffix("-")) if wants else 0
-        with server.mutex:
-            answer = server.answers.pop(0) if server.answers else server.default
-            server.asked.append(start)
-            server.served.append(0)
-            server.paths.append(self.path)
-            number = len(server.asked) - 1
-        content = answer.content[self.path] if isinstance(answer.content, dict) else answer.content
-        if answer.status != 200:
-            self.send_error(answer.status)
+        start = int(self.headers.get("Range", "bytes=0-").removeprefix("bytes=").removesuffix("-"))
+        answer = self.server.answers.pop(0) if self.server.answers else self.server.default
+        self.server.asked.append(start)
+        self.server.paths.append(self.path)
+        if answer.status != 200 or (answer.ranges and start >= len(answer.content)):
+            self.send_error(answer.status if answer.status != 200 else 416)
             return
-        if wants and answer.ranges and start >= len(content):
-            self.send_error(416)
-            return
-        partial = wants and answer.ranges
-        body = content[start:] if partial else content
-        if answer.stalls == -1:  # not even a status
-            server.go_on.wait()
-            return
+        partial = "Range" in self.headers and answer.ranges
+        body = answer.content[start:] if partial else answer.content
         self.send_response(206 if partial else 200)
         if partial:
-            true_extent = f"bytes {start}-{len(content) - 1}/{len(content)}"
-            self.send_header("Content-Range", answer.extent or true_extent)
-        if answer.length:
-            self.send_header("Content-Length", str(len(body)))
+            self.send_header("Content-Range", f"bytes {start}-{start + len(body) - 1}/{len(answer.content)}")
+        self.send_header("Content-Length", str(len(body)))
         self.end_headers()
-        sent = body[: next((n for n in (answer.breaks, answer.stalls) if n is not None), None)]
-        with server.mutex:
-            server.served[number] = len(sent)
-        self.wfile.write(sent)
+        self.wfile.write(body[: next((n for n in (answer.breaks, answer.stalls) if n is not None), None)])
         if answer.stalls is not None:
-            server.go_on.wait()
+            self.server.go_on.wait()
             self.wfile.write(body[answer.stalls :])
 
     def log_message(self, *_):
@@ -134,18 +97,45 @@ def serving(*answers, default=None):
         thread.join()
 
 
+def address(server):
+    return f"http://127.0.0.1:{server.server_port}/m"
+
+
 @pytest.fixture(autouse=True)
-def at_once(monkeypatch):
-    """No pauses, no proxy between this process and itself; gives the pauses that were asked for."""
-    pauses = []
+def no_pauses(monkeypatch, tmp_path):
+    """No pauses between tries, no proxy before this process, and an empty data folder."""
     monkeypatch.setenv("no_proxy", "127.0.0.1")
-    monkeypatch.setattr(downloads, "time", types.SimpleNamespace(sleep=pauses.append))
-    return pauses
+    monkeypatch.setenv("SLN_DATA", str(tmp_path / "data"))
+    monkeypatch.setattr(pooch.core, "time", types.SimpleNamespace(sleep=lambda seconds: None))
+
+
+def checksum(kind, content):
+    return f"{kind}:{hashlib.new(kind, content).hexdigest()}"
+
+
+def offer(monkeypatch, *contents):
+    """Put files a, b, ... with these contents in the place of the released labels."""
+    offered = tuple(
+        registry.File((f"labels/{name}", f"elsewhere/{name}"), checksum("sha256", content), f"far/{name}")
+        for name, content in zip("abc", contents, strict=False)
+    )
+    monkeypatch.setattr(registry, "SLN_LABELS", dataclasses.replace(registry.SLN_LABELS, files=offered))
 
 
 @pytest.fixture
-def path(tmp_path):
-    return tmp_path / "thing.bin"
+def path(monkeypatch):
+    """The place of the one file that "sln-labels" is in these tests: CONTENT."""
+    offer(monkeypatch, CONTENT)
+    return files.data_folder() / "labels" / "a"
+
+
+def put(path, content):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(content)
+
+
+def part_of(path):
+    return path.with_name(f"{path.name}.part")
 
 
 def left_behind(path):
@@ -156,48 +146,42 @@ def left_behind(path):
 # --- breaks and resumption ----------------------------------------------------------------------------------
 
 
-@given(
-    st.lists(st.tuples(st.integers(0, 3000), st.booleans()), max_size=downloads.TRIES - 1),
-    st.sampled_from([0, 0, 1, 2500, 4999]),
-    st.sampled_from([sha256(CONTENT), sha256(CONTENT)[:15], md5(CONTENT), md5(CONTENT).upper()]),
+@pytest.mark.parametrize(
+    ("part", "answers", "asked"),
+    [
+        (0, [], [0]),
+        (0, [Answer(breaks=200_000)], [0, 200_000]),
+        (
+            0,
+            [Answer(breaks=200_000), Answer(breaks=70_000), Answer(breaks=0)],
+            [0, 200_000, 270_000, 270_000],
+        ),
+        (123_456, [], [123_456]),
+        (123_456, [Answer(breaks=300_000, ranges=False), Answer(ranges=False)], [123_456, 300_000]),
+        (len(CONTENT), [], [len(CONTENT)]),  # killed between the last byte and the file's name
+        (0, [Answer(status=503), Answer(status=429)], [0, 0, 0]),
+    ],
 )
-@settings(max_examples=40)
-def test_after_any_breaks_the_bytes_are_the_servers_and_only_the_rest_is_asked_for(breaks, part, checksum):
-    answers = [Answer(breaks=n, ranges=ranges) for n, ranges in breaks]
-    have, expected = part, []  # the first byte of each request, by a plain replay
-    for n, ranges in [*breaks, (len(CONTENT), True)]:
-        expected.append(have)
-        have = min((have if ranges else 0) + n, len(CONTENT))
-        if have == len(CONTENT):
-            break
-    with tempfile.TemporaryDirectory() as folder, serving(*answers) as server:
-        path = Path(folder) / "deep" / "thing.bin"
-        path.parent.mkdir()
-        if part:
-            path.with_name("thing.bin.part").write_bytes(CONTENT[:part])
-        assert download(server.url, path, checksum, what="the thing") == path
-        assert path.read_bytes() == CONTENT
-        assert left_behind(path) == ["thing.bin"]
-        assert server.asked == expected
-        if all(ranges for _, ranges in breaks):
-            assert sum(server.served) == len(CONTENT) - part
+def test_after_breaks_the_bytes_are_the_servers_and_only_the_rest_is_asked_for(part, answers, asked, path):
+    if part:
+        put(part_of(path), CONTENT[:part])
+    with serving(*answers) as server:
+        assert registry.get("sln-labels", mirror=address(server)) == [path]
+    # a broken connection may lose the last bytes that it brought, at most one chunk
+    assert len(server.asked) == len(asked)
+    for got, first in zip(server.asked, asked, strict=True):
+        assert first - registry.CHUNK <= got <= first
+    assert path.read_bytes() == CONTENT
+    assert left_behind(path) == ["a"]
 
 
-DOWNLOADER = """
-import signal, sys, types
-signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored where the tests run in the background
-package = types.ModuleType("sln")  # without all that the package's own __init__ imports
-package.__path__ = [sys.argv[1]]
-sys.modules["sln"] = package
-from pathlib import Path
-from sln.datasets.downloads import download
-download(sys.argv[2], Path(sys.argv[3]), sys.argv[4], what="the thing")
-"""
-
-
-def downloader(server, path):
-    told = [str(Path(downloads.__file__).parents[1]), server.url, path, sha256(CONTENT)]
-    return subprocess.Popen([sys.executable, "-c", DOWNLOADER, *told], stderr=subprocess.PIPE, text=True)
+@pytest.mark.parametrize("part", [OTHER[:99_000], OTHER, OTHER + OTHER])
+def test_a_file_that_changed_at_the_server_is_downloaded_again_from_its_start(part, path):
+    put(part_of(path), part)
+    with serving() as server:
+        registry.get("sln-labels", mirror=address(server))
+        assert server.asked == [len(part), 0]
+    assert path.read_bytes() == CONTENT
 
 
 def wait_until(condition):
@@ -207,245 +191,161 @@ def wait_until(condition):
         pause.wait(0.01)
 
 
-@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT])
-def test_what_a_killed_or_interrupted_process_got_is_not_got_again(how, path):
-    part = path.with_name("thing.bin.part")
-    with serving(Answer(stalls=3210)) as server:
-        with downloader(server, path) as process:
-            wait_until(lambda: part.exists() and part.stat().st_size == 3210)
-            process.send_signal(how)
-            process.communicate(timeout=60)
-        assert process.returncode != 0
-        assert left_behind(path) == ["thing.bin.part"]
-        download(server.url, path, sha256(CONTENT), what="the thing")
-        assert server.asked == [0, 3210]
+def test_an_interrupted_download_goes_on_when_it_is_started_again(path, monkeypatch):
+    """Ctrl-C. The bytes are in the file already while the server is silent, so a kill keeps them too."""
+    part, whole_chunks = part_of(path), 4 * registry.CHUNK
+
+    def interrupt():
+        wait_until(lambda: part.exists() and part.stat().st_size == whole_chunks)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored by tests in the background
+    try:
+        with serving(Answer(stalls=whole_chunks + 100)) as server:
+            presses = threading.Thread(target=interrupt)
+            presses.start()
+            with pytest.raises(KeyboardInterrupt):
+                registry.get("sln-labels", mirror=address(server))
+            presses.join()
+            assert left_behind(path) == ["a.part"]
+            registry.get("sln-labels", mirror=address(server))
+            assert server.asked == [0, whole_chunks]
+    finally:
+        signal.signal(signal.SIGINT, before)
     assert path.read_bytes() == CONTENT
 
 
-def test_of_two_processes_one_downloads_and_the_other_waits_for_it(path):
+def test_of_two_at_the_same_time_one_downloads_and_the_other_waits(path):
     with serving(Answer(stalls=1000)) as server:
-        with downloader(server, path) as first:
-            wait_until(lambda: server.served == [1000])
-            with downloader(server, path) as second:
-                assert "waiting for another process" in second.stderr.readline()
-                server.go_on.set()
-                for process in (first, second):
-                    assert process.communicate(timeout=60)[1] == ""
-        assert (first.returncode, second.returncode) == (0, 0)
+        got = []
+        threads = [
+            threading.Thread(target=lambda: got.append(registry.get("sln-labels", address(server))))
+            for _ in range(2)
+        ]
+        for thread in threads:
+            thread.start()
+        wait_until(lambda: server.asked == [0])
+        server.go_on.set()
+        for thread in threads:
+            thread.join()
         assert server.asked == [0]
-    assert path.read_bytes() == CONTENT
+    assert sorted(got) == [[], [path]]
 
 
-@pytest.mark.parametrize("new", [OTHER, OTHER[:4000], OTHER + OTHER, OTHER[:10]])
-def test_a_file_that_changes_on_the_server_midway_is_got_again_whole(new, path):
-    with serving(Answer(breaks=2000), default=Answer(new)) as server:
-        download(server.url, path, sha256(new), what="the thing")
-        assert server.asked == [0, 2000, 0]
-    assert path.read_bytes() == new
+def test_a_large_download_shows_its_progress_and_a_small_one_does_not(path, monkeypatch, capsys):
+    large = CONTENT * 21
+    offer(monkeypatch, large, SMALL)
+    with serving(Answer(large, breaks=3_400_000), Answer(large), default=Answer(SMALL)) as server:
+        registry.get("sln-labels", mirror=address(server))
+    lines = [line for line in capsys.readouterr().err.splitlines() if " MB (" in line]
+    assert len(lines) == 1
+    assert lines[0].startswith(f"{registry.SLN_LABELS.what}: 10/10 MB (")
 
 
-def test_the_rest_of_a_file_of_another_length_is_not_waited_for(path, monkeypatch):
-    monkeypatch.setattr(downloads, "TIMEOUT", 0.2)
-    with serving(Answer(breaks=2000), Answer(OTHER * 2, stalls=10), default=Answer(OTHER * 2)) as server:
-        download(server.url, path, sha256(OTHER * 2), what="the thing")
-        assert server.asked == [0, 2000, 0]
-    assert path.read_bytes() == OTHER * 2
+# --- refusals -----------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("part", [OTHER[:99], OTHER, OTHER * 2, CONTENT + b"x", b"x"])
-def test_a_part_of_something_else_does_no_harm(part, path):
-    path.with_name("thing.bin.part").write_bytes(part)
-    with serving() as server:
-        download(server.url, path, sha256(CONTENT), what="the thing")
-        assert server.asked == [len(part), 0]
-    assert path.read_bytes() == CONTENT
-
-
-@pytest.mark.parametrize(
-    "extent", ["bytes 0-4999/5000", "bytes 2001-4999/5000", "pages 1-2/3", "bytes 2000-"]
-)
-def test_a_server_that_sends_another_part_than_asked_for_is_asked_again(extent, path):
-    with serving(Answer(breaks=2000), Answer(extent=extent)) as server:
-        download(server.url, path, sha256(CONTENT), what="the thing")
-        assert server.asked[-1] == 0
-    assert path.read_bytes() == CONTENT
-
-
-def test_a_part_whose_whole_length_the_server_does_not_know_is_used(path):
-    with serving(Answer(breaks=2000), Answer(extent="bytes 2000-4999/*")) as server:
-        download(server.url, path, sha256(CONTENT), what="the thing")
-        assert server.asked == [0, 2000]
-    assert path.read_bytes() == CONTENT
-
-
-def test_what_is_there_and_right_is_not_asked_for(path):
-    with serving() as server:
-        path.write_bytes(CONTENT)
-        download(server.url, path, sha256(CONTENT), what="the thing")
-        path.rename(path.with_name("thing.bin.part"))  # killed between the last byte and its name
-        download(server.url, path, sha256(CONTENT), what="the thing")
-        assert server.asked == []
-    assert path.read_bytes() == CONTENT
-    assert left_behind(path) == ["thing.bin"]
-
-
-# --- wrong bytes --------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("checksum", [sha256(CONTENT), sha256(CONTENT)[:15], md5(CONTENT)])
-@pytest.mark.parametrize("answer", [Answer(OTHER), Answer(b"<html>log in first</html>"), Answer(b""),
-                                    Answer(CONTENT[:4000], length=False)])  # fmt: skip
-def test_wrong_bytes_are_kept_aside_and_never_used(answer, checksum, path, refused):
-    aside = path.with_name("thing.bin.wrong-checksum")
-    digits = checksum.split(":")[1]
-    found = hashlib.new(checksum.split(":")[0], answer.content).hexdigest()[: len(digits)]
-    with serving(answer) as server:
-        with refused("the thing", server.url, found, f"expected {digits}", str(aside)):
-            download(server.url, path, checksum, what="the thing")
-        assert left_behind(path) == [aside.name]
-        assert aside.read_bytes() == answer.content
-        download(server.url, path, checksum, what="the thing")  # the wrong bytes are not gone on with
-        assert server.asked == [0, 0]
-    assert path.read_bytes() == CONTENT
-
-
-def test_a_wrong_file_in_the_way_is_set_aside_and_said(path, capsys):
-    path.write_bytes(OTHER)
-    with serving() as server:
-        download(server.url, path, sha256(CONTENT), what="the thing")
-    assert path.read_bytes() == CONTENT
-    assert path.with_name("thing.bin.wrong-checksum").read_bytes() == OTHER
-    assert str(path.with_name("thing.bin.wrong-checksum")) in capsys.readouterr().err
-
-
-def test_a_file_without_a_stated_length_is_whole_when_its_checksum_is_right(path):
-    with serving(default=Answer(length=False)) as server:
-        download(server.url, path, sha256(CONTENT), what="the thing")
-    assert path.read_bytes() == CONTENT
-
-
-# --- silence and refusals -----------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("stalls", [-1, 0, 1500])
-def test_a_silent_connection_is_given_up_and_made_again(stalls, path, monkeypatch):
-    monkeypatch.setattr(downloads, "TIMEOUT", 0.2)
-    with serving(Answer(stalls=stalls)) as server:
-        download(server.url, path, sha256(CONTENT), what="the thing")
-        assert server.asked == [0, max(stalls, 0)]
-    assert path.read_bytes() == CONTENT
-
-
-def test_a_server_that_stays_silent_is_given_up(path, monkeypatch, refused):
-    monkeypatch.setattr(downloads, "TIMEOUT", 0.1)
-    with serving(default=Answer(stalls=0)) as server:
-        start = time.monotonic()
-        with refused("the thing", server.url, "timed out", "5 tries", str(path)):
-            download(server.url, path, sha256(CONTENT), what="the thing")
-        assert time.monotonic() - start < 10  # half a second, where nothing else runs
-        assert len(server.asked) == downloads.TRIES
-
-
-def test_pauses_grow_until_new_bytes_come_and_then_it_gives_up_and_keeps_the_part(path, at_once, refused):
-    with serving(Answer(breaks=0), Answer(breaks=700), default=Answer(breaks=0)) as server:
-        with refused("connection closed after 700 of 5,000 bytes", "5 tries"):
-            download(server.url, path, sha256(CONTENT), what="the thing")
-        assert server.asked == [0, 0, 700, 700, 700, 700]
-    assert at_once == [1, 1, 2, 4, 8]
-    assert path.with_name("thing.bin.part").read_bytes() == CONTENT[:700]
-
-
-@pytest.mark.parametrize("places", [(900, 900), (900, 800)])
-def test_a_server_that_breaks_early_and_cannot_resume_is_given_up(places, path, refused):
-    answers = [Answer(breaks=n, ranges=False) for n in places * downloads.TRIES]
-    with serving(*answers) as server:
-        with refused("900 of 5,000 bytes"):
-            download(server.url, path, sha256(CONTENT), what="the thing")
-        assert len(server.asked) == downloads.TRIES
-
-
-@pytest.mark.parametrize(("status", "requests"), [(404, 1), (403, 1), (410, 1), (500, 5), (503, 5), (429, 5)])
-def test_only_refusals_that_may_pass_are_asked_again(status, requests, path, refused):
-    with serving(default=Answer(status=status)) as server:
-        with refused("the thing", server.url, f"HTTP {status}", str(path)):
-            download(server.url, path, sha256(CONTENT), what="the thing")
-        assert len(server.asked) == requests
+def test_a_wrong_checksum_is_refused_and_its_bytes_are_gone(path, refused):
+    with serving(default=Answer(OTHER)) as server:
+        with refused("released noisy labels", "does not match", checksum("sha256", CONTENT), "--mirror"):
+            registry.get("sln-labels", mirror=address(server))
+        assert server.asked == [0] * (1 + registry.RETRIES)
     assert left_behind(path) == []
 
 
-def test_a_busy_server_is_asked_until_it_answers(path):
-    with serving(Answer(status=503), Answer(status=429), Answer(breaks=10), Answer(status=500)) as server:
-        download(server.url, path, sha256(CONTENT), what="the thing")
-        assert server.asked == [0, 0, 0, 10, 10]
-    assert path.read_bytes() == CONTENT
+@pytest.mark.parametrize(("status", "word"), [(404, "404"), (403, "403"), (500, "500")])
+def test_a_servers_refusal_is_passed_on_in_one_line(status, word, path, refused):
+    with serving(default=Answer(status=status)) as server, refused("released noisy labels", word, "--mirror"):
+        registry.get("sln-labels", mirror=address(server))
 
 
-def test_without_network_it_says_so_at_once_with_the_way_out(path, at_once, refused):
+def test_a_silent_server_is_given_up_and_the_part_is_kept(path, refused, monkeypatch):
+    monkeypatch.setattr(registry, "TIMEOUT", 0.1)
+    with serving(Answer(stalls=100_000), default=Answer(stalls=0)) as server, refused("timed out"):
+        registry.get("sln-labels", mirror=address(server))
+    assert part_of(path).read_bytes() == CONTENT[: registry.CHUNK]
+
+
+def test_without_network_one_line_names_the_way_out(path, refused):
     with socket.socket() as taken:  # bound, but nobody listens
         taken.bind(("127.0.0.1", 0))
-        url = f"http://127.0.0.1:{taken.getsockname()[1]}/thing.bin"
-        with refused("the thing", url, "refused", f"put the file at {path}", "mirror"):
-            download(url, path, sha256(CONTENT), what="the thing")
-    assert at_once == []
+        folder = str(files.data_folder())
+        with refused("check the network", "refused", "--mirror", folder, registry.SLN_LABELS.address):
+            registry.get("sln-labels", mirror=f"http://127.0.0.1:{taken.getsockname()[1]}")
 
 
-def test_a_file_address_is_a_mirror_too(path, tmp_path, refused):
-    (tmp_path / "mirror").write_bytes(CONTENT)
-    download((tmp_path / "mirror").as_uri(), path, sha256(CONTENT), what="the thing")
+def test_a_folder_that_cannot_be_written_to_is_named(path, refused):
+    files.data_folder().write_text("a file, no folder")
+    with refused("cannot get", str(files.data_folder()), "can be written to"):
+        registry.get("sln-labels")
+
+
+def test_a_folder_of_files_is_a_mirror_and_other_kinds_of_address_are_refused(path, tmp_path, refused):
+    put(tmp_path / "disk" / "far" / "a", CONTENT)
+    registry.get("sln-labels", mirror=(tmp_path / "disk").as_uri())
     assert path.read_bytes() == CONTENT
-    for wrong in ("absent", ""):
-        with refused("the thing", "directory"):
-            download((tmp_path / wrong).as_uri(), tmp_path / "other", sha256(CONTENT), what="the thing")
+    with refused("'ftp://127.0.0.1/x'", "http, https or file"):
+        registry.get("sln-labels", mirror="ftp://127.0.0.1/x")
+    with refused("'cifar-10'", "did you mean 'cifar10'"):
+        registry.get("cifar-10")
 
 
-@pytest.mark.parametrize("url", ["ftp://127.0.0.1/x", "data:,x", "thing.bin", "/thing.bin", ""])
-def test_other_addresses_are_refused(url, path, refused):
-    with refused(repr(url), "http, https or file"):
-        download(url, path, sha256(CONTENT), what="the thing")
+# --- files and messages -------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("url", ["http://", "http://[x/y", "http://127.0.0.1/a b", "http://127.0.0.1:x/"])
-def test_addresses_that_are_none_are_refused_without_a_second_try(url, path, at_once, refused):
-    with refused("the thing", url):
-        download(url, path, sha256(CONTENT), what="the thing")
-    assert at_once == []
+def test_only_missing_and_wrong_files_are_downloaded_and_wrong_ones_are_renamed(monkeypatch, capsys):
+    offer(monkeypatch, CONTENT, SMALL)
+    folder = files.data_folder()
+    put(folder / "elsewhere/a", CONTENT)
+    put(folder / "labels/b", b"damaged")
+    assert not registry.present("sln-labels")
+    with serving(default=Answer(SMALL)) as server:
+        assert registry.get("sln-labels", mirror=address(server)) == [folder / "labels/b"]
+        assert registry.get("sln-labels", mirror=address(server)) == []
+        assert server.paths == ["/m/far/b"]
+    assert registry.present("sln-labels")
+    assert (folder / "labels/b").read_bytes() == SMALL
+    assert (folder / "labels/b.wrong-checksum").read_bytes() == b"damaged"
+    assert "b.wrong-checksum" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("checksum", ["", "sha256:", "sha256:12", "sha1:" + "0" * 40, "md5:12345678",
-                                      "0" * 64, "sha256:" + "0" * 65, "sha256:" + "x" * 64])  # fmt: skip
-def test_a_checksum_that_is_none_is_refused_before_anything_is_got(checksum, path, refused):
-    with serving() as server:
-        with refused(repr(checksum), "sha256:", "md5:"):
-            download(server.url, path, checksum, what="the thing")
-        assert server.asked == []
+def test_the_error_for_a_missing_file_names_its_places_and_the_way_out(path):
+    message = str(registry.missing("sln-labels"))
+    remote = f"{registry.SLN_LABELS.address}/far/a"
+    for words in ("labels/a", "elsewhere/a is missing", remote, "`python -m sln data get sln-labels`"):
+        assert words in message
+    put(path, b"damaged")
+    assert f"{path} is not the published file ({checksum('sha256', CONTENT)})" in str(
+        registry.missing("sln-labels")
+    )
 
 
-def test_a_place_that_cannot_be_written_to_is_named(path, tmp_path, refused):
-    (tmp_path / "taken").write_text("a file, no folder")
-    with serving() as server:
-        with refused("cannot write", str(tmp_path / "taken"), "SLN_DATA"):
-            download(server.url, tmp_path / "taken" / "thing.bin", sha256(CONTENT), what="the thing")
-        path.with_name("thing.bin.part").symlink_to("/dev/full")
-        with refused("cannot write", str(path), "No space left"):
-            download(server.url, path, sha256(CONTENT), what="the thing")
+def test_the_listing_shows_every_source_and_what_is_there(path):
+    put(path, CONTENT)
+    table = registry.listing().set_index("name")
+    assert list(table.index) == list(registry.NAMES)
+    assert table["present"].to_dict() == {name: name == "sln-labels" for name in registry.NAMES}
+    assert table["where"]["sln-labels"] == str(path.parent)
+    assert "CC BY-NC 4.0" in table["licence"]["cifar-n"]
 
 
-def test_large_downloads_say_how_far_they_are_and_small_ones_nothing(path, capsys):
-    large = np.random.default_rng(2).bytes(10_500_000)
-    with serving(Answer(large, breaks=3_400_000), Answer(large)) as server:
-        download(server.url, path, sha256(large), what="the thing")
-        assert server.asked == [0, 3_400_000]
-        assert capsys.readouterr().err.startswith("the thing: 10/10 MB (")
-        download(server.url, path.with_name("small"), sha256(CONTENT), what="the thing")
-        assert capsys.readouterr().err == ""
+@pytest.mark.parametrize("name", registry.NAMES)
+def test_every_source_has_places_of_its_own_below_the_data_folder_and_whole_checksums(name):
+    of = registry.source(name)
+    assert len({file.places[0] for file in of.files}) == len(of.files)
+    for file in (*of.files, *([of.archive] if of.archive else [])):
+        assert not any(place.startswith("/") or ".." in place for place in file.places)
+        kind, digits = file.checksum.split(":")
+        assert len(bytes.fromhex(digits)) == hashlib.new(kind).digest_size
+    assert of.address.startswith("https://")
 
 
-# --- what can be got ----------------------------------------------------------------------------------------
+def test_the_weights_and_addresses_are_those_that_torchvision_publishes():
+    weights = registry.torchvision().models.ResNet50_Weights.IMAGENET1K_V1
+    assert f"{registry.RESNET50.address}/{registry.RESNET50.files[0].remote}" == weights.url
 
 
-def put(path, content):
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(content)
+# --- CIFAR --------------------------------------------------------------------------------------------------
 
 
 def tar(members):
@@ -464,15 +364,15 @@ def tar(members):
 
 
 @pytest.fixture(params=["cifar10", "cifar100"])
-def mini(request, tmp_path, monkeypatch):
-    """CIFAR in miniature, its MD5s in the place of the published ones, and an empty data folder."""
-    monkeypatch.setenv("SLN_DATA", str(tmp_path / "data"))
+def mini(request, monkeypatch):
+    """CIFAR in miniature, its MD5s in the place of the published ones."""
     return cifar_miniature.make(request.param, monkeypatch)
 
 
-def archived(mini, monkeypatch, members=None):
-    """The archive of `members` or of all files, its MD5 now the expected one."""
-    content = tar(members or [(f"{mini.folder}/{name}", data) for name, data in mini.contents.items()])
+def archived(mini, monkeypatch, **changes):
+    """The archive of all files, some changed or more; its MD5 is now the expected one."""
+    members = {f"{mini.folder}/{name}": content for name, content in mini.contents.items()}
+    content = tar((members | changes).items())
     monkeypatch.setattr(mini.kind, "tgz_md5", hashlib.md5(content).hexdigest())
     return content
 
@@ -503,208 +403,110 @@ class Evil:
         return Path.touch, (self.sentinel,)
 
 
-def test_the_evil_pickle_of_these_tests_does_run_where_it_is_read(tmp_path):
-    pickle.loads(pickle.dumps(Evil(tmp_path / "ran")))  # noqa: S301
-    assert (tmp_path / "ran").exists()
-
-
-def test_no_file_of_cifar_is_read_before_every_one_is_checked(mini, tmp_path, refused):
+def test_no_file_of_cifar_is_read_before_every_one_has_its_md5(mini, tmp_path, refused):
     for name in mini.contents:
         mini.lay(files.data_folder())
         path = files.data_folder() / mini.folder / name
         path.write_bytes(pickle.dumps(Evil(tmp_path / "ran"), protocol=2))
-        found = hashlib.md5(path.read_bytes()).hexdigest()
-        expected = hashlib.md5(mini.contents[name]).hexdigest()
+        expected = checksum("md5", mini.contents[name])
         for train in (True, False):
-            with refused(str(path), f"MD5 {found}", expected, f"python -m sln data get {mini.name}"):
+            with refused(f"{path} is not", expected, f"`python -m sln data get {mini.name}`"):
                 read_cifar(mini.name, train)
     assert not (tmp_path / "ran").exists()
     assert not registry.present(mini.name)
+    pickle.loads(path.read_bytes())  # noqa: S301  the file does run code when it is read
+    assert (tmp_path / "ran").exists()
 
 
-def test_a_whole_copy_is_used_where_the_other_is_damaged(mini):
+def test_a_complete_copy_is_used_if_the_other_is_damaged(mini):
     mini.lay(files.data_folder())
     mini.lay(files.data_folder() / registry.DATAPATHS[mini.name])
     (files.data_folder() / mini.folder / mini.kind.meta["filename"]).write_bytes(b"")
     assert read_cifar(mini.name, True)[1].tolist() == mini.labels[True]
 
 
-def test_missing_cifar_is_said_with_the_command_and_the_way_without_network(mini, refused):
-    folder = files.data_folder()
-    both = (str(folder / mini.folder), str(folder / registry.DATAPATHS[mini.name] / mini.folder))
-    offline = f"put {mini.kind.url} into {folder}"
-    with refused(*both, f"python -m sln data get {mini.name}", offline):
+def test_missing_cifar_is_refused_with_the_command_and_the_way_without_network(mini, refused):
+    folder, first = files.data_folder(), mini.kind.train_list[0][0]
+    both = (str(folder / mini.folder / first), str(folder / registry.DATAPATHS[mini.name] / mini.folder))
+    with refused(*both, f"python -m sln data get {mini.name}", f"put {mini.kind.url} into {folder}"):
         read_cifar(mini.name, True)
     mini.lay(folder)
     test = folder / mini.folder / mini.kind.test_list[0][0]
     test.unlink()
-    with refused(f"{test} is missing", f"python -m sln data get {mini.name}"):
+    with refused(f"{test} or", "is missing", f"python -m sln data get {mini.name}"):
         read_cifar(mini.name, True)
-
-
-def test_a_data_set_that_is_not_cifar_is_refused(refused):
     with refused("'cifar'", "cifar10, cifar100"):
         read_cifar("cifar", True)
 
 
-def test_cifar_is_got_unpacked_and_its_archive_removed(mini, monkeypatch):
+def test_cifar_is_downloaded_unpacked_and_its_archive_removed(mini, monkeypatch):
     archive = Answer(archived(mini, monkeypatch))
-    with serving(dataclasses.replace(archive, breaks=1000), default=archive) as server:
-        mirror = f"http://127.0.0.1:{server.server_port}/somewhere/"
-        got = registry.get(mini.name, mirror=mirror)
-        assert server.asked == [0, 1000]
-        assert set(server.paths) == {f"/somewhere/{mini.kind.filename}"}
+    with serving(Answer(status=503), default=archive) as server:
+        got = registry.get(mini.name, mirror=f"{address(server)}/{mini.kind.filename}")  # the file itself
+        assert set(server.paths) == {f"/m/{mini.kind.filename}"}
         assert {path.name: path.read_bytes() for path in got} == mini.contents
         assert left_behind(files.data_folder() / "any") == []
         assert read_cifar(mini.name, False)[1].tolist() == mini.labels[False]
-        assert registry.get(mini.name, mirror=mirror) == []
+        (files.data_folder() / f".{mini.name}.lock").unlink()
+        (files.data_folder() / f".{mini.name}.lock").mkdir()  # as in a folder that cannot be written to
+        assert registry.get(mini.name, mirror=address(server)) == []
         assert len(server.asked) == 2
 
 
-def test_a_complete_folder_need_not_be_one_that_can_be_written_to(mini):
+def test_an_archive_with_a_wrong_checksum_is_not_unpacked(mini, monkeypatch, refused):
+    archived(mini, monkeypatch)
+    words = (mini.kind.filename, "does not match", f"md5:{mini.kind.tgz_md5}")
+    with serving(default=Answer(tar([(f"{mini.folder}/x", b"other")]))) as server, refused(*words):
+        registry.get(mini.name, mirror=address(server))
+    assert not (files.data_folder() / mini.folder).exists()
+
+
+def test_of_an_archive_put_there_by_hand_only_the_damaged_file_is_unpacked(mini, monkeypatch):
     mini.lay(files.data_folder())
-    (files.data_folder() / f".{mini.name}.lock").mkdir()  # no lock can be had there
-    assert registry.get(mini.name) == []
-
-
-def test_of_two_that_get_cifar_at_once_one_downloads_and_unpacks(mini, monkeypatch):
-    """The other finds everything there when it has the lock."""
-    with serving(Answer(archived(mini, monkeypatch), stalls=100)) as server:
-        got = []
-        threads = [
-            threading.Thread(target=lambda: got.append(registry.get(mini.name, server.url.rsplit("/", 1)[0])))
-            for _ in range(2)
-        ]
-        for thread in threads:
-            thread.start()
-        wait_until(lambda: server.served == [100])
-        server.go_on.set()
-        for thread in threads:
-            thread.join()
-        assert server.asked == [0]
-    assert sorted(map(len, got)) == [0, len(mini.contents)]
-
-
-def test_an_archive_put_there_by_hand_is_unpacked_without_network_and_kept(mini, monkeypatch):
-    archive = files.data_folder() / mini.kind.filename
-    put(archive, archived(mini, monkeypatch))
-    with serving(default=Answer(status=404)) as server:
-        registry.get(mini.name, mirror=server.url)
-        assert server.asked == []
-    assert archive.exists()
-    assert registry.present(mini.name)
-
-
-def test_only_the_damaged_file_is_put_right_and_the_damaged_one_kept_aside(mini, monkeypatch):
-    mini.lay(files.data_folder())
-    name = mini.kind.train_list[-1][0]
-    damaged = files.data_folder() / mini.folder / name
+    damaged = files.data_folder() / mini.folder / mini.kind.train_list[-1][0]
     damaged.write_bytes(b"scratched")
     before = {path: path.stat().st_ino for path in damaged.parent.iterdir() if path != damaged}
-    with serving(Answer(archived(mini, monkeypatch))) as server:
-        # the address of the file itself is a mirror, too
-        assert registry.get(mini.name, f"http://127.0.0.1:{server.server_port}/{mini.kind.filename}") == [
-            damaged
-        ]
-        assert server.paths == [f"/{mini.kind.filename}"]
+    put(files.data_folder() / mini.kind.filename, archived(mini, monkeypatch))
+    with serving(default=Answer(status=404)) as server:
+        assert registry.get(mini.name, mirror=address(server)) == [damaged]
+        assert server.asked == []
+    assert (files.data_folder() / mini.kind.filename).exists()
     assert registry.present(mini.name)
-    assert damaged.with_name(f"{name}.wrong-checksum").read_bytes() == b"scratched"
+    assert damaged.with_name(f"{damaged.name}.wrong-checksum").read_bytes() == b"scratched"
     assert {path: path.stat().st_ino for path in before} == before
 
 
-def test_nothing_but_the_listed_files_leaves_an_archive(mini, monkeypatch, tmp_path):
-    outside = tmp_path / "outside"
-    members = [("../outside", b"x"), (str(outside), b"x"), (f"{mini.folder}/../../outside", b"x"),
-               (f"{mini.folder}/extra", b"x"), (f"{mini.folder}/link", str(outside))]  # fmt: skip
-    members += [(f"{mini.folder}/{name}", content) for name, content in mini.contents.items()]
-    put(files.data_folder() / mini.kind.filename, archived(mini, monkeypatch, members))
+def test_nothing_but_the_listed_files_leaves_an_archive(mini, monkeypatch, tmp_path, refused):
+    outside, name = tmp_path / "outside", f"{mini.folder}/{mini.kind.test_list[0][0]}"
+    more = {"../outside": b"x", str(outside): b"x", f"{mini.folder}/../../outside": b"x",
+            f"{mini.folder}/extra": b"x", f"{mini.folder}/link": str(outside)}  # fmt: skip
+    put(files.data_folder() / mini.kind.filename, archived(mini, monkeypatch, **more))
     registry.get(mini.name)
     assert not outside.exists()
     assert {p.name for p in (files.data_folder() / mini.folder).iterdir()} == set(mini.contents)
+    (files.data_folder() / name).unlink()
+    put(files.data_folder() / mini.kind.filename, archived(mini, monkeypatch, **{name: "/etc/hostname"}))
+    with refused(mini.kind.filename, f"no file {name}"):
+        registry.get(mini.name)
+    assert not os.path.lexists(files.data_folder() / name)
 
 
-def test_a_link_in_the_place_of_a_file_and_other_bytes_than_listed_are_refused(mini, monkeypatch, refused):
-    name = mini.kind.test_list[0][0]
-    archive, target = files.data_folder() / mini.kind.filename, files.data_folder() / mini.folder / name
-    for content, words in (("/etc/hostname", [f"no file {mini.folder}/{name}"]), (b"other", [name, "MD5"])):
-        members = {**mini.contents, name: content}
-        put(archive, archived(mini, monkeypatch, [(f"{mini.folder}/{n}", c) for n, c in members.items()]))
-        with refused(str(archive), *words):
-            registry.get(mini.name)
-        assert not os.path.lexists(target)
-
-
-@pytest.fixture
-def few_labels(tmp_path, monkeypatch):
-    """Two label files in the place of the published ones."""
-    monkeypatch.setenv("SLN_DATA", str(tmp_path / "data"))
-    contents = {"A/one.csv": b"label,label_noisy\n0,1\n", "B/two.csv": b"label,label_noisy\n1,1\n"}
-    few = tuple(
-        registry.File((f"labels/{r}", f"elsewhere/{r}", "shared/x.csv"), sha256(c), r)
-        for r, c in contents.items()
-    )
-    monkeypatch.setattr(registry, "SLN_LABELS", dataclasses.replace(registry.SLN_LABELS, files=few))
-    return contents
-
-
-def test_of_several_files_those_that_lack_are_got(few_labels, capsys):
-    folder = files.data_folder()
-    put(folder / "elsewhere/A/one.csv", few_labels["A/one.csv"])
-    put(folder / "labels/B/two.csv", b"damaged")
-    assert not registry.present("sln-labels")
-    with serving(default=Answer({f"/m/{name}": content for name, content in few_labels.items()})) as server:
-        mirror = f"http://127.0.0.1:{server.server_port}/m"
-        assert registry.get("sln-labels", mirror) == [folder / "labels/B/two.csv"]
-        assert server.paths == ["/m/B/two.csv"]
-    assert registry.present("sln-labels")
-    assert (folder / "labels/B/two.csv").read_bytes() == few_labels["B/two.csv"]
-    assert (folder / "labels/B/two.csv.wrong-checksum").read_bytes() == b"damaged"
-    assert "two.csv" in capsys.readouterr().err
-
-
-def test_missing_names_the_file_where_it_was_looked_for_and_how_to_get_it(few_labels):
-    folder, address = files.data_folder(), registry.SLN_LABELS.address
-    message = str(registry.missing("sln-labels"))
-    for words in ("labels/A/one.csv", "elsewhere/A/one.csv", f"{address}/A/one.csv", "data get sln-labels"):
-        assert words in message
-    put(folder / "shared/x.csv", few_labels["B/two.csv"])  # right, of the other data set
-    assert str(registry.missing("sln-labels")) == message
-    put(folder / "elsewhere/A/one.csv", b"damaged")
-    assert f"{folder / 'elsewhere/A/one.csv'} has SHA-256 {sha256(b'damaged')[7:]}" in str(
-        registry.missing("sln-labels")
-    )
-
-
-def test_the_listing_says_what_is_there(few_labels):
-    for name, content in few_labels.items():
-        put(files.data_folder() / "labels" / name, content)
-    table = registry.listing().set_index("name")
-    assert list(table.index) == list(registry.NAMES)
-    assert table["present"].to_dict() == {name: name == "sln-labels" for name in registry.NAMES}
-    assert table["where"]["sln-labels"] == str(files.data_folder() / "labels")
-    assert "CC BY-NC 4.0" in table["licence"]["cifar-n"]
-
-
-def test_an_unknown_name_is_refused_with_the_nearest(refused):
-    with refused("'cifar-10'", "did you mean 'cifar10'"):
-        registry.get("cifar-10")
-
-
-@pytest.mark.parametrize("name", registry.NAMES)
-def test_every_source_has_places_of_its_own_below_the_data_folder_and_checksums(name):
-    of = registry.source(name)
-    firsts = [file.places[0] for file in of.files]
-    assert len(set(firsts)) == len(firsts)
-    for file in (*of.files, *([of.archive] if of.archive else [])):
-        assert not any(place.startswith("/") or ".." in place for place in file.places)
-        assert not downloads.verified(Path("absent"), file.checksum)  # which must be one, or this raises
-    assert of.address.startswith("https://")
+def test_data_that_exist_are_read_without_pooch(mini, monkeypatch):
+    """A GPU machine may lack it."""
+    monkeypatch.setitem(sys.modules, "pooch", None)  # importing it fails
+    runpy.run_path(registry.__file__)
+    mini.lay(files.data_folder())
+    assert registry.get(mini.name) == []
+    assert read_cifar(mini.name, False)[1].tolist() == mini.labels[False]
+    with pytest.raises(ModuleNotFoundError, match="pooch"):
+        registry.get("sln-labels")
 
 
 # --- the real files -----------------------------------------------------------------------------------------
 
 
-def test_the_real_cifar10_has_its_published_shape_and_balance():
+def test_the_real_cifar10_has_its_published_shape_and_balance(monkeypatch):
+    monkeypatch.delenv("SLN_DATA")
     if not registry.present("cifar10"):
         pytest.skip(f"CIFAR-10 is not in {files.data_folder()}; `python -m sln data get cifar10` gets it")
     for train, each in ((True, 5000), (False, 1000)):

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from sln.datasets import registry
-from sln.utils.vision import torchvision
+from sln.utils.devices import torchvision
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ import clothing1m_miniature as miniature
 import pytest
 
 from sln.datasets import clothing1m
-from sln.utils.vision import torchvision
+from sln.utils.devices import torchvision
 
 
 @pytest.fixture(scope="session")

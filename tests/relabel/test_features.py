@@ -10,7 +10,7 @@ from own_images import lay
 
 from sln.relabel import features
 from sln.relabel.pipeline import relabel
-from sln.utils.vision import torchvision
+from sln.utils.devices import torchvision
 
 
 @pytest.fixture(scope="module")

@@ -15,8 +15,8 @@ from sln.config import Config
 from sln.datasets import clothing1m as data_set
 from sln.runs import clothing1m, store
 from sln.train import learning_rate
+from sln.utils.devices import torchvision
 from sln.utils.rng import numpy_generator, torch_generator
-from sln.utils.vision import torchvision
 
 pytest_plugins = ["clothing1m_fixtures"]
 

@@ -26,7 +26,7 @@ from sln.cli import main
 from sln.datasets import clothing1m as data_set
 from sln.runs import clothing1m, store
 from sln.utils import distributed
-from sln.utils.vision import torchvision
+from sln.utils.devices import torchvision
 
 # 14 images an epoch: batches of 13, that is 7 and 6, and of 1, that is 1 and none
 UNEVEN = SMALL.replace(batch_size=13, fork_epoch=9)
