@@ -9,11 +9,10 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
 import torch
 
-from sln import noise, runs
+from sln import runs
 from sln.analysis import results
 from sln.config import SETTINGS, Config, Range
 from sln.datasets import clothing1m as clothing1m_images
@@ -348,7 +347,9 @@ def noise_command(options: argparse.Namespace) -> None:
     if "check" in options:
         corruption = label_files.from_csv(options.check, true, C)
     else:
-        corruption = draw_labels(config, true, C, options)
+        matrix = label_files.read_matrix(options.matrix, C) if "matrix" in options else None
+        exact, own_class = not options.bernoulli, options.own_class
+        corruption = draw_corruption(config, exact=exact, own_class=own_class, matrix=matrix)
         corruption.save(options.out)
         print(f"wrote {options.out} and {options.out.with_suffix('.json')}")
     wrong = corruption.changed.sum()
@@ -356,34 +357,6 @@ def noise_command(options: argparse.Namespace) -> None:
     print(f"{corruption.kind}: {wrong} of {len(true)} labels are wrong, a rate of {rate}")
     print("T[true, given], rows sum to one:")
     print(pd.DataFrame(corruption.transition_matrix).to_string(float_format="%.3f"))
-
-
-def draw_labels(
-    config: Config, true: np.ndarray, num_classes: int, options: argparse.Namespace
-) -> noise.Corruption:
-    """The corruption that the options of `noise` ask for, the same as a run's with the same settings."""
-    seed, exact = config.noise_seed, not options.bernoulli
-    if "matrix" in options:
-        require(not options.own_class, "--own-class does not go with --matrix, whose diagonal is what stays")
-        T = read_matrix(options.matrix, num_classes)
-        return noise.from_matrix(true, T, seed=seed, exact=exact)
-    require(not options.own_class or config.noise_mode == "sym", "--own-class belongs to --noise-mode sym")
-    require(
-        exact or config.noise_mode in ("sym", "asym", "openset"),
-        f"--bernoulli does not go with --noise-mode {config.noise_mode}, whose count is fixed",
-    )
-    return draw_corruption(config, exact=exact, own_class=options.own_class)
-
-
-def read_matrix(path: Path, num_classes: int) -> np.ndarray:
-    """A transition matrix from a CSV of numbers without header."""
-    try:
-        T = pd.read_csv(path, header=None).to_numpy(dtype=float)
-    except (OSError, ValueError) as error:
-        raise InputError(f"{path} is not a readable CSV of numbers: {' '.join(str(error).split())}") from None
-    C = num_classes
-    require(T.shape == (C, C), f"{path} holds a matrix of shape {T.shape}, the data set has {C} classes")
-    return T
 
 
 @command(

@@ -237,8 +237,8 @@ def test_noise_follows_any_matrix(tell, tmp_path):
         (["train", "--classes", "4", "--noise-mode", "asym"], ["asym", "all ten classes"]),
         (["train", "--extra-alphas", "0.5", "1"], ["extra_alphas", "1.0"]),
         (["noise", "--out", "FOLDER/x.csv", "--noise-rate", "nan"], ["noise_rate", "nan"]),
-        (["noise", "--out", "FOLDER/x.csv", "--own-class", "--noise-mode", "asym"], ["--own-class", "sym"]),
-        (["noise", "--out", "FOLDER/x.csv", "--bernoulli", "--noise-mode", "dependent"], ["--bernoulli"]),
+        (["noise", "--out", "FOLDER/x.csv", "--own-class", "--noise-mode", "asym"], ["own-class", "sym"]),
+        (["noise", "--out", "FOLDER/x.csv", "--bernoulli", "--noise-mode", "dependent"], ["bernoulli"]),
         (["noise", "--out", "FOLDER/x.csv", "--matrix", "FOLDER/none.csv"], ["none.csv"]),
         (["noise", "--check", "FOLDER/none.csv"], ["none.csv", "missing"]),
         (["evaluate", "digits-nowhere"], ["'digits-nowhere'", "runs list"]),
@@ -391,7 +391,7 @@ def test_every_command_explains_itself(command, capsys):
     expected = {
         "": ["train train a run", "evaluate measure", "noise write", "reproduce execute", "runs list"],
         "train": [setting.metadata["about"] for setting in dataclasses.fields(Config)],
-        "noise": ["--bernoulli", "--own-class", "--matrix", "--noise-mode", "--noise_mode"],
+        "noise": ["bernoulli", "--own-class", "--matrix", "--noise-mode", "--noise_mode"],
         "runs": ["list", "show", "remove"],
         "data": ["list", "get"],
     }
@@ -416,7 +416,7 @@ def test_own_class_does_not_go_with_a_matrix(tmp_path, fails):
         "--matrix",
         tmp_path / "T.csv",
         "--own-class",
-        words=["--own-class"],
+        words=["own-class"],
     )
 
 

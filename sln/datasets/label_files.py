@@ -135,6 +135,17 @@ def from_csv(path: Path, true: np.ndarray, num_classes: int) -> Corruption:
     return Corruption(**arrays, num_classes=num_classes, **facts)
 
 
+def read_matrix(path: Path, num_classes: int) -> np.ndarray:
+    """(C, C) transition matrix from a CSV of numbers without header. Raises InputError for any other."""
+    try:
+        T = pd.read_csv(path, header=None).to_numpy(dtype=float)
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path} is not a readable CSV of numbers: {' '.join(str(error).split())}") from None
+    C = num_classes
+    require(T.shape == (C, C), f"{path} holds a matrix of shape {T.shape}, the data set has {C} classes")
+    return T
+
+
 def _read_csv(path: Path) -> dict[str, np.ndarray]:
     """The columns of a label CSV by the names of a Corruption's attributes."""
     try:

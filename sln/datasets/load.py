@@ -20,7 +20,7 @@ from sln.datasets.images import outside_images, published_labels
 from sln.noise import Corruption
 from sln.train import State, predict, train_epoch
 from sln.utils.devices import device
-from sln.utils.errors import InputError
+from sln.utils.errors import InputError, require
 from sln.utils.files import data_folder, lock, runs_folder, write_atomically
 from sln.utils.progress import Progress
 
@@ -65,18 +65,29 @@ def data_settings(config: Config) -> Config:
     return Config(**{name: getattr(config, name) for name in kept})
 
 
-def draw_corruption(config: Config, *, exact: bool = True, own_class: bool = False) -> Corruption:
+def draw_corruption(
+    config: Config, *, exact: bool = True, own_class: bool = False, matrix: np.ndarray | None = None
+) -> Corruption:
     """The training labels of `config` as a Corruption, to look at or to save.
 
-    With the defaults of `exact` and `own_class` they are the labels that its runs train on. Both are for
-    labels that are drawn: `own_class` for symmetric noise, `exact` also for asymmetric and open-set noise.
+    With the other arguments at their defaults they are the labels that its runs train on.
+
+    exact : an exact count of flips (False: every example independently); for sym, asym, openset, or a matrix
+    own_class : symmetric noise redraws over all classes, the own one included
+    matrix : (C, C) transition matrix T[true, given] in the place of noise_mode and noise_rate
     """
-    clean = load_clean(config)
+    mode, clean = config.noise_mode, load_clean(config)
     true = clean.train.true.numpy()
+    symmetric = mode == "sym" and matrix is None
+    require(symmetric or not own_class, "own-class belongs to noise-mode sym without a matrix")
+    if matrix is not None:
+        return noise.from_matrix(true, matrix, seed=config.noise_seed, exact=exact)
+    fixed = f"bernoulli does not go with noise-mode {mode}, whose count is fixed"
+    require(exact or mode in ("sym", "asym", "openset"), fixed)
     filed = labels_on_file(config)
     if filed is not None:
         return filed.rows(slice(0, len(true)))
-    scores = _scores(clean, config)[: len(true)] if config.noise_mode == "dependent" else None
+    scores = _scores(clean, config)[: len(true)] if mode == "dependent" else None
     return draw(config, true, "train", scores, exact=exact, own_class=own_class)
 
 
