@@ -27,7 +27,7 @@ DIGITS_TEST, DIGITS_VALIDATION = 360, 287
 def digits() -> Data:
     """scikit-learn's handwritten digits with true labels: 1,797 images of 8x8 pixels 0..16.
 
-    They are shipped with the library. Source: UCI "Optical Recognition of Handwritten Digits", test part.
+    The images ship with scikit-learn. Source: UCI "Optical Recognition of Handwritten Digits", test part.
     Split once, stratified, by DIGITS_SPLIT_SEED.
     """
     bunch = load_digits()
@@ -71,15 +71,13 @@ def outside_digits() -> Tensor:
     return (torch.cat(tiles) / 255 * 16).round().to(torch.uint8)
 
 
-# The released recipe's, of the training pixels.
+# Mean and standard deviation of the training pixels, as in the released recipe.
 CIFAR_MEAN = {"cifar10": (0.4914, 0.4822, 0.4465), "cifar100": (0.5071, 0.4867, 0.4408)}
-
-
 CIFAR_STD = {"cifar10": (0.2023, 0.1994, 0.2010), "cifar100": (0.2675, 0.2565, 0.2761)}
 
 
 def cifar(config: Config) -> Data:
-    """CIFAR-10 or -100 with true labels, cut as `config` says, in the files' own order.
+    """CIFAR-10 or -100 with true labels, cut by `config`'s settings, in the files' order.
 
     The released recipe has no validation images (`held_out` 0). Raises InputError for files that are missing
     or damaged, and for a subset larger than the data set.
@@ -137,9 +135,9 @@ def first_classes(data: Data, num_classes: int) -> Data:
 
 
 def outside_images(config: Config) -> Tensor:
-    """uint8 images of no class, to stand in the place of others in open-set noise.
+    """uint8 images of no class, which replace others in open-set noise.
 
-    CIFAR-100's training images for CIFAR-10, as released; for the digits, see `outside_digits`.
+    CIFAR-100's training images for CIFAR-10, as released; `outside_digits` for the digits.
     """
     if config.dataset == "digits":
         return outside_digits()
@@ -150,8 +148,8 @@ def outside_images(config: Config) -> Tensor:
 def read_cifar(dataset: str, train: bool) -> tuple[np.ndarray, np.ndarray, tuple[str, ...]]:
     """Images, true labels and class names of CIFAR-10 or -100 (Krizhevsky, 2009), in the files' order.
 
-    The files are pickles, which run code when they are read, so every one must have its published MD5 first:
-    `cifar_root` checks them all, and torchvision, which reads them, does so again.
+    The files are pickles, which can run code when they are read. So `cifar_root` checks the published MD5 of
+    every file first, and torchvision checks it again before it reads them.
 
     Returns images (N, 3, 32, 32) uint8, contiguous; labels (N,) int64, fine ones for CIFAR-100; the names.
     Raises InputError for files that are missing or have another MD5, with the command that gets them.

@@ -106,24 +106,32 @@ CIFAR_N = Source(
 )
 
 
-# Version 1 of the weights, as the released script's `pretrained=True`. The name has the start of the SHA-256.
+# Version 1 of ResNet-50's weights, as the released script's `pretrained=True`.
 RESNET50_SHA256 = "0676ba61b6795bbe1773cffd859882e5e297624d384b6993f7c9e683e722fb8a"
-RESNET50_NAME = f"resnet50-{RESNET50_SHA256[:8]}.pth"
-RESNET50 = Source(
-    name="resnet50",
-    what="ImageNet weights of ResNet-50",
-    address="https://download.pytorch.org/models",
-    licence="BSD 3-Clause (torchvision); ImageNet's terms: not for commercial use",
-    size=102_530_333,
-    files=(File((RESNET50_NAME,), f"sha256:{RESNET50_SHA256}", RESNET50_NAME),),
-)
 
 
 def source(name: str) -> Source:
-    """The source called `name`, one of NAMES; CIFAR's addresses and MD5s are those of torchvision."""
+    """The source called `name`, one of NAMES. torchvision has the addresses of its weights and of CIFAR."""
     choose("data", name, NAMES)
-    if name not in DATAPATHS:
-        return {"sln-labels": SLN_LABELS, "cifar-n": CIFAR_N, "resnet50": RESNET50}[name]
+    if name in DATAPATHS:
+        return _cifar(name)
+    return {"sln-labels": SLN_LABELS, "cifar-n": CIFAR_N}.get(name) or _resnet50()
+
+
+def _resnet50() -> Source:
+    address, _, file = torchvision().models.ResNet50_Weights.IMAGENET1K_V1.url.rpartition("/")
+    return Source(
+        name="resnet50",
+        what="ImageNet weights of ResNet-50",
+        address=address,
+        licence="BSD 3-Clause (torchvision); ImageNet's terms: not for commercial use",
+        size=102_530_333,
+        files=(File((file,), f"sha256:{RESNET50_SHA256}", file),),
+    )
+
+
+def _cifar(name: str) -> Source:
+    """CIFAR-10 or -100 (Krizhevsky, 2009)."""
     kind = getattr(torchvision().datasets, DATAPATHS[name])
     listed = [*kind.train_list, *kind.test_list, (kind.meta["filename"], kind.meta["md5"])]
     return Source(
@@ -223,8 +231,7 @@ def get(name: str, mirror: str | None = None) -> list[Path]:
         reason = getattr(error.args[0] if error.args else None, "reason", error)
         raise InputError(
             f"cannot get {wanted.what}: {' '.join(str(reason).split())}; check the network and that {folder} "
-            f"can be written to, name another address with --mirror, or put the files of {wanted.address} "
-            "there yourself, and run the same again"
+            f"can be written to, or name another address with --mirror. {missing(name)}"
         ) from None
     return [folder / file.places[0] for file in files]
 

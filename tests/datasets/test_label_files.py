@@ -493,7 +493,7 @@ def test_released_labels_have_the_rates_that_the_docstring_says(dataset, mode, p
 def test_people_are_wrong_as_often_as_published(
     dataset, mode, percent, kind, real_data, tmp_path, monkeypatch
 ):
-    """The aggregate's rate is 9.01%, where the paper says 9.03%; the others are the paper's."""
+    """The aggregate's rate is 9.01%, and 9.03% in the paper; the others are the paper's."""
     name = PT[dataset] if kind == "pt" else f"{dataset}_human.npz"
     file = real_data / "labels/cifar-n" / name
     if not file.exists():

@@ -269,8 +269,8 @@ def test_a_silent_server_is_given_up_and_the_part_is_kept(path, refused, monkeyp
 def test_without_network_one_line_names_the_way_out(path, refused):
     with socket.socket() as taken:  # bound, but nobody listens
         taken.bind(("127.0.0.1", 0))
-        folder = str(files.data_folder())
-        with refused("check the network", "refused", "--mirror", folder, registry.SLN_LABELS.address):
+        by_hand = f"put {registry.SLN_LABELS.address}/far/a at {path}"
+        with refused("check the network", "refused", "--mirror", by_hand):
             registry.get("sln-labels", mirror=f"http://127.0.0.1:{taken.getsockname()[1]}")
 
 
@@ -340,9 +340,9 @@ def test_every_source_has_places_of_its_own_below_the_data_folder_and_whole_chec
     assert of.address.startswith("https://")
 
 
-def test_the_weights_and_addresses_are_those_that_torchvision_publishes():
-    weights = registry.torchvision().models.ResNet50_Weights.IMAGENET1K_V1
-    assert f"{registry.RESNET50.address}/{registry.RESNET50.files[0].remote}" == weights.url
+def test_the_weights_name_has_the_start_of_their_checksum():
+    (weights,) = registry.source("resnet50").files
+    assert weights.remote == f"resnet50-{weights.checksum.removeprefix('sha256:')[:8]}.pth"
 
 
 # --- CIFAR --------------------------------------------------------------------------------------------------

@@ -141,9 +141,9 @@ def train_shortened(known, shortened, monkeypatch, capsys, *settings):
     monkeypatch.setenv("SLN_RUNS", str(shortened[1]))
     correction = ["--correction", "1"] if known.config().corrects else []
     assert main(["train", "--recipe", known.name, *SHORT, *correction, *settings]) == 0
-    told = capsys.readouterr()
-    assert "test_accuracy" in told.out
-    run = runs.by_name(told.out.rsplit("/", 1)[1].strip())
+    printed = capsys.readouterr()
+    assert "test_accuracy" in printed.out
+    run = runs.by_name(printed.out.rsplit("/", 1)[1].strip())
     assert list(run.of("momentum").index) == [1, 2]
     assert np.isfinite(run.history[["objective", "test_accuracy", "test_loss"]].to_numpy()).all()
     return run
@@ -220,11 +220,11 @@ def test_the_table_has_our_accuracy_beside_the_papers_and_the_difference(monkeyp
     assert (others["seeds"] == 0).all()
     assert others[["ours", "difference"]].isna().all(axis=None)
     assert main(["recipes"]) == 0
-    told = capsys.readouterr().out
-    lines = [line.split() for line in told.splitlines()]
+    printed = capsys.readouterr().out
+    lines = [line.split() for line in printed.splitlines()]
     line = next(line for line in lines if line[:2] == ["cifar10-sym-sln", "SLN"])
     assert line == ["cifar10-sym-sln", "SLN", "80.00", "±", "0.61", "81.00", "±", "2.83", "2", "+1.00"]
-    assert told.count("no runs") == 30
-    assert told.count("not at hand") == 4  # the paper's Clothing1M
+    assert printed.count("no runs") == 30
+    assert printed.count("not at hand") == 4  # the paper's Clothing1M
     for released in RELEASED:
-        assert released.command in told
+        assert released.command in printed
