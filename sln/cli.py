@@ -20,7 +20,7 @@ from sln.config import Config
 from sln.datasets import registry
 from sln.datasets.load import draw_corruption, load_clean
 from sln.defaults import DEFAULTS
-from sln.relabel.pipeline import in_words, relabel
+from sln.relabel.pipeline import describe, relabel
 from sln.runs import clothing1m_train
 from sln.runs.work import WorkerDied
 from sln.study.profiles import PROFILES
@@ -449,7 +449,7 @@ def relabel_command(options: argparse.Namespace) -> None:
     if "images" in given:
         given["root"] = given.pop("images")
     found = relabel(options.source, **given)
-    for sentence in in_words(found.fitted, len(found.skipped)):
+    for sentence in describe(found.fitted, len(found.skipped)):
         print(sentence)
     for name, why in found.skipped[:SKIPS_SHOWN]:
         print(f"  skipped {name!r}: {why}")
