@@ -102,7 +102,7 @@ def scores(split: Split, seed: int) -> tuple[dict[str, np.ndarray], crossfit.Fit
 
 
 def true_after(fitted: crossfit.Fitted, split: Split) -> float:
-    """Share of labels that are true after those more likely wrong than right are replaced, as by `relabel`."""
+    """Share of labels that are true after `relabel` replaced those more likely wrong than right."""
     labels = fitted.labels
     after = labels["given"].where(labels["suspect"] < THRESHOLD, labels["suggested"])
     return float((after.to_numpy() == split.true.numpy()).mean())
