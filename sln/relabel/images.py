@@ -55,9 +55,11 @@ class LabelledImages:
         """(N,): the given labels."""
         return [entry.label for entry in self.entries]
 
-    def picture(self, entry: Entry) -> Image.Image:
-        """An image in its own size, in RGB. Raises Unreadable if it can no longer be read."""
-        return decode(self.listing.root / entry.name, self.white)
+    def picture(self, entry: Entry) -> Image.Image | None:
+        """An image in its own size, in RGB; None if it can no longer be read."""
+        with contextlib.suppress(Unreadable):
+            return decode(self.listing.root / entry.name, self.white)
+        return None
 
 
 def read(

@@ -17,18 +17,18 @@ from __future__ import annotations
 import csv
 import io
 import os
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
-from PIL import Image
 
 from sln.relabel import images
 from sln.relabel.crossfit import Fitted, fit, require_settings
 from sln.relabel.images import LabelledImages
-from sln.relabel.listing import BOM, COLUMNS, Entry, contents
+from sln.relabel.listing import BOM, COLUMNS, contents
 from sln.relabel.page import page
 from sln.utils.errors import require
 from sln.utils.files import write_text
@@ -39,6 +39,7 @@ PICTURES = 200  # on the page
 THRESHOLD = 0.5  # a label is replaced if it is more likely wrong than right
 DOUBTFUL = 0.7  # share of given labels that networks predict, below which there is a warning
 FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n")  # OWASP, "CSV injection"
+NUMBER = re.compile(r"[+-](\d+([.,]\d*)?|[.,]\d+)(e[+-]?\d+)?", re.IGNORECASE)  # a signed one
 
 
 @dataclass(frozen=True)
@@ -111,7 +112,7 @@ def write(
     # compared with the four decimals that labels.csv and the page show
     replaced = (labels["suspect"].round(4) >= threshold) & (labels["suggested"] != labels["given"])
     corrected = labels["given"].where(~replaced, labels["suggested"]).tolist()
-    pictures = [picture(found, found.entries[row]) for row in by_rank.index[:PICTURES]]
+    pictures = [found.picture(found.entries[row]) for row in by_rank.index[:PICTURES]]
     skipped = found.listing.skipped
     sentences = [*describe(fitted, len(skipped)), f"Made by python -m sln relabel from {source}."]
     files = {
@@ -123,14 +124,6 @@ def write(
     for name, text in files.items():
         write_text(folder / name, printable(text))
     return Relabelled(folder, labels, fitted, int(replaced.sum()), skipped)
-
-
-def picture(found: LabelledImages, entry: Entry) -> Image.Image | None:
-    """The image in its own size; None if it can no longer be read."""
-    try:
-        return found.picture(entry)
-    except images.Unreadable:
-        return None
 
 
 # --- the output folder --------------------------------------------------------------------------------------
@@ -185,15 +178,7 @@ def as_csv(records: Iterable[Sequence]) -> str:
 
 def safe(cell: str, mark: str = "'") -> str:
     """The cell behind `mark` if a spreadsheet would run it as a formula."""
-    return f"{mark}{cell}" if cell.startswith(FORMULA) and not _is_number(cell) else cell
-
-
-def _is_number(cell: str) -> bool:
-    try:
-        float(cell.replace(",", ".", 1))  # decimal commas
-    except ValueError:
-        return False
-    return cell == cell.strip()
+    return f"{mark}{cell}" if cell.startswith(FORMULA) and not NUMBER.fullmatch(cell) else cell
 
 
 def corrected_csv(found: LabelledImages, labels: Sequence[str]) -> str:
