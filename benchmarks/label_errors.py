@@ -1,20 +1,21 @@
-"""How well wrong labels are found: SLN-MO-LC cross-fitted, beside cleanlab and the plain loss of CE.
+"""How well wrong labels are found: SLN-MO-LC cross-fitted, cleanlab, and the loss of plain CE.
 
-    python benchmarks/label_errors.py --out evaluate.csv
+    python benchmarks/label_errors.py --seeds 0 2 3 --cifar 4000 --out benchmarks/label_errors.csv
+    python benchmarks/label_errors_table.py  # writes the table of sln/relabel/README.md
 
 The embedded digits, 1,437 of them, with 10, 20 and 40% symmetric, asymmetric (of five classes) and
-instance-dependent noise; `--cifar 4000` adds that many images of CIFAR-10 with labels that people gave them.
-Scores, each the more suspect the higher:
+instance-dependent noise; `--cifar 4000` adds that many images of CIFAR-10 with labels given by people.
+Scores, higher for more suspect labels:
 
-    here             `scores.table`, of the cross-fitted probabilities
-    cleanlab ...     1 less cleanlab's label quality, of the *same* probabilities, by each of its methods
-    CE cross-fitted  loss of a plain network that was not shown the label
+    here             `scores.table` of the cross-fitted probabilities
+    cleanlab ...     1 - cleanlab's label quality of the *same* probabilities, by each of its methods
+    CE cross-fitted  loss of a plain network that was not trained on the label
     CE               loss of a plain network that was trained on all labels
 
-Beside them: the share of given labels that the cross-fitted networks predict (`agreement`), and the share of
-labels that are true once those at least as suspect as `relabel`'s threshold are replaced (`true_after`).
+Also: the share of given labels that the cross-fitted networks predict (`agreement`), and the share of labels
+that are true after those above `relabel`'s threshold are replaced (`true_after`).
 
-Needs cleanlab, which nothing else here does: `pip install -e ".[benchmark]"`.
+Needs cleanlab: `pip install -e ".[benchmark]"`.
 """  # fmt: skip
 
 from __future__ import annotations
@@ -34,7 +35,8 @@ from cleanlab.rank import get_label_quality_scores
 from sln.data import Split
 from sln.datasets.load import threads
 from sln.relabel import crossfit, evaluate
-from sln.relabel.crossfit import Judge
+from sln.relabel.crossfit import FoldModel
+from sln.relabel.examples import checked
 from sln.relabel.pipeline import THRESHOLD
 from sln.runs import pool
 from sln.train import State, predict, train_epoch
@@ -54,26 +56,26 @@ def settings(seed: int, cifar: int) -> dict[tuple[str, float], Split]:
     return found
 
 
-def plain_losses(work: tuple[Judge, np.ndarray, np.ndarray, int]) -> tuple[np.ndarray, np.ndarray]:
-    """Rows (n,) and the loss (n,) of their given labels, by plain CE that is not shown what it judges.
+def plain_losses(work: tuple[FoldModel, np.ndarray, np.ndarray, int]) -> tuple[np.ndarray, np.ndarray]:
+    """Rows (n,) held out from training by plain CE, and the loss (n,) of their given labels.
 
-    The network itself, not its average, after the last epoch. A judge of nobody is trained on all examples,
-    and they are all judged.
+    The loss is of the network itself, not its average, after the last epoch. If nothing is held out, the loss
+    of all training examples is returned.
     """
-    judge, images, given, C = work
-    config, nobody = judge.config, not judge.judged.any()
-    data = crossfit.training_data(torch.from_numpy(images), torch.from_numpy(given), judge.judged, C)
+    fold, images, given, C = work
+    config, include_train = fold.config, not fold.held_out.any()
+    data = crossfit.training_data(torch.from_numpy(images), torch.from_numpy(given), fold.held_out, C)
     with threads(config.threads):
         state = State(config, data)
         for epoch in range(1, config.epochs + 1):
             train_epoch(state, data, config, epoch, 0.0)
-        split = data.train if nobody else data.validation
+        split = data.train if include_train else data.validation
         losses = F.cross_entropy(predict(state.network, split, data), split.given, reduction="none")
-    return np.flatnonzero(judge.judged | nobody), losses.numpy()
+    return np.flatnonzero(fold.held_out | include_train), losses.numpy()
 
 
 def scores(split: Split, seed: int) -> tuple[dict[str, np.ndarray], crossfit.Fitted, float]:
-    """Every method's score (N,), what `fit` gave, and the seconds that it took."""
+    """Every method's score (N,), the result of `fit`, and the seconds that it took."""
     start = time.perf_counter()
     fitted = crossfit.fit(split.images, split.given, folds=FOLDS, seed=seed, quiet=True)
     found = {"here": fitted.labels["suspect"].to_numpy()}
@@ -82,17 +84,17 @@ def scores(split: Split, seed: int) -> tuple[dict[str, np.ndarray], crossfit.Fit
     for name in CLEANLAB:
         quality = get_label_quality_scores(given, p, method=name, adjust_pred_probs=False)
         found[f"cleanlab {name}"] = 1 - quality
-    examples = crossfit.checked(split.images, split.given)
+    examples = checked(split.images, split.given)
     arrays = (examples.images.numpy(), given, len(examples.classes))
-    fold = crossfit.deal(examples, FOLDS, seed)
-    judged = {"CE cross-fitted": [fold == number for number in range(FOLDS)], "CE": [fold < 0]}
-    for name, parts in judged.items():
+    fold = crossfit.assign_folds(examples, FOLDS, seed)
+    held_out = {"CE cross-fitted": [fold == number for number in range(FOLDS)], "CE": [fold < 0]}
+    for name, parts in held_out.items():
         work = []
         for number, part in enumerate(parts):
             config = crossfit.recipe("cnn", int((~part).sum()), None, number).replace(
                 sigma=0.0, correction=-1
             )
-            work.append((Judge(config, part), *arrays))
+            work.append((FoldModel(config, part), *arrays))
         found[name] = np.empty(len(given))
         for _, (rows, losses) in pool.each(plain_losses, work):
             found[name][rows] = losses
@@ -100,7 +102,7 @@ def scores(split: Split, seed: int) -> tuple[dict[str, np.ndarray], crossfit.Fit
 
 
 def true_after(fitted: crossfit.Fitted, split: Split) -> float:
-    """Share of labels that are true once those more likely wrong than not are replaced, as `relabel` does."""
+    """Share of labels that are true after `relabel` replaced those more likely wrong than right."""
     labels = fitted.labels
     after = labels["given"].where(labels["suspect"] < THRESHOLD, labels["suggested"])
     return float((after.to_numpy() == split.true.numpy()).mean())

@@ -18,7 +18,7 @@ from sln.config import SETTINGS, Config, Range
 from sln.datasets import clothing1m as clothing1m_images
 from sln.datasets import label_files, registry
 from sln.datasets.load import draw_corruption, load_clean
-from sln.relabel.pipeline import in_words, relabel
+from sln.relabel.pipeline import describe, relabel
 from sln.runs import clothing1m
 from sln.runs.work import WorkerDied
 from sln.study.profiles import PROFILES
@@ -383,7 +383,7 @@ def relabel_command(options: argparse.Namespace) -> None:
     only read.
     """
     found = relabel(**{name: value for name, value in vars(options).items() if name != "command"})
-    for sentence in in_words(found.fitted, len(found.skipped)):
+    for sentence in describe(found.fitted, len(found.skipped)):
         print(sentence)
     for name, why in found.skipped[:SKIPS_SHOWN]:
         print(f"  skipped {name!r}: {why}")

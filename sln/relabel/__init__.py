@@ -1,4 +1,4 @@
-"""Wrong labels in your own images: found by cross-fitting, ranked, written to files."""
+"""Finds wrong labels in your own images by cross-fitting, ranks them and writes the results to files."""
 
 from sln.relabel.crossfit import fit
 from sln.relabel.pipeline import relabel

@@ -1,4 +1,4 @@
-"""How well wrong labels are found, where the truth is known: data to try it on, and the numbers."""
+"""How well wrong labels are found if the true labels are known: data to try it on, and scores."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from sln.relabel.crossfit import fit
 from sln.study.study import Study
 from sln.utils.files import runs_folder, write_atomically
 
-HUMAN = ("human-random1", "human-worst")  # of CIFAR-10N: one person's labels, and the worst of three
+HUMAN = ("human-random1", "human-worst")  # CIFAR-10N: one person's labels, and the worst of three
 THRESHOLDS = np.round(np.arange(0.05, 1.0, 0.05), 2)
 
 
@@ -33,7 +33,7 @@ def noisy_digits(noise_mode: str, noise_rate: float, seed: int = 0) -> Split:
 
 
 def unseen_digits() -> Split:
-    """The 360 test images, alike, with true labels."""
+    """The 360 test images of the digits, RGB, with true labels."""
     return _rgb(digits().test)
 
 
@@ -43,9 +43,9 @@ def _rgb(split: Split) -> Split:
 
 
 def human_cifar10(noise_mode: str, count: int, downsample: int = 1) -> Split:
-    """The first images of CIFAR-10 with the labels that people gave them (CIFAR-10N, `config.HUMAN_NOISE`).
+    """The first `count` images of CIFAR-10 with labels given by people (CIFAR-10N, `config.HUMAN_NOISE`).
 
-    Raises InputError where the data or the labels are not in the data folder.
+    Raises InputError if the data or the labels are not in the data folder.
     """
     config = Config(dataset="cifar10", noise_mode=noise_mode, subset=count, downsample=downsample)
     return load_data(config).train
@@ -54,7 +54,7 @@ def human_cifar10(noise_mode: str, count: int, downsample: int = 1) -> Split:
 def photographs(study: Study) -> pd.DataFrame:
     """How well wrong labels are found on CIFAR-10 at 16 x 16 pixels, one row per kind of human labels.
 
-    Empty, and says why, where the profile judges none or the data are not in the data folder.
+    Empty, with a printed reason, if the profile has no photographs or the data folder lacks the data.
     """
     count, rows = study.profile.photographs, []
     here = all(map(registry.present, ("cifar10", "cifar-n")))
@@ -75,7 +75,7 @@ def photographs(study: Study) -> pd.DataFrame:
 
 
 def export(split: Split, folder: Path) -> Path:
-    """Write the images as PNG to a sub-folder a given label: 7/0012.png is the example of row 12."""
+    """Write the images as PNG to one sub-folder per given label: 7/0012.png is the example of row 12."""
     for row, (image, label) in enumerate(zip(split.images, split.given.tolist(), strict=True)):
         path = folder / f"{label}" / f"{row:04}.png"
         if not path.exists():
@@ -85,7 +85,7 @@ def export(split: Split, folder: Path) -> Path:
 
 
 def checksum(folder: Path) -> str:
-    """SHA-256 of a folder's files, names and bytes, to see that nothing has changed."""
+    """SHA-256 of the names and bytes of a folder's files, to show that nothing has changed."""
     content = hashlib.sha256()
     for path in sorted(path for path in folder.rglob("*") if path.is_file()):
         content.update(path.relative_to(folder).as_posix().encode() + b"\0" + path.read_bytes())
@@ -100,7 +100,7 @@ def rows(labels: pd.DataFrame) -> np.ndarray:
 def detection(suspect: np.ndarray, wrong: np.ndarray | Tensor) -> dict[str, float]:
     """How well a score (N,) ranks wrong labels (N,) first: average precision, and area under the ROC curve.
 
-    Of a score that knows nothing the first is the share of wrong labels, the second 0.5.
+    For a random score, the first is the share of wrong labels and the second 0.5.
     """
     wrong = np.asarray(wrong)
     return {
@@ -110,13 +110,13 @@ def detection(suspect: np.ndarray, wrong: np.ndarray | Tensor) -> dict[str, floa
 
 
 def over_threshold(labels: pd.DataFrame, true: np.ndarray) -> pd.DataFrame:
-    """What a threshold on `suspect` finds, one row per threshold.
+    """What each threshold on `suspect` finds, one row per threshold.
 
-    labels : given, suggested and suspect, of `scores.table`; true : (N,)
+    labels : given, suggested and suspect (`scores.table`); true : (N,)
 
-    flagged : share of the labels that are at least that suspect
+    flagged : share of the labels whose `suspect` is at least the threshold
     precision : share of the flagged that are wrong; recall : share of the wrong that are flagged
-    true_after : share of labels that are true once the flagged have become the suggested ones
+    true_after : share of labels that are true if the suggested ones replace the flagged
     """
     wrong, found = (labels["given"] != true).to_numpy(), []
     for threshold in THRESHOLDS:

@@ -1,4 +1,4 @@
-"""Features of a pretrained network in the place of pixels, for photographs that are too few to learn from."""
+"""Features of a pretrained network instead of pixels, for small sets of photographs."""
 
 from __future__ import annotations
 
@@ -14,24 +14,24 @@ from sln.utils.devices import device, torchvision
 from sln.utils.errors import InputError, choose
 
 BACKBONES = ("resnet18", "resnet50")
-SIDE = 224  # pixels, as the networks were trained on
-# of ImageNet's pixels, as torchvision's weights want them
+SIDE = 224  # pixels, the size that the networks were trained on
+# of ImageNet's pixels, for torchvision's weights
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
 def encoder(backbone: str, weights: Path | None = None) -> Callable[[Tensor], Tensor]:
-    """A function from images, uint8 (B, 3, 224, 224), to features, float32 (B, D): 512 or 2,048 of them.
+    """A function from images, uint8 (B, 3, 224, 224), to features, float32 (B, D), with D = 512 or 2,048.
 
-    It is torchvision's network without its last layer, frozen, in evaluation mode.
+    It is torchvision's network without the last layer, frozen, in evaluation mode.
 
-    weights : a .safetensors file, or one of torch.save; None: torchvision's ImageNet weights, which are
-        downloaded once for resnet50
+    weights : a .safetensors file, or one written by torch.save; None: torchvision's ImageNet weights, which
+        are downloaded once for resnet50
 
     Reading weights runs no code. Raises InputError for an unknown backbone, and for weights that are missing,
-    damaged or another network's.
+    damaged or of another network.
     """
     choose("backbone", backbone, BACKBONES)
-    with torch.random.fork_rng(devices=[]):  # weights that are replaced at once
+    with torch.random.fork_rng(devices=[]):  # these initial weights are replaced at once
         network = getattr(torchvision().models, backbone)(weights=None)
     network.fc = nn.Identity()
     state = _imagenet(backbone) if weights is None else read(weights)
@@ -39,8 +39,8 @@ def encoder(backbone: str, weights: Path | None = None) -> Callable[[Tensor], Te
     try:
         network.load_state_dict(state)
     except RuntimeError as error:
-        told = " ".join(str(error).split())[:200]
-        raise InputError(f"{weights or 'the data folder'} has no weights of {backbone}: {told}") from None
+        reason = " ".join(str(error).split())[:200]
+        raise InputError(f"{weights or 'the data folder'} has no weights of {backbone}: {reason}") from None
     where = device()
     network = network.eval().to(where)
     mean, std = (torch.tensor(values, device=where).view(3, 1, 1) for values in (MEAN, STD))
@@ -53,19 +53,20 @@ def encoder(backbone: str, weights: Path | None = None) -> Callable[[Tensor], Te
 
 
 def read(path: Path) -> dict[str, Tensor]:
-    """The tensors of a .safetensors file or of torch.save; InputError where it is neither, or holds code."""
+    """The tensors of a .safetensors file or of torch.save. Raises InputError for other files and for code."""
     if not path.is_file():
         raise InputError(f"weights {path} are missing; name a .safetensors file, or torchvision's .pth")
     try:
         if path.suffix == ".safetensors":
             return store.read_tensors(path)
         state = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # noqa: BLE001  on other bytes the reader raises whatever comes
+    except Exception as error:  # noqa: BLE001  damaged files raise errors of many types
         raise InputError(
-            f"{path} is refused, nothing of it was run: it is no file of weights ({type(error).__name__})"
+            f"{path} is refused and none of its code was run: it is no file of weights "
+            f"({type(error).__name__})"
         ) from None
     if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
-        raise InputError(f"{path} holds no weights by name, expected is a state dict as torchvision's")
+        raise InputError(f"{path} holds no weights by name; expected is a state dict, as torchvision's")
     return state
 
 

@@ -1,16 +1,15 @@
-"""`python -m sln relabel`: which labels of a folder or CSV of images are wrong, and what they should be.
+"""`python -m sln relabel`: finds wrong labels in a folder or CSV of images and suggests right ones.
 
-Everything is written to a folder of its own, and nothing into the user's data:
+All files go to a folder of their own; your data are only read:
 
-    labels.csv       a row per label, most suspect first: path, given, suggested, probability, suspect, rank
-    corrected.csv    a CSV's own bytes except for the labels that were replaced; for a folder, path,label
+    labels.csv       one row per label, most suspect first: path, given, suggested, probability, suspect, rank
+    corrected.csv    a copy of the CSV with the suspect labels replaced; for a folder, path,label
     skipped.csv      path and reason of what could not be used
     suspects.html    the most suspect images, with a slider for the threshold
-    .sln-relabel/    finished networks, so that the same command goes on after a break
+    .sln-relabel/    finished networks; after an interruption the same command continues from there
 
-A path that a spreadsheet would take for a formula begins with ./ here, which leads to the same file, and any
-other such cell with an apostrophe; so does what follows a semicolon or a line end inside a cell. The cells of
-a CSV, in corrected.csv, stay as they are.
+Cells that a spreadsheet would run as a formula are made safe in all CSV files: if a cell is no number and
+begins with = + - @ or a control character, a path gets a leading ./ and any other cell a leading apostrophe.
 """  # fmt: skip
 
 from __future__ import annotations
@@ -18,6 +17,7 @@ from __future__ import annotations
 import csv
 import io
 import os
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,26 +26,28 @@ from typing import Any
 import pandas as pd
 
 from sln.relabel import images
-from sln.relabel.cells import harmless
 from sln.relabel.crossfit import Fitted, fit, require_settings
-from sln.relabel.images import COLUMNS, Own
-from sln.relabel.page import Suspect, page
+from sln.relabel.images import LabelledImages
+from sln.relabel.listing import BOM, COLUMNS, contents
+from sln.relabel.page import page
 from sln.utils.errors import require
 from sln.utils.files import write_text
 
 WORK = ".sln-relabel"
-SOURCE = "source"  # in WORK: whose labels these are
-PICTURES = 200  # that the page holds
-THRESHOLD = 0.5  # a label is replaced where it is more likely wrong than not
-DOUBTFUL = 0.7  # share of given labels that networks predict, below which a warning is due
+SOURCE = "source"  # file in WORK that holds the path of the data
+PICTURES = 200  # on the page
+THRESHOLD = 0.5  # a label is replaced if it is more likely wrong than right
+DOUBTFUL = 0.7  # share of given labels that networks predict, below which there is a warning
+FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n")  # OWASP, "CSV injection"
+NUMBER = re.compile(r"[+-](\d+([.,]\d*)?|[.,]\d+)(e[+-]?\d+)?", re.IGNORECASE)  # a signed one
 
 
 @dataclass(frozen=True)
 class Relabelled:
-    """What came out: the folder, the judged labels (`labels.csv` as a table), and the networks.
+    """The result: the folder, labels.csv as a table (in the order of the data), and the networks.
 
-    changed : labels that are replaced in corrected.csv
-    skipped : (name, why)
+    changed : number of labels that are replaced in corrected.csv
+    skipped : (name, reason)
     """
 
     folder: Path
@@ -71,146 +73,144 @@ def relabel(
 
     Parameters
     ----------
-    source, root, size : as `images.read` takes them
-    out : default <name>-relabelled in the working directory; must be new, empty, or of an earlier `relabel`
-        of the same source, and not inside a folder of images
-    threshold : labels at least that suspect are replaced in corrected.csv
-    backbone, weights : judge features of a pretrained network (`features.encoder`) instead of pixels
-    fitting : as `fit` takes it
+    source, root, size : as for `images.read`
+    out : default <name>-relabelled in the working directory; must be new, empty, or written by an earlier
+        `relabel` of the same source, and not inside a folder of images
+    threshold : labels with at least this probability of being wrong are replaced in corrected.csv
+    backbone, weights : use features of a pretrained network (`features.encoder`) instead of pixels
+    fitting : as for `fit`
 
     Raises InputError for bad input, before anything is written.
     """
-    source = Path(source)
+    source, root = Path(source), None if root is None else Path(root)
     require(0 <= threshold <= 1, f"threshold is {threshold}, allowed is [0, 1]")
-    require(weights is None or backbone is not None, "weights are those of a backbone, and none is named")
-    require("model" not in fitting or backbone is None, "model does not go with a backbone, which is one")
+    require(weights is None or backbone is not None, "weights need a backbone; name one with --backbone")
+    require(
+        "model" not in fitting or backbone is None, "model and backbone exclude each other; leave out one"
+    )
+    require(size is None or backbone is None, "size and backbone exclude each other; leave out one")
     require_settings(**fitting)
     folder = output_folder(source, None if out is None else Path(out))
     encode = None
     if backbone is not None:
         from sln.relabel import features
 
-        require(size is None, "size does not go with a backbone, which has its own")
         size, encode = features.SIDE, features.encoder(backbone, None if weights is None else Path(weights))
-    found = images.read(
-        source, root=None if root is None else Path(root), size=size, encode=encode, quiet=quiet
-    )
-    write_text(folder / WORK / SOURCE, seen_from(folder, source))
+    found = images.read(source, root=root, size=size, encode=encode, quiet=quiet)
+    write_text(folder / WORK / SOURCE, relative(source, folder))
     fitted = fit(found.images, found.labels, groups=found.groups, cache=folder / WORK, quiet=quiet, **fitting)
+    return write(folder, source, found, fitted, threshold)
+
+
+def write(
+    folder: Path, source: Path, found: LabelledImages, fitted: Fitted, threshold: float = THRESHOLD
+) -> Relabelled:
+    """Write labels.csv, corrected.csv, skipped.csv and suspects.html."""
     labels = fitted.labels.assign(path=[entry.name for entry in found.entries])
     labels = labels[["path", "given", "suggested", "probability", "suspect", "rank"]]
-    # as many decimals as labels.csv and the page have
-    replace = (labels["suspect"].round(4) >= threshold) & (labels["suggested"] != labels["given"])
-    new = labels["given"].where(~replace, labels["suggested"])
     by_rank = labels.sort_values("rank")
-    told = [*in_words(fitted, len(found.listing.skipped)), f"Made by python -m sln relabel from {source}."]
-    suspects = [_suspect(found, labels.loc[row], row) for row in by_rank.index[:PICTURES]]
-    texts = {
-        "labels.csv": as_csv(labels.columns, by_rank.itertuples(index=False)),
-        "corrected.csv": corrected(found, new),
-        "skipped.csv": as_csv(("path", "reason"), found.listing.skipped),
-        "suspects.html": page(source.name, suspects, labels["suspect"], threshold, told),
+    # compared with the four decimals that labels.csv and the page show
+    replaced = (labels["suspect"].round(4) >= threshold) & (labels["suggested"] != labels["given"])
+    corrected = labels["given"].where(~replaced, labels["suggested"]).tolist()
+    pictures = [found.picture(found.entries[row]) for row in by_rank.index[:PICTURES]]
+    skipped = found.listing.skipped
+    sentences = [*describe(fitted, len(skipped)), f"Made by python -m sln relabel from {source}."]
+    files = {
+        "labels.csv": as_csv([list(labels.columns), *by_rank.itertuples(index=False)]),
+        "corrected.csv": corrected_csv(found, corrected),
+        "skipped.csv": as_csv([("path", "reason"), *skipped]),
+        "suspects.html": page(source.name, by_rank, pictures, threshold, sentences),
     }
-    for name, text in texts.items():
+    for name, text in files.items():
         write_text(folder / name, printable(text))
-    return Relabelled(folder, labels, fitted, int(replace.sum()), found.listing.skipped)
+    return Relabelled(folder, labels, fitted, int(replaced.sum()), skipped)
+
+
+# --- the output folder --------------------------------------------------------------------------------------
 
 
 def output_folder(source: Path, out: Path | None) -> Path:
-    """Where the files go. Raises InputError for a place in the user's data, and for a folder of others'."""
-    whole = source.resolve()
+    """The folder for the files. Raises InputError if it is inside the data or has other files."""
+    data = source.resolve()
     if out is None:
-        out = Path(f"{whole.name if source.is_dir() else whole.stem}-relabelled")
-    inside = source.is_dir() and out.resolve().is_relative_to(whole)
+        out = Path(f"{data.name if source.is_dir() else data.stem}-relabelled")
+    inside = source.is_dir() and out.resolve().is_relative_to(data)
     require(not inside, f"{out.resolve()} is inside your data; name a folder elsewhere with --out")
     require(not out.exists() or out.is_dir(), f"{out} is a file; name a folder with --out")
-    if out.is_dir() and images.contents(out):
+    if out.is_dir() and contents(out):
         require(
             (out / WORK).exists(),
             f"{out} has files that are not of `relabel`; name another folder with --out",
         )
         known = out / WORK / SOURCE
         require(
-            not known.exists() or known.read_text(encoding="utf-8") == seen_from(out, source),
-            f"{out} is of other labels ({known} says which); name another folder with --out, or remove it",
+            not known.exists() or known.read_text(encoding="utf-8") == relative(source, out),
+            f"{out} is of other labels (see {known}); name another folder with --out, or remove it",
         )
     return out
 
 
-def seen_from(out: Path, source: Path) -> str:
-    """The way from the output to the source, which stays the same where both are moved together."""
+def relative(source: Path, out: Path) -> str:
+    """The path from the output to the data; it stays the same if both are moved together."""
     return printable(Path(os.path.relpath(source.resolve(), out.resolve())).as_posix())
 
 
 def printable(text: str) -> str:
-    """`text` with what is no UTF-8, in names of files, as \\udc.."""
+    """`text` with bytes of file names that are not UTF-8 as \\udc.."""
     return text.encode("utf-8", "backslashreplace").decode()
 
 
-def as_csv(header: Iterable[str], rows: Iterable[Sequence]) -> str:
-    """A CSV; numbers with four decimals, and no cell that a spreadsheet would take for a formula.
+# --- CSV files ----------------------------------------------------------------------------------------------
 
-    Every cell is in quotes: so its line ends begin no other.
-    """
-    header, text = list(header), io.StringIO()
-    writer = csv.writer(text, lineterminator="\n", quoting=csv.QUOTE_ALL)
-    writer.writerow(header)
-    for row in rows:
-        writer.writerow(
-            f"{cell:.4f}" if isinstance(cell, float) else harmless(str(cell), "./" if name == "path" else "'")
-            for name, cell in zip(header, row, strict=True)
-        )
+
+def as_csv(records: Iterable[Sequence]) -> str:
+    """A CSV, the header first; numbers with four decimals, formulas made safe (see the docstring above)."""
+    table = [[f"{cell:.4f}" if isinstance(cell, float) else str(cell) for cell in row] for row in records]
+    path = table[0].index("path")
+    table = [[safe(cell, "./" if i == path else "'") for i, cell in enumerate(row)] for row in table]
+    # Python 3.11 does not quote a lone carriage return by itself
+    returns = any("\r" in cell for row in table for cell in row)
+    text = io.StringIO()
+    quoting = csv.QUOTE_ALL if returns else csv.QUOTE_MINIMAL
+    csv.writer(text, lineterminator="\n", quoting=quoting).writerows(table)
     return text.getvalue()
 
 
-def corrected(found: Own, labels: Sequence[str]) -> str:
-    """The CSV with `labels` (N,) in the place of the given ones; for a folder, a CSV of path,label.
-
-    Every character of a CSV stays, except the cells whose label changes: those become a copy of another cell
-    of the column with that label. So nothing is in the file that was not in it before.
-    """
-    cells = found.listing.cells
-    if cells is None:
-        return as_csv(
-            COLUMNS, [(entry.name, label) for entry, label in zip(found.entries, labels, strict=True)]
-        )
-    column, written = cells.column("label"), {}
-    for entry in found.entries:
-        written.setdefault(entry.label, cells.records[entry.record][column])
-    return cells.replaced(
-        {
-            (entry.record, column): written[label]
-            for entry, label in zip(found.entries, labels, strict=True)
-            if label != entry.label
-        }
-    )
+def safe(cell: str, mark: str = "'") -> str:
+    """The cell behind `mark` if a spreadsheet would run it as a formula."""
+    return f"{mark}{cell}" if cell.startswith(FORMULA) and not NUMBER.fullmatch(cell) else cell
 
 
-def in_words(fitted: Fitted, skipped: int) -> list[str]:
-    """Sentences on how the labels were judged, and how far that is to be trusted."""
-    agree = fitted.agreement
-    told = [
+def corrected_csv(found: LabelledImages, labels: Sequence[str]) -> str:
+    """The CSV with `labels` (N,) instead of the given ones, other cells as they are; or path,label."""
+    records = found.listing.records
+    if records is None:
+        return as_csv([COLUMNS, *((e.name, label) for e, label in zip(found.entries, labels, strict=True))])
+    column, records = records[0].index("label"), [list(cells) for cells in records]
+    for entry, label in zip(found.entries, labels, strict=True):
+        if label != entry.label:
+            records[entry.record][column] = label
+    return BOM * found.listing.bom + as_csv(records)
+
+
+# --- the summary --------------------------------------------------------------------------------------------
+
+
+def describe(fitted: Fitted, skipped: int) -> list[str]:
+    """Sentences on how the labels were judged and how far to trust the result."""
+    agreement = fitted.agreement
+    sentences = [
         f"{len(fitted.given)} labelled images, {len(fitted.classes)} classes"
         + (f"; {skipped} skipped (skipped.csv names them)." if skipped else "."),
-        f"Each label was judged by networks that were not shown it (SLN-MO-LC, σ = {fitted.sigma:g}, "
-        f"{len(fitted.states)} networks). They predict {agree:.0%} of the given labels.",
+        f"Each label was judged by networks that were not trained on it (SLN-MO-LC, σ = {fitted.sigma:g}, "
+        f"{len(fitted.states)} networks). They predict {agreement:.0%} of the given labels.",
     ]
-    if agree < DOUBTFUL:
-        told.append(
+    if agreement < DOUBTFUL:
+        sentences.append(
             "That is little: many labels are wrong, or these networks are poor judges of these images. Look "
             "at the most suspect before you use corrected.csv; more images, --size or --backbone may help."
         )
     if fitted.validation:
         scores = ", ".join(f"{sigma:g}: {score:.3f}" for sigma, score in fitted.validation.items())
-        told.append(f"σ was chosen by accuracy on the given, noisy labels of one fold ({scores}).")
-    return told
-
-
-def _suspect(found: Own, of: pd.Series, row: int) -> Suspect:
-    try:
-        image = found.picture(found.entries[row])
-    except images.Unreadable:  # it was there when it was read first
-        image = None
-    return Suspect(
-        of["path"], of["given"], of["suggested"], of["suspect"], of["probability"], of["rank"], image
-    )
+        sentences.append(f"σ was chosen by accuracy on the given, noisy labels of one fold ({scores}).")
+    return sentences

@@ -1,15 +1,14 @@
-"""How suspect a label is, from probabilities of networks that were not shown it.
+"""How suspect a label is, from probabilities of networks that were not trained on it.
 
-Notation: p (N, C) the probabilities, i_n the given label of example n, T[true, given] the chance that class
-`true` is given the label `given`.
+Notation: p (N, C) are the probabilities, i_n is the given label of example n, and T[true, given] is the
+transition matrix: the probability that an example of class `true` gets the label `given`.
 
-A label is judged by Bayes' rule: the chance that class j is true, once label i is known to have been given,
-is proportional to p[n, j] T[j, i]. So a doubt counts for more where the class's examples are often given that
-label by mistake, and for less where such a mistake is never made. The usual score, 1 - p[n, i_n], takes every
-mistake for as likely as any other.
+A label is scored by Bayes' rule: given label i, class j is the true one with probability proportional to
+p[n, j] T[j, i]. So a label is more suspect if examples of class j often get it by mistake, and less suspect
+if that never happens. The usual score, 1 - p[n, i_n], treats all mistakes as equally likely.
 
-T is counted (`transition`), but where the networks are poor it counts their own mistakes, too; so it is
-trusted no further than they agree with the labels (`mistakes`).
+T is estimated by counting (`transition`). Poor networks add their own mistakes to the counts, so T gets less
+weight the less the networks agree with the labels (`mistakes`).
 """
 
 from __future__ import annotations
@@ -17,52 +16,52 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
-TINY = 1e-9  # added to every probability, so that a class that nobody predicts divides nothing by zero
+TINY = 1e-9  # added to every probability, so that no division is by zero
 
 
 def transition(p: np.ndarray, given: np.ndarray) -> np.ndarray:
-    """(C, C): T[true, given], counted over the examples that the networks are sure of.
+    """(C, C): T[true, given], counted over the examples with a confident prediction.
 
-    Sure of class j is who gives it at least the mean of p[., j] over the examples that are labelled j; of
-    several such classes the most probable counts. This is the confident joint of Northcutt, Jiang and Chuang,
-    "Confident learning", JAIR 2021; networks trained by SLN are unsure, but where they are surest they are
-    right. Deviations: no calibration to the labels' own counts, and each row has one example more, spread
-    evenly, so that what was never seen is not impossible.
+    An example is confidently class j if p[n, j] is at least the mean of p[., j] over the examples labelled j.
+    If several classes qualify, the most probable is taken. This is the confident joint of Northcutt, Jiang
+    and Chuang, "Confident learning", JAIR 2021. Networks trained with SLN are underconfident, but their most
+    confident predictions are right. Deviations: the counts are not calibrated to the label counts, and every
+    row gets one more example, spread evenly, so that no mistake is impossible.
     """
     C = p.shape[1]
     usual = np.array([p[given == j, j].mean() if (given == j).any() else 1.0 for j in range(C)])
-    sure = np.where(p >= usual - TINY, p, -1.0)  # a mean of equals may be above them by rounding
-    counted = sure.max(axis=1) >= 0
+    confident = np.where(p >= usual - TINY, p, -1.0)  # TINY: the mean of equal values can exceed them
+    counted = confident.max(axis=1) >= 0
     counts = np.full((C, C), 1 / C)
-    np.add.at(counts, (sure.argmax(axis=1)[counted], given[counted]), 1)
+    np.add.at(counts, (confident.argmax(axis=1)[counted], given[counted]), 1)
     return counts / counts.sum(axis=1, keepdims=True)
 
 
 def mistakes(p: np.ndarray, given: np.ndarray) -> np.ndarray:
-    """(C, C): how likely mistakes are, in comparison: what Bayes' rule takes for T.
+    """(C, C): relative probabilities of mistakes, used as T in Bayes' rule.
 
-    On the diagonal is the share of labels that are kept, for all classes alike: which class keeps more is
-    told badly by networks that are unsure of some classes. Beside it, T counts for as much as there are
-    labels that the networks predict; the rest are mistakes that are all alike, which leaves 1 - p[n, i_n].
+    The diagonal is the same for all classes, because unsure networks estimate class-wise rates badly. Off
+    the diagonal, T is weighted by the networks' agreement with the labels; the remaining weight is uniform,
+    which alone would give the usual score, 1 - p[n, i_n].
     """
     T, C = transition(p, given), p.shape[1]
-    kept, trust = T.diagonal().mean(), (p.argmax(axis=1) == given).mean()
-    found = trust * T + (1 - trust) * (1 - kept) / (C - 1)
-    np.fill_diagonal(found, kept)
-    return found
+    correct, agreement = T.diagonal().mean(), (p.argmax(axis=1) == given).mean()
+    weighted = agreement * T + (1 - agreement) * (1 - correct) / (C - 1)
+    np.fill_diagonal(weighted, correct)
+    return weighted
 
 
 def posterior(p: np.ndarray, given: np.ndarray) -> np.ndarray:
-    """(N, C): the true class's probabilities once the given label is known, p[n, j] T[j, i_n], normalised."""
+    """(N, C): probabilities of the true class given the label, p[n, j] T[j, i_n], normalised."""
     joint = p * mistakes(p, given)[:, given].T
     return joint / joint.sum(axis=1, keepdims=True)
 
 
 def table(p: np.ndarray, given: np.ndarray) -> pd.DataFrame:
-    """One row per example: given, suggested (the most probable class), probability (its), suspect, rank.
+    """One row per example: given, suggested (the most probable class), probability (of it), suspect, rank.
 
     suspect : estimated probability that the given label is wrong
-    rank : from 1, the most suspect; of equals the first
+    rank : from 1, the most suspect; equal scores are ranked in the order of the examples
     """
     p = p.astype(float) + TINY
     q = posterior(p / p.sum(axis=1, keepdims=True), given)

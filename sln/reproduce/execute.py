@@ -1,36 +1,28 @@
-"""Executes the notebooks with papermill, checks that they did what they promised, and writes the report.
+"""Executes the notebooks with papermill, checks their results, and writes the report.
 
-papermill alone is not enough to trust: a notebook whose kernel was killed or left early, whose parameter was
-misspelt, whose slider's callback failed or whose figure is last week's still ends well. Each of these is
-looked for here.
+papermill reports success even if the kernel died or left early, a parameter was misspelt, a slider callback
+failed, or a figure is stale. This module checks for each of these.
 """
 
 from __future__ import annotations
 
 import ast
-import contextlib
 import datetime
-import os
-import queue
 import sys
-import tempfile
 import time
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import nbformat
 import nbformat.reader
 import papermill
-import traitlets.config
 from nbclient.exceptions import CellTimeoutError, DeadKernelError
-from nbclient.util import run_sync
 from nbformat import NotebookNode
-from papermill.clientwrap import PapermillNotebookClient
-from papermill.engines import NBClientEngine, papermill_engines
 
-from sln.reproduce.report import write_report
+from sln.reproduce.client import ENGINE, headless, private_sockets
+from sln.reproduce.report import Result, write_report
+from sln.reproduce.summary import write_summary
 from sln.runs.store import versions
 from sln.study.experiments import planned, train_ahead
 from sln.study.plan import at_once, in_words, plan, require_data
@@ -39,16 +31,6 @@ from sln.utils.errors import InputError, choose, require
 from sln.utils.files import figures_folder, project_root, write_json
 
 ARTEFACT_KINDS = (".png", ".csv")
-
-
-@dataclass
-class Outcome:
-    """One notebook: how long it took, what it promised, and what is wrong with it, if anything."""
-
-    name: str
-    seconds: float
-    artefacts: list[str]
-    problems: list[str] = field(default_factory=list)
 
 
 def notebooks(folder: Path | None = None) -> dict[str, Path]:
@@ -71,7 +53,7 @@ def reproduce(
     timeout: float | None = None,
     dry_run: bool = False,
 ) -> int:
-    """Execute the notebooks of the study headlessly at `profile`, check them, and write the report.
+    """Execute the study's notebooks headlessly at `profile`, check them, write the report and the summary.
 
     Parameters
     ----------
@@ -81,48 +63,63 @@ def reproduce(
     timeout : seconds that one cell may take; default no limit
     dry_run : only print what would be trained, with an estimate of the time
 
-    Returns 0 if everything holds, 1 if a notebook failed, a promise was not kept or a claim is untrue.
+    Returns 0 if all checks pass, 1 if a notebook failed, a promised figure is missing or a claim is untrue.
     Raises InputError for an unknown profile, notebook or parameter, before anything runs.
     """
-    plans = Study(profile, guesses=True)  # refuses an unknown one
-    every = notebooks(folder)
-    for name in only or ():
-        choose("notebook", name, every)
-    chosen = {name: path for name, path in every.items() if not only or name in only}
+    guess = Study(profile, guesses=True)  # refuses an unknown profile
     values = {"PROFILE": profile, **(parameters or {})}
-    for path in chosen.values():
-        check_parameters(path, values)
+    chosen = choose_notebooks(folder, only, values)
     if dry_run:
-        print(in_words(plan(plans), at_once(planned(plans))))
+        print(in_words(plan(guess), at_once(planned(guess))))
         return 0
-    require_data(plans)
-    if plans.profile.recipes:  # days of training: first say so
-        print(in_words(plan(plans), at_once(planned(plans))), file=sys.stderr, flush=True)
+    require_data(guess)
+    if guess.profile.recipes:  # days of training
+        print(in_words(plan(guess), at_once(planned(guess))), file=sys.stderr, flush=True)
     study = Study(profile)
     if only is None:  # one notebook alone trains what it needs
         train_ahead(study)
     build = (build or project_root() / "build") / profile
-    outcomes = []
+    results = []
     for name, path in chosen.items():
         print(f"{name} ...", file=sys.stderr, flush=True)
-        outcomes.append(run_notebook(path, build / f"{name}.ipynb", values, profile, timeout))
-        print_outcome(outcomes[-1])
-    leftovers = [] if only else unpromised(profile, outcomes)
-    manifest = {
-        "profile": profile,
-        "seconds": {o.name: round(o.seconds, 1) for o in outcomes},
-        "versions": versions(),
-    }
-    if not only:
-        write_json(figures_folder(profile) / "manifest.json", manifest)
-    report = write_report(build, study, outcomes, leftovers, manifest)
-    failed = [outcome for outcome in outcomes if outcome.problems]
-    print_summary(outcomes, leftovers, report)
-    return 1 if failed or leftovers else 0
+        results.append(run_notebook(path, build / f"{name}.ipynb", values, profile, timeout))
+        for problem in results[-1].problems:
+            print(f"{name}: {problem}", file=sys.stderr, flush=True)
+    return finish(study, results, build, complete=only is None)
+
+
+def choose_notebooks(
+    folder: Path | None, only: Sequence[str] | None, values: Mapping[str, Any]
+) -> dict[str, Path]:
+    """The notebooks to run, by name. Raises InputError for an unknown name or parameter."""
+    found = notebooks(folder)
+    for name in only or ():
+        choose("notebook", name, found)
+    chosen = {name: path for name, path in found.items() if not only or name in only}
+    for path in chosen.values():
+        check_parameters(path, values)
+    return chosen
+
+
+def finish(study: Study, results: list[Result], build: Path, *, complete: bool) -> int:
+    """Write manifest, report and summary, print the table, and return the exit code.
+
+    complete : whether all notebooks were run; only then are there a manifest and a check for old figures
+    """
+    leftovers = unpromised(study.name, results) if complete else []
+    seconds = {result.name: round(result.seconds, 1) for result in results}
+    manifest = {"profile": study.name, "seconds": seconds, "versions": versions()}
+    figures = figures_folder(study.name)
+    if complete:
+        write_json(figures / "manifest.json", manifest)
+    report = write_report(build, study, results, leftovers, manifest)
+    write_summary(figures.parent)
+    print_table(results, leftovers, report)
+    return 1 if leftovers or any(result.problems for result in results) else 0
 
 
 def check_parameters(path: Path, values: Mapping[str, Any]) -> None:
-    """Raise InputError for a parameter unknown to the notebook or of another type; papermill only warns."""
+    """Raise InputError for a parameter that the notebook lacks or of another type; papermill only warns."""
     try:
         known = papermill.inspect_notebook(str(path))
         defaults = {name: ast.literal_eval(parameter["default"]) for name, parameter in known.items()}
@@ -139,68 +136,14 @@ def check_parameters(path: Path, values: Mapping[str, Any]) -> None:
         )
 
 
-class Client(PapermillNotebookClient):
-    """papermill's client, which else misses now and then that a cell with a slider has ended, and hangs.
-
-    nbclient sends a slider's state on the very socket on which it waits for the cell's end, behind the back
-    of the event loop, and that can swallow the event that would wake it (nbclient's issue 312).
-    """
-
-    async def _async_check_alive(self) -> None:
-        """Once a second, and when a cell ran out of time: look at the socket itself, and wake who waits."""
-        await self.kc.shell_channel.socket.poll(1)
-        await super()._async_check_alive()
-
-    async def _async_wait_for_idle(self) -> None:
-        """Wait until papermill's last request (kernel_info) is over, or the kernel is silent for a second."""
-        over = False
-        with contextlib.suppress(queue.Empty):
-            while not over:
-                message = await self.kc.iopub_channel.get_msg(timeout=1)
-                request = message["parent_header"].get("msg_type")
-                state = message["content"].get("execution_state")
-                over = (request, state) == ("kernel_info_request", "idle")
-
-    def _cleanup_kernel(self) -> None:
-        """Shut the kernel down, when it is idle.
-
-        Shutting down begins with an interrupt. The last request is answered a moment before it is over, and a
-        kernel that is interrupted in that moment prints "KeyboardInterrupt caught in kernel", though nothing
-        is wrong.
-        """
-        run_sync(self._async_wait_for_idle)()
-        super()._cleanup_kernel()
-
-
-class Engine(NBClientEngine):
-    """papermill's engine with that client."""
-
-    @classmethod
-    def execute_managed_notebook(
-        cls,
-        nb_man: Any,
-        kernel_name: str,
-        start_timeout: float,
-        execution_timeout: float | None,
-        **traits: Any,
-    ) -> NotebookNode:
-        """Execute the cells; `traits` are the client's."""
-        traits = {name: value for name, value in traits.items() if name != "input_path"}
-        times = {"startup_timeout": start_timeout, "timeout": execution_timeout}
-        return Client(nb_man, kernel_name=kernel_name, **times, **traits).execute()
-
-
-papermill_engines.register("sln", Engine)
-
-
 def run_notebook(
     path: Path, output: Path, values: Mapping[str, Any], profile: str, timeout: float | None = None
-) -> Outcome:
-    """Execute one notebook and look for all that can have gone wrong; nothing it did is raised."""
+) -> Result:
+    """Execute one notebook and collect its problems; errors of the notebook are not raised."""
     source = nbformat.read(path, as_version=4)
-    outcome = Outcome(path.stem, 0.0, list(source.metadata.get("sln", {}).get("artefacts", [])))
+    result = Result(path.stem, 0.0, list(source.metadata.get("sln", {}).get("artefacts", [])))
     output.parent.mkdir(parents=True, exist_ok=True)
-    output.unlink(missing_ok=True)  # an old result must not pass for a new one
+    output.unlink(missing_ok=True)  # an old file must not be taken for a new one
     start, began = time.monotonic(), time.time()
     try:
         with headless(), private_sockets() as sockets:
@@ -208,7 +151,7 @@ def run_notebook(
                 str(path),
                 str(output),
                 parameters=dict(values),
-                engine_name="sln",
+                engine_name=ENGINE,
                 kernel_name="python3",
                 cwd=str(path.parent),
                 progress_bar=False,
@@ -218,24 +161,24 @@ def run_notebook(
                 config=sockets,
             )
     except papermill.PapermillExecutionError as error:
-        outcome.problems.append(f"cell {error.cell_index} failed: {error.ename}: {error.evalue}")
+        result.problems.append(f"cell {error.cell_index} failed: {error.ename}: {error.evalue}")
     except CellTimeoutError:
-        outcome.problems.append(f"a cell took longer than {timeout} s")
+        result.problems.append(f"a cell took longer than {timeout} s")
     except DeadKernelError:
-        outcome.problems.append("the kernel died (killed, or out of memory)")
-    except RuntimeError as error:  # nbclient's word for a kernel that never answered
-        outcome.problems.append(f"the kernel did not start: {error}")
-    outcome.seconds = time.monotonic() - start
+        result.problems.append("the kernel died (killed, or out of memory)")
+    except RuntimeError as error:  # raised by nbclient if a kernel never answers
+        result.problems.append(f"the kernel did not start: {error}")
+    result.seconds = time.monotonic() - start
     if not output.exists():
-        outcome.problems.append("no executed notebook was written")
-    elif not outcome.problems:
-        outcome.problems += unfinished(nbformat.read(output, as_version=4))
-    outcome.problems += broken_promises(outcome.artefacts, profile, began)
-    return outcome
+        result.problems.append("no executed notebook was written")
+    elif not result.problems:
+        result.problems += unfinished(nbformat.read(output, as_version=4))
+    result.problems += broken_promises(result.artefacts, profile, began)
+    return result
 
 
 def unfinished(executed: NotebookNode) -> list[str]:
-    """What an executed notebook says against itself: cells pending, failed or out of order, widget errors."""
+    """Problems in an executed notebook: cells that did not run, failed or ran out of order, widget errors."""
     problems = []
     code = [
         (number, cell)
@@ -271,72 +214,27 @@ def broken_promises(artefacts: list[str], profile: str, began: float) -> list[st
     for path in (figures_folder(profile) / f"{name}{kind}" for name in artefacts for kind in ARTEFACT_KINDS):
         if not path.exists() or path.stat().st_size == 0:
             problems.append(f"promised {path.name} is missing")
-        # file systems keep times to a second or better
-        elif path.stat().st_mtime < began - 1:
+        elif path.stat().st_mtime < began - 1:  # file times can be rounded to a second
             problems.append(f"promised {path.name} is stale: it was not written by this run")
     return problems
 
 
-def unpromised(profile: str, outcomes: list[Outcome]) -> list[str]:
-    """Files among the figures that no notebook promises: left over from a name that changed."""
-    promised = {
-        f"{name}{kind}" for outcome in outcomes for name in outcome.artefacts for kind in ARTEFACT_KINDS
-    }
+def unpromised(profile: str, results: list[Result]) -> list[str]:
+    """Files in the figures folder that no notebook promises, such as those of a renamed figure."""
+    promised = {f"{name}{kind}" for result in results for name in result.artefacts for kind in ARTEFACT_KINDS}
     folder = figures_folder(profile)
     found = {path.name for path in folder.iterdir()} if folder.exists() else set()
     return sorted(name for name in found - promised - {"manifest.json"} if not name.startswith("."))
 
 
-@contextlib.contextmanager
-def headless() -> Iterator[None]:
-    """The kernel prints lines instead of bars, and is this environment's own.
-
-    Otherwise a kernel that a user has registered as python3 would be taken.
-    """
-    changes = {"SLN_HEADLESS": "1", "JUPYTER_PREFER_ENV_PATH": "1"}
-    # the kernel works in the notebooks' folder: a relative path would mean another place there
-    folders = {name: os.environ.get(name) for name in ("SLN_RUNS", "SLN_DATA", "SLN_FIGURES")}
-    changes |= {name: str(Path(value).resolve()) for name, value in folders.items() if value}
-    before = {name: os.environ.get(name) for name in changes}
-    os.environ.update(changes)
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            if value is None:
-                os.environ.pop(name, None)
-            else:
-                os.environ[name] = value
-
-
-@contextlib.contextmanager
-def private_sockets() -> Iterator[traitlets.config.Config]:
-    """Jupyter's configuration for talking to the kernel through files of this user instead of TCP ports.
-
-    Ports can be taken by another kernel that starts at the same moment, and are open to other users of the
-    machine. Windows has ports only.
-    """
-    if os.name == "nt":
-        yield traitlets.config.Config()
-        return
-    with tempfile.TemporaryDirectory(prefix="sln-") as folder:  # a short path: socket names have a limit
-        yield traitlets.config.Config({"ConnectionFileMixin": {"transport": "ipc", "ip": f"{folder}/kernel"}})
-
-
-def print_outcome(outcome: Outcome) -> None:
-    """One line when a notebook went well, one per problem when it did not."""
-    for problem in outcome.problems:
-        print(f"{outcome.name}: {problem}", file=sys.stderr, flush=True)
-
-
-def print_summary(outcomes: list[Outcome], leftovers: list[str], report: Path) -> None:
-    """The closing table: notebook, seconds, artefacts, verdict."""
-    width = max(len(outcome.name) for outcome in outcomes)
+def print_table(results: list[Result], leftovers: list[str], report: Path) -> None:
+    """Print a table of notebooks: seconds, number of figures, result."""
+    width = max(len(result.name) for result in results)
     print(f"\n{'notebook':{width}}  {'time':>7}  {'figures':>7}  result")
-    for outcome in outcomes:
-        result = "ok" if not outcome.problems else f"FAILED: {outcome.problems[0]}"
-        print(f"{outcome.name:{width}}  {outcome.seconds:6.0f}s  {len(outcome.artefacts):7}  {result}")
-    total = datetime.timedelta(seconds=round(sum(outcome.seconds for outcome in outcomes)))
+    for result in results:
+        verdict = f"FAILED: {result.problems[0]}" if result.problems else "ok"
+        print(f"{result.name:{width}}  {result.seconds:6.0f}s  {len(result.artefacts):7}  {verdict}")
+    total = datetime.timedelta(seconds=round(sum(result.seconds for result in results)))
     print(f"{'total':{width}}  {total!s:>7}")
     for name in leftovers:
         print(f"stale: no notebook promises {name}; remove it")
@@ -344,7 +242,7 @@ def print_summary(outcomes: list[Outcome], leftovers: list[str], report: Path) -
 
 
 def parse_parameters(texts: list[str]) -> dict[str, Any]:
-    """`NAME=VALUE` texts as values: Python literals, else text. Raises InputError for another form."""
+    """Values of `NAME=VALUE` texts: Python literals, or else text. Raises InputError for another form."""
     values = {}
     for text in texts:
         name, equals, value = text.partition("=")

@@ -1,7 +1,13 @@
-"""Images of two classes that anybody can tell apart, as arrays and as files."""
+"""Images of two classes that are easy to tell apart, as arrays and as files."""
+
+import csv
 
 import numpy as np
+import torch
 from PIL import Image
+
+from sln.relabel.crossfit import Fitted
+from sln.relabel.examples import checked
 
 CLASSES = ("left", "right")
 
@@ -23,7 +29,28 @@ def save(pixels, path, **options):
 
 
 def lay(folder, count=24, seed=0, side=8):
-    """A folder with a sub-folder a class; returns its path."""
+    """A folder with a sub-folder per class; returns its path."""
     for number, (pixels, label) in enumerate(zip(*pictures(count, seed, side), strict=True)):
         save(pixels, folder / CLASSES[label] / f"{number:03}.png")
     return folder
+
+
+def write_csv(path, rows, header=("path", "label")):
+    """A CSV; returns its path."""
+    with path.open("w", newline="", encoding="utf-8") as file:
+        csv.writer(file).writerows([header, *rows])
+    return path
+
+
+def names(found):
+    """The names of the entries."""
+    return [entry.name for entry in found.entries]
+
+
+def canned_fit(images, labels, *, groups=None, **settings):
+    """What `fit` returns, with random probabilities instead of training."""
+    examples = checked(images, labels, groups)
+    rng = np.random.default_rng(0)
+    p = rng.dirichlet(np.ones(len(examples.classes)), len(examples.given))
+    probabilities = torch.from_numpy(p.astype(np.float32))
+    return Fitted(examples.classes, examples.given, probabilities, 0.5, {}, "cnn", [{}, {}])

@@ -1,4 +1,4 @@
-"""Cross-fitting: nobody judges what it was trained on, and what trains is the method of the study."""
+"""Cross-fitting: no network judges labels it was trained on, and training is the study's own method."""
 
 import dataclasses
 
@@ -13,7 +13,8 @@ from own_images import pictures
 import sln
 from sln.metrics import accuracy
 from sln.relabel import crossfit
-from sln.relabel.crossfit import checked, deal, fit, train_judge, training_data
+from sln.relabel.crossfit import FoldModel, assign_folds, fit, train_fold, training_data
+from sln.relabel.examples import Examples, checked
 from sln.runs import pool
 from sln.train import State, predict
 from sln.train import train as study_train
@@ -24,7 +25,7 @@ IMAGES, LABELS = pictures(30)
 
 def some_examples(labels, groups):
     images = np.zeros((len(labels), 1, 8, 8), np.uint8)
-    return crossfit.Examples(torch.from_numpy(images), torch.tensor(labels), (0, 1, 2), np.array(groups))
+    return Examples(torch.from_numpy(images), torch.tensor(labels), (0, 1, 2), np.array(groups))
 
 
 def same(a, b):
@@ -37,7 +38,7 @@ def same(a, b):
 @given(st.lists(st.tuples(st.integers(0, 2), st.integers(0, 9)), min_size=1, max_size=40), st.integers(2, 6))
 def test_folds_keep_groups_whole_and_spread_every_label_evenly(pairs, folds):
     labels, groups = zip(*pairs, strict=True)
-    fold = deal(some_examples(labels, groups), folds, seed=3)
+    fold = assign_folds(some_examples(labels, groups), folds, seed=3)
     firsts = np.unique(groups, return_index=True)[1]
     for group in set(groups):
         assert len(set(fold[np.array(groups) == group])) == 1
@@ -48,67 +49,67 @@ def test_folds_keep_groups_whole_and_spread_every_label_evenly(pairs, folds):
         assert counts.max() - counts.min() <= 1
 
 
-def test_every_repeat_and_seed_deals_anew_and_the_same_deals_the_same():
+def test_every_repeat_and_seed_has_its_own_folds_and_the_same_ones_each_time():
     examples = checked(IMAGES, LABELS)
-    dealt = [deal(examples, 3, seed, repeat) for seed, repeat in ((0, 0), (0, 1), (1, 0), (1, 1))]
-    assert len({fold.tobytes() for fold in dealt}) == 4
-    assert np.array_equal(deal(examples, 3, 0, 1), dealt[1])
+    folds = [assign_folds(examples, 3, seed, repeat) for seed, repeat in ((0, 0), (0, 1), (1, 0), (1, 1))]
+    assert len({fold.tobytes() for fold in folds}) == 4
+    assert np.array_equal(assign_folds(examples, 3, 0, 1), folds[1])
     seeds = [seed for repeat in range(3) for seed in crossfit.training_seeds(0, repeat, 5)]
     assert len(set(seeds)) == 15
 
 
-# --- who judges whom
+# --- which network judges which example
 
 
-def test_a_judge_does_not_depend_on_what_it_judges_and_does_on_the_rest():
-    judge = crossfit.with_sigma(crossfit.Judge(crossfit.recipe("cnn", 20, 3, 7), np.arange(30) % 3 == 0), 0.5)
+def test_a_network_depends_on_its_training_examples_and_not_on_those_held_out():
+    fold_model = FoldModel(crossfit.recipe("cnn", 20, 3, 7), np.arange(30) % 3 == 0).with_sigma(0.5)
 
     def network(images, labels):
-        state = train_judge((judge, images, labels, 2))
+        state = train_fold((fold_model, images, labels, 2))
         return {name: values for name, values in state.items() if name != "probabilities"}
 
     usual = network(IMAGES, LABELS)
     other_images, other_labels = IMAGES.copy(), LABELS.copy()
-    other_images[judge.judged] = 255 - other_images[judge.judged]
-    other_labels[judge.judged] = 1 - other_labels[judge.judged]
+    other_images[fold_model.held_out] = 255 - other_images[fold_model.held_out]
+    other_labels[fold_model.held_out] = 1 - other_labels[fold_model.held_out]
     assert same(network(other_images, other_labels), usual)
     other_labels[1] = 1 - other_labels[1]
     assert not same(network(other_images, other_labels), usual)
 
 
-def test_labels_that_can_only_be_memorised_are_not_known_to_their_judges():
+def test_labels_that_can_only_be_memorised_are_not_predicted_by_networks_that_did_not_see_them():
     rng = np.random.default_rng(1)
     images, labels = rng.integers(256, size=(60, 1, 8, 8), dtype=np.uint8), np.arange(60) % 2
     settings = {"sigma": 0.0, "folds": 2, "repeats": 1, "epochs": 100, "quiet": True}
     fitted = fit(images, labels, **settings)
     assert accuracy(fitted.probabilities, fitted.given) < 0.75  # a coin's toss, 0.5 ± 0.06
-    judge = crossfit.Judge(crossfit.recipe("cnn", 60, 100, 0).replace(sigma=0.0), np.zeros(60, dtype=bool))
-    data = training_data(torch.from_numpy(images), torch.from_numpy(labels), judge.judged, 2)
-    network = crossfit.trained(data, judge.config)
+    fold_model = FoldModel(crossfit.recipe("cnn", 60, 100, 0).replace(sigma=0.0), np.zeros(60, dtype=bool))
+    data = training_data(torch.from_numpy(images), torch.from_numpy(labels), fold_model.held_out, 2)
+    network = crossfit.trained(data, fold_model.config)
     assert accuracy(predict(network, data.train, data), data.train.given) > 0.9
 
 
-def test_every_example_is_judged_by_the_networks_of_its_folds_and_their_mean_is_told():
+def test_probabilities_are_the_mean_over_the_networks_that_held_the_example_out():
     fitted = fit(IMAGES, LABELS, **QUICK | {"repeats": 2})
     assert len(fitted.states) == 6
-    times = np.bincount(np.concatenate([state["judged"] for state in fitted.states]), minlength=30)
+    times = np.bincount(np.concatenate([state["held_out"] for state in fitted.states]), minlength=30)
     assert (times == 2).all()
     expected = torch.zeros(30, 2)
     for (network, state), kept in zip(fitted.networks(), fitted.states, strict=True):
-        pixels = torch.from_numpy(IMAGES).float()[kept["judged"]]
+        pixels = torch.from_numpy(IMAGES).float()[kept["held_out"]]
         mean, std = (state[name].view(1, 3, 1, 1) for name in ("mean", "std"))
         with torch.no_grad():
-            expected[kept["judged"]] += F.softmax(network((pixels - mean) / std), dim=1) / 2
+            expected[kept["held_out"]] += F.softmax(network((pixels - mean) / std), dim=1) / 2
     torch.testing.assert_close(fitted.probabilities, expected)
     torch.testing.assert_close(fitted.probabilities.sum(dim=1), torch.ones(30))
 
 
-def test_identical_images_are_never_split_between_training_and_judging():
+def test_identical_images_are_in_one_fold():
     images, labels = np.concatenate([IMAGES, IMAGES[:4]]), np.concatenate([LABELS, LABELS[:4]])
-    fold = deal(checked(images, labels), 5, seed=0)
+    fold = assign_folds(checked(images, labels), 5, seed=0)
     assert np.array_equal(fold[30:], fold[:4])
     together = np.repeat(np.arange(10), 3)
-    fold = deal(checked(IMAGES, LABELS, together), 5, seed=0)
+    fold = assign_folds(checked(IMAGES, LABELS, together), 5, seed=0)
     assert all(len(set(fold[together == group])) == 1 for group in range(10))
 
 
@@ -129,8 +130,8 @@ def test_the_network_is_the_momentum_model_that_the_studys_loop_trains(epochs):
 
 
 def test_pixels_are_normalised_by_those_that_are_trained_on():
-    judged = np.arange(30) % 3 == 0
-    data = training_data(torch.from_numpy(IMAGES), torch.from_numpy(LABELS), judged, 2)
+    held_out = np.arange(30) % 3 == 0
+    data = training_data(torch.from_numpy(IMAGES), torch.from_numpy(LABELS), held_out, 2)
     pixels = data.normalise(data.train.images)
     torch.testing.assert_close(pixels.mean(dim=(0, 2, 3)), torch.zeros(3), atol=1e-5, rtol=0)
     torch.testing.assert_close(pixels.std(dim=(0, 2, 3), correction=0), torch.ones(3))
@@ -138,7 +139,7 @@ def test_pixels_are_normalised_by_those_that_are_trained_on():
     assert (black.normalise(black.train.images) == 0).all()
 
 
-def test_the_embedded_digits_recipe_is_the_default_for_their_number_and_others_take_as_many_steps():
+def test_the_recipe_of_the_digits_is_the_default_and_other_sizes_take_about_as_many_steps():
     usual = sln.Config(noise_mode="none", correction=90)
     assert crossfit.recipe("cnn", 1150, None, 0) == usual
     for examples in (20, 100, 1000, 4000, 50_000):
@@ -149,7 +150,7 @@ def test_the_embedded_digits_recipe_is_the_default_for_their_number_and_others_t
         assert (0.9 * 1800 <= steps <= 1.1 * 1800) or examples in (20, 100, 50_000)
 
 
-def test_features_get_a_linear_head_that_finds_what_tells_them_apart():
+def test_features_get_a_linear_head_that_learns_their_classes():
     rng = np.random.default_rng(0)
     labels = np.arange(60) % 3
     features = rng.normal(size=(60, 40)) + 6 * np.eye(3, 40)[labels]
@@ -161,7 +162,7 @@ def test_features_get_a_linear_head_that_finds_what_tells_them_apart():
     assert fitted.predict(features).shape == (60, 3)
 
 
-def test_it_finds_the_wrong_labels_and_says_what_they_should_be():
+def test_it_finds_the_wrong_labels_and_suggests_the_right_ones():
     images, true = pictures(80)
     given = true.copy()
     wrong = np.arange(0, 80, 10)
@@ -184,23 +185,22 @@ def test_sigma_is_the_best_on_the_noisy_labels_of_one_fold_and_the_smallest_of_e
     asked = []
 
     def pretend(work):
-        judge, _, labels, C = work
-        asked.append(judge)
-        rows = np.flatnonzero(judge.judged)
-        right = np.arange(len(rows)) < round(share[judge.config.sigma] * len(rows))
+        fold_model, _, labels, C = work
+        asked.append(fold_model)
+        rows = np.flatnonzero(fold_model.held_out)
+        right = np.arange(len(rows)) < round(share[fold_model.config.sigma] * len(rows))
         predicted = np.where(right, labels[rows], 1 - labels[rows])
-        state = {"judged": rows, "probabilities": np.eye(C, dtype=np.float32)[predicted]}
+        state = {"held_out": rows, "probabilities": np.eye(C, dtype=np.float32)[predicted]}
         return state | {"mean": np.zeros(3, np.float32), "std": np.ones(3, np.float32)}
 
-    monkeypatch.setattr(crossfit, "train_judge", pretend)
-    monkeypatch.setenv("SLN_WORKERS", "1")
+    monkeypatch.setattr(crossfit, "train_fold", pretend)
     fitted = fit(*pictures(60), folds=6, repeats=2, quiet=True)
     assert fitted.sigma == 0.2
     assert fitted.validation == pytest.approx(share)
-    assert [judge.config.sigma for judge in asked] == [0.1, 0.2, 0.5, 1.0] + 11 * [0.2]
-    first = asked[0].judged
-    assert all(np.array_equal(judge.judged, first) for judge in asked[:4])
-    assert len({judge.judged.tobytes() for judge in asked}) == 12
+    assert [fold_model.config.sigma for fold_model in asked] == [0.1, 0.2, 0.5, 1.0] + 11 * [0.2]
+    first = asked[0].held_out
+    assert all(np.array_equal(fold_model.held_out, first) for fold_model in asked[:4])
+    assert len({fold_model.held_out.tobytes() for fold_model in asked}) == 12
 
 
 # --- the same numbers
@@ -213,7 +213,7 @@ def test_the_same_call_gives_the_same_numbers_and_another_seed_others():
 
 
 @pytest.mark.slow
-def test_how_many_train_at_once_changes_no_number(monkeypatch):
+def test_the_number_of_workers_changes_no_result(monkeypatch):
     found = []
     for workers in ("1", "2"):
         monkeypatch.setenv("SLN_WORKERS", workers)
@@ -228,9 +228,8 @@ def test_finished_networks_are_found_again_and_damaged_ones_trained_again(tmp_pa
     assert len(files) == 3
     files[0].write_bytes(files[0].read_bytes()[:100])
     trained = []
-    honest = crossfit.train_judge
-    monkeypatch.setattr(crossfit, "train_judge", lambda work: trained.append(work) or honest(work))
-    monkeypatch.setenv("SLN_WORKERS", "1")
+    honest = crossfit.train_fold
+    monkeypatch.setattr(crossfit, "train_fold", lambda work: trained.append(work) or honest(work))
     again = fit(IMAGES, LABELS, **QUICK, cache=tmp_path)
     assert len(trained) == 1
     assert torch.equal(again.probabilities, first.probabilities)
@@ -240,8 +239,8 @@ def test_finished_networks_are_found_again_and_damaged_ones_trained_again(tmp_pa
     assert len(trained) == 4  # other pixels are other examples
 
 
-def test_a_break_loses_no_finished_network(tmp_path, monkeypatch):
-    honest, calls = crossfit.train_judge, []
+def test_an_interruption_loses_no_finished_network(tmp_path, monkeypatch):
+    honest, calls = crossfit.train_fold, []
 
     def interrupted(work):
         calls.append(work)
@@ -249,8 +248,7 @@ def test_a_break_loses_no_finished_network(tmp_path, monkeypatch):
             raise KeyboardInterrupt
         return honest(work)
 
-    monkeypatch.setattr(crossfit, "train_judge", interrupted)
-    monkeypatch.setenv("SLN_WORKERS", "1")
+    monkeypatch.setattr(crossfit, "train_fold", interrupted)
     with pytest.raises(KeyboardInterrupt):
         fit(IMAGES, LABELS, **QUICK, cache=tmp_path)
     assert len(list(tmp_path.iterdir())) == 2
@@ -273,29 +271,6 @@ def test_labels_of_any_kind_keep_their_names_and_images_of_any_shape_are_taken()
 
 
 @pytest.mark.parametrize(
-    ("images", "labels", "words"),
-    [
-        (IMAGES[:5], LABELS, ["5 images", "30 labels"]),
-        (IMAGES[:0], [], ["(0, 3, 8, 8)"]),
-        (IMAGES, LABELS * 0, ["all labels are 0"]),
-        (IMAGES, [*LABELS[:-1], 2], ["label 2", "row 29", "one image"]),
-        (IMAGES, [*LABELS[:-1], "a"], ["all numbers or all names"]),
-        (IMAGES, [*LABELS[:-1], None], ["all numbers or all names"]),
-        (IMAGES, [*LABELS[:-1], float("nan")], ["missing"]),
-        (IMAGES, [[label] for label in LABELS], ["one an example"]),
-        (IMAGES.transpose(0, 2, 3, 1), LABELS, ["(30, 8, 8, 3)", "channels"]),
-        (IMAGES[:, :, :4], LABELS, ["at least 8 pixels"]),
-        (IMAGES[0, 0, 0], LABELS, ["shape (8,)"]),
-        (IMAGES > 100, LABELS, ["real numbers"]),
-        (np.where(IMAGES == 0, np.inf, IMAGES), LABELS, ["infinite or missing"]),
-    ],
-)
-def test_bad_examples_are_refused_in_one_line(images, labels, words, refused):
-    with refused(*words):
-        fit(images, labels, **QUICK)
-
-
-@pytest.mark.parametrize(
     ("setting", "value", "words"),
     [
         ("folds", 1, ["folds is 1", "[2, 100]"]),
@@ -303,7 +278,6 @@ def test_bad_examples_are_refused_in_one_line(images, labels, words, refused):
         ("sigma", -0.1, ["sigma is -0.1"]),
         ("epochs", 0, ["epochs is 0"]),
         ("model", "resnet", ["model", "resnet"]),
-        ("groups", [1, 2], ["groups has shape (2,)"]),
         ("seed", -1, ["seed is -1"]),
     ],
 )
@@ -312,26 +286,20 @@ def test_bad_settings_are_refused_in_one_line(setting, value, words, refused):
         fit(IMAGES, LABELS, **QUICK | {setting: value})
 
 
-def test_groups_that_leave_a_label_nowhere_else_are_refused(refused):
-    groups = np.where(LABELS == 1, 0, np.arange(30) + 1)
-    with refused("label 1", "one image"):
-        fit(IMAGES, LABELS, **QUICK, groups=groups)
-
-
 def test_images_to_predict_must_be_of_the_same_kind(refused):
     fitted = fit(IMAGES, LABELS, **QUICK)
     with refused("1 channels", "on 3"):
         fitted.predict(IMAGES[:, :1])
 
 
-def test_what_a_judge_is_decides_its_files_name():
+def test_the_name_of_a_networks_file_depends_on_all_that_determines_it():
     examples = checked(IMAGES, LABELS)
-    judge = crossfit.Judge(crossfit.recipe("cnn", 20, 2, 0), np.arange(30) < 10)
+    fold_model = FoldModel(crossfit.recipe("cnn", 20, 2, 0), np.arange(30) < 10)
     others = [
-        crossfit.with_sigma(judge, 0.25),
-        dataclasses.replace(judge, judged=np.arange(30) >= 10),
-        dataclasses.replace(judge, config=judge.config.replace(seed=1)),
+        fold_model.with_sigma(0.25),
+        dataclasses.replace(fold_model, held_out=np.arange(30) >= 10),
+        dataclasses.replace(fold_model, config=fold_model.config.replace(seed=1)),
     ]
-    names = {of.key(examples) for of in (judge, *others)}
-    names |= {judge.key(checked(IMAGES, 1 - LABELS)), judge.key(checked(255 - IMAGES, LABELS))}
+    names = {of.key(examples) for of in (fold_model, *others)}
+    names |= {fold_model.key(checked(*other)) for other in ((IMAGES, 1 - LABELS), (255 - IMAGES, LABELS))}
     assert len(names) == 6

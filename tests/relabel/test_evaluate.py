@@ -1,4 +1,4 @@
-"""Data to look for wrong labels in, and the numbers that say how well they were found."""
+"""Data with known wrong labels, and scores of how well they are found."""
 
 import numpy as np
 import pandas as pd
@@ -13,7 +13,7 @@ from sln.relabel import evaluate, images
 from sln.study.study import Study
 
 
-def test_the_noisy_digits_are_all_training_and_validation_images_with_that_many_wrong_labels():
+def test_the_noisy_digits_are_the_training_and_validation_images_with_exactly_that_noise():
     split = evaluate.noisy_digits("sym", 0.1)
     clean = source.digits()
     assert torch.equal(split.true, torch.cat([clean.train.true, clean.validation.true]))
@@ -24,7 +24,7 @@ def test_the_noisy_digits_are_all_training_and_validation_images_with_that_many_
     assert torch.equal(evaluate.unseen_digits().true, clean.test.true)
 
 
-def test_what_is_exported_is_read_back_pixel_by_pixel_and_row_by_row(tmp_path):
+def test_exported_images_are_read_back_pixel_by_pixel_and_row_by_row(tmp_path):
     split = evaluate.noisy_digits("sym", 0.1)[:60]
     folder = evaluate.export(split, tmp_path / "digits")
     before = evaluate.checksum(folder)
@@ -44,7 +44,7 @@ def test_what_is_exported_is_read_back_pixel_by_pixel_and_row_by_row(tmp_path):
         st.tuples(st.integers(0, 1000), st.booleans()), min_size=2, max_size=30, unique_by=lambda x: x[0]
     )
 )
-def test_detection_is_the_mean_precision_at_every_wrong_label_and_the_share_of_ordered_pairs(pairs):
+def test_detection_is_the_mean_precision_at_the_wrong_labels_and_the_share_of_ordered_pairs(pairs):
     scores, wrong = (np.array(values) for values in zip(*pairs, strict=True))
     if wrong.all() or not wrong.any():
         wrong[0] = not wrong[0]
@@ -56,7 +56,7 @@ def test_detection_is_the_mean_precision_at_every_wrong_label_and_the_share_of_o
     assert found["auroc"] == pytest.approx(np.mean(ordered))
 
 
-def test_over_threshold_counts_what_is_flagged_and_what_is_true_afterwards():
+def test_over_threshold_counts_flagged_labels_and_true_labels_after_the_correction():
     labels = pd.DataFrame(
         {"given": ["a", "a", "b", "b"], "suggested": ["b", "a", "b", "a"], "suspect": [0.9, 0.5, 0.1, 0.6]}
     )
@@ -69,7 +69,7 @@ def test_over_threshold_counts_what_is_flagged_and_what_is_true_afterwards():
     assert np.isnan(table.loc[0.95, "precision"])
 
 
-def test_photographs_that_are_not_there_are_not_judged_and_it_is_said(tmp_path, monkeypatch, capsys):
+def test_photographs_that_are_missing_give_an_empty_table_and_a_reason(tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("SLN_DATA", str(tmp_path))
     assert evaluate.photographs(Study("full")).empty
     assert "data get cifar10" in capsys.readouterr().out
@@ -77,7 +77,7 @@ def test_photographs_that_are_not_there_are_not_judged_and_it_is_said(tmp_path, 
     assert "Not at smoke" in capsys.readouterr().out
 
 
-def test_the_pictures_say_ranks_labels_and_whether_they_are_wrong():
+def test_the_figures_show_ranks_labels_and_whether_they_are_wrong():
     images, true = torch.zeros(20, 3, 8, 8, dtype=torch.uint8), np.array(["a"] * 20)
     labels = pd.DataFrame({"given": ["b"] * 4 + ["a"] * 16, "suggested": "a"})
     labels["suspect"] = np.linspace(1, 0, 20)

@@ -1,4 +1,4 @@
-"""Features of a pretrained network: torchvision's numbers, weights that run no code, and a head on top."""
+"""Features of a pretrained network: torchvision's numbers, weights that run no code, a linear head."""
 
 import pickle
 
@@ -31,7 +31,7 @@ def weights(network, tmp_path):
 IMAGES = torch.randint(256, (3, 3, 224, 224), dtype=torch.uint8, generator=torch.Generator().manual_seed(1))
 
 
-def test_features_are_what_torchvisions_network_has_before_its_last_layer(network, weights, tmp_path):
+def test_features_are_the_input_of_the_last_layer_of_torchvisions_network(network, weights, tmp_path):
     normalise = torchvision().transforms.Normalize(features.MEAN, features.STD)
     with torch.no_grad():
         expected = network(normalise(IMAGES.float() / 255))
@@ -56,7 +56,7 @@ class Live:
 
 
 @pytest.mark.parametrize("content", ["pickle", "text", "tensor", "safetensors"])
-def test_other_files_are_refused_and_nothing_of_them_runs(content, tmp_path, refused, capfd):
+def test_other_files_are_refused_and_none_of_their_code_runs(content, tmp_path, refused, capfd):
     path = tmp_path / ("w.safetensors" if content == "safetensors" else "w.pth")
     if content == "pickle":
         path.write_bytes(pickle.dumps({"conv1.weight": Live()}))
@@ -69,7 +69,9 @@ def test_other_files_are_refused_and_nothing_of_them_runs(content, tmp_path, ref
     assert "this ran" not in capfd.readouterr().out
 
 
-def test_unknown_backbones_missing_weights_and_another_networks_are_refused(weights, tmp_path, refused):
+def test_unknown_backbones_missing_weights_and_weights_of_another_network_are_refused(
+    weights, tmp_path, refused
+):
     with refused("unknown backbone 'resnet19'", "resnet18"):
         features.encoder("resnet19")
     with refused("none.pth", "missing"):
@@ -78,14 +80,14 @@ def test_unknown_backbones_missing_weights_and_another_networks_are_refused(weig
         features.encoder("resnet50", weights)
 
 
-def test_resnet18_without_weights_names_the_file_that_is_wanted(tmp_path, monkeypatch, refused):
+def test_resnet18_without_weights_names_the_missing_file(tmp_path, monkeypatch, refused):
     monkeypatch.setenv("SLN_DATA", str(tmp_path))
     monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
     with refused("resnet18-f37072fd.pth", "--weights"):
         features.encoder("resnet18")
 
 
-def test_resnet50s_weights_are_got_once(tmp_path, monkeypatch):
+def test_the_weights_of_resnet50_are_downloaded_once(tmp_path, monkeypatch):
     asked = []
     with torch.random.fork_rng():
         state = torchvision().models.resnet50(weights=None).state_dict()

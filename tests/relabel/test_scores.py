@@ -1,4 +1,4 @@
-"""How suspect a label is: Bayes' rule, written out, and what ranks must be."""
+"""How suspect a label is: Bayes' rule written out, and laws of the ranks."""
 
 import numpy as np
 import pytest
@@ -11,13 +11,13 @@ SEEDS = st.integers(0, 10_000)
 
 
 def drawn(seed, count=40, classes=4):
-    """Probabilities (N, C), no row sure, and labels (N,)."""
+    """Probabilities (N, C), none of them 1, and labels (N,)."""
     rng = np.random.default_rng(seed)
     return rng.dirichlet(np.full(classes, 0.5), count).clip(1e-6), rng.integers(classes, size=count)
 
 
 @given(SEEDS)
-def test_the_transition_matrix_is_counted_over_those_who_are_sure(seed):
+def test_the_transition_matrix_is_counted_over_confident_predictions(seed):
     p, labels = drawn(seed)
     counts = np.full((4, 4), 1 / 4)
     for n, label in enumerate(labels):
@@ -40,19 +40,19 @@ def test_the_posterior_is_bayes_rule_entry_by_entry(seed):
 
 
 @given(SEEDS)
-def test_what_was_counted_is_trusted_as_far_as_the_networks_agree_with_the_labels(seed):
+def test_the_counts_are_weighted_by_the_networks_agreement_with_the_labels(seed):
     p, labels = drawn(seed)
     T, found = scores.transition(p, labels), scores.mistakes(p, labels)
     agree = sum(p[n].argmax() == labels[n] for n in range(40)) / 40
     kept = sum(T[j, j] for j in range(4)) / 4
     for true in range(4):
         for label in range(4):
-            alike = (1 - kept) / 3
-            expected = kept if true == label else agree * T[true, label] + (1 - agree) * alike
+            uniform = (1 - kept) / 3
+            expected = kept if true == label else agree * T[true, label] + (1 - agree) * uniform
             assert found[true, label] == pytest.approx(expected)
 
 
-def test_networks_that_predict_no_label_leave_the_usual_score():
+def test_the_ranks_are_the_usual_ones_if_the_networks_predict_no_label():
     p, labels = drawn(0)
     labels = np.where(p.argmax(axis=1) == labels, (labels + 1) % 4, labels)
     suspect = scores.table(p, labels)["suspect"].to_numpy()
@@ -60,7 +60,7 @@ def test_networks_that_predict_no_label_leave_the_usual_score():
     assert np.array_equal(np.argsort(suspect, kind="stable"), np.argsort(usual, kind="stable"))
 
 
-def test_the_noise_that_drew_the_labels_is_found_though_the_networks_are_unsure():
+def test_the_transition_matrix_is_found_although_the_networks_are_unsure():
     rng = np.random.default_rng(0)
     T = np.array([[0.7, 0.3, 0], [0, 1, 0], [0.1, 0.1, 0.8]])
     true = rng.integers(3, size=20_000)
@@ -72,8 +72,8 @@ def test_the_noise_that_drew_the_labels_is_found_though_the_networks_are_unsure(
     assert np.abs(naive / naive.sum(axis=1, keepdims=True) - T).max() > 0.1
 
 
-def test_a_class_that_others_are_mistaken_for_is_more_suspect_than_one_that_is_never_wrong():
-    """Of two labels that the networks doubt alike, that of the class which took in others is the worse."""
+def test_a_label_that_is_often_a_mistake_is_more_suspect_than_one_that_never_is():
+    """The networks doubt both labels equally."""
     rng = np.random.default_rng(0)
     true = rng.integers(3, size=3000)
     labels = np.where((true == 0) & (rng.random(3000) < 0.4), 1, true)  # 0 is given as 1, nothing else
@@ -97,12 +97,12 @@ def test_ranks_are_a_permutation_from_the_most_suspect_down_and_numbers_are_prob
     assert (table["probability"][~agrees] <= table["suspect"][~agrees] + 1e-12).all()
 
 
-def test_of_equals_the_first_comes_first():
+def test_equal_scores_are_ranked_in_the_order_of_the_examples():
     p = np.tile([0.7, 0.3], (5, 1))
     assert scores.table(p, np.zeros(5, dtype=int))["rank"].tolist() == [1, 2, 3, 4, 5]
 
 
-def test_probabilities_that_are_exactly_zero_or_one_give_no_gaps():
+def test_probabilities_of_exactly_zero_or_one_give_numbers():
     p, labels = np.eye(3)[[0, 1, 2, 0]], np.array([0, 1, 2, 1])
     table = scores.table(p, labels)
     assert table["suspect"].between(0, 1).all()

@@ -1,4 +1,4 @@
-"""The report opens without a network: nothing in it is fetched, and everything in it is text."""
+"""The report needs no network, and nothing in it is live."""
 
 import base64
 import re
@@ -11,7 +11,7 @@ from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_outp
 
 from sln import plots
 from sln.reproduce import report
-from sln.reproduce.execute import Outcome
+from sln.reproduce.report import Result
 from sln.study.study import Study
 from sln.utils.files import figures_folder
 
@@ -89,12 +89,12 @@ def pages(tmp_path):
     png = figure("01_a").read_bytes()
     figure("01_long", rows=60)
     nbformat.write(executed(png), build / "01_good.ipynb")
-    outcomes = [
-        Outcome("01_good", 1.0, ["01_a", "01_long"]),
-        Outcome("02_bad", 2.0, ["02_gone"], [f"cell 3 failed: ValueError: {HOSTILE}"]),
+    results = [
+        Result("01_good", 1.0, ["01_a", "01_long"]),
+        Result("02_bad", 2.0, ["02_gone"], [f"cell 3 failed: ValueError: {HOSTILE}"]),
     ]
     manifest = {"versions": {"torch": "2.6", "processor": HOSTILE}}
-    path = report.write_report(build, Study("smoke"), outcomes, [f"{HOSTILE}.png"], manifest)
+    path = report.write_report(build, Study("smoke"), results, [f"{HOSTILE}.png"], manifest)
     assert path == build / "report.html"
     return build
 
@@ -108,7 +108,7 @@ def test_a_browser_fetches_nothing_for_a_page(name, pages):
 
 
 @pytest.mark.parametrize("name", ["report.html", "01_good.html"])
-def test_what_comes_from_outside_is_shown_as_text_and_is_no_markup(name, pages):
+def test_text_from_outside_is_shown_as_text_and_not_as_markup(name, pages):
     text = (pages / name).read_text()
     assert HOSTILE in Page(text).text
     assert HOSTILE not in text
@@ -117,7 +117,7 @@ def test_what_comes_from_outside_is_shown_as_text_and_is_no_markup(name, pages):
         assert "<b>row" not in text
 
 
-def test_images_are_embedded_whole(pages):
+def test_images_are_embedded_unchanged(pages):
     png = (figures_folder("smoke") / "01_a.png").read_bytes()
     embedded = f"data:image/png;base64,{base64.b64encode(png).decode()}"
     assert embedded in Page((pages / "report.html").read_text()).fetched
@@ -125,7 +125,7 @@ def test_images_are_embedded_whole(pages):
     assert good.count(embedded) == 2  # the output and the attachment
 
 
-def test_a_slider_is_replaced_by_a_note_and_the_rest_is_kept(pages):
+def test_a_note_replaces_a_slider_and_the_rest_is_kept(pages):
     text = (pages / "01_good.html").read_text()
     assert text.count(report.SLIDER_NOTE) == 1
     assert "VBox(...)" not in text
@@ -142,7 +142,7 @@ def test_links_between_the_pages_lead_somewhere(pages):
     assert (pages / "01_good.html").exists()
 
 
-def test_the_report_says_what_is_wrong_and_what_is_missing(pages):
+def test_the_report_names_problems_and_missing_figures(pages):
     text = Page((pages / "report.html").read_text()).text
     assert "cell 3 failed: ValueError" in text
     assert "02_gone is missing." in text

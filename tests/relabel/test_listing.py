@@ -1,0 +1,125 @@
+"""Folders and CSVs of your own are listed; entries that cannot be used are named and counted."""
+
+import csv
+import io
+import os
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from own_images import lay, names, pictures, save
+
+from sln.relabel.listing import listed
+
+
+@pytest.fixture
+def folder(tmp_path):
+    return lay(tmp_path / "mine", count=12)
+
+
+def test_other_columns_a_byte_order_mark_blank_lines_and_windows_line_ends_are_read(folder):
+    lines = [
+        "\ufeffnote,label,path",
+        '"a, b",left,left/000.png',
+        "",
+        ',"right",right/001.png',
+        ",left,left/002.png",
+        ",right,right/003.png",
+    ]
+    (folder / "list.csv").write_bytes("\r\n".join(lines).encode())
+    assert names(listed(folder / "list.csv")) == [
+        "left/000.png",
+        "right/001.png",
+        "left/002.png",
+        "right/003.png",
+    ]
+
+
+def test_records_without_a_label_are_skipped(folder):
+    lines = ["path,label", "left/000.png,left", "left/002.png", "right/001.png,right"]
+    lines += ["left/004.png,left", "right/003.png,right"]
+    (folder / "list.csv").write_text("\n".join(lines))
+    found = listed(folder / "list.csv")
+    assert len(found.entries) == 4
+    assert found.skipped == [("left/002.png", "it has no label")]
+
+
+def test_hidden_files_are_ignored_and_loose_ones_are_named(folder):
+    (folder / ".DS_Store").write_text("x")
+    (folder / "left" / ".DS_Store").write_text("x")
+    (folder / "README.txt").write_text("x")
+    found = listed(folder)
+    assert [name for name, _ in found.skipped] == ["README.txt"]
+    assert len(found.entries) == 12
+
+
+def test_links_that_lead_nowhere_or_out_are_named(folder, tmp_path, refused):
+    (folder / "left" / "nowhere.png").symlink_to("none.png")
+    assert listed(folder).skipped == [("left/nowhere.png", "it is missing")]
+    (tmp_path / "store").mkdir()
+    (folder / "right").rename(tmp_path / "store" / "right")
+    (folder / "right").symlink_to(tmp_path / "store" / "right")
+    with refused("'right'", "no images", "right/001.png", "leads out of the folder mine"):
+        listed(folder)
+
+
+def test_names_that_are_not_utf8_are_skipped(folder):
+    name = os.fsdecode(b"caf\xe9.png")
+    save(pictures(1, seed=9)[0][0], folder / "left" / name)
+    found = listed(folder)
+    assert found.skipped == [(f"left/{name}", "its name cannot be used")]
+
+
+def test_a_folder_that_may_not_be_read_is_refused(folder, monkeypatch, refused):
+    def denied(self):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr("pathlib.Path.iterdir", denied)
+    with refused("mine", "Permission denied"):
+        listed(folder)
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (b"", ["empty"]),
+        (b"path;label\na;b\n", ["no column 'path'", "'path;label'", "commas"]),
+        (b"path,class\na,b\n", ["no column 'label'", "'class'"]),
+        (b"path,label,label\na,b,c\n", ["2 columns 'label'"]),
+        (b"path,label\n", ["lists no image"]),
+        (b"path,label\nnone.png,a\n", ["lists no image", "none.png", "missing"]),
+        (b'path,label\n"a.png,b\n', ["line 2", "quote"]),
+        (b"path,label\n\xff.png,b\n", ["UTF-8", "byte 11"]),
+    ],
+)
+def test_bad_csvs_are_refused_in_one_line(content, words, tmp_path, refused):
+    (tmp_path / "list.csv").write_bytes(content)
+    with refused("list.csv", *words):
+        listed(tmp_path / "list.csv")
+
+
+def test_bad_folders_are_refused_in_one_line(folder, tmp_path, refused):
+    with refused("nowhere", "neither a folder nor a file"):
+        listed(tmp_path / "nowhere")
+    with refused("no sub-folders", "path,label"):
+        listed(folder / "left")
+    with refused("goes with a CSV only"):
+        listed(folder, root=folder)
+    (folder / "empty").mkdir()
+    with refused("'empty'", "no images"):
+        listed(folder)
+
+
+cell = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\ufeff"), max_size=6)
+tables = st.lists(st.lists(cell, min_size=2, max_size=3), max_size=5)
+
+
+@settings(max_examples=200)
+@given(tables, st.sampled_from([("\r\n", csv.QUOTE_MINIMAL), ("\n", csv.QUOTE_ALL)]))
+def test_a_csv_has_the_cells_that_were_written(tmp_path_factory, table, style):
+    folder = tmp_path_factory.mktemp("cells")
+    table = [["path", "label"], ["list.csv", "a"], *table]
+    text = io.StringIO()
+    csv.writer(text, lineterminator=style[0], quoting=style[1]).writerows(table)
+    (folder / "list.csv").write_bytes(text.getvalue().encode())
+    assert listed(folder / "list.csv").records == table
