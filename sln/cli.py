@@ -22,7 +22,7 @@ from sln.datasets.load import draw_corruption, load_clean
 from sln.defaults import DEFAULTS
 from sln.relabel.pipeline import in_words, relabel
 from sln.runs import clothing1m_train
-from sln.runs.work import WorkerDied
+from sln.runs.parallel import WorkerDied
 from sln.study.profiles import PROFILES
 from sln.study.recipes import RECIPES, recipe
 from sln.train import measure

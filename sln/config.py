@@ -40,7 +40,7 @@ def setting_by_dataset(about: str) -> Any:
 
 
 # What a run keeps, not what it computes: runs that differ here alone are one run.
-KEPT_SETTINGS = ("fork_epoch", "measure_test_every")
+KEPT_SETTINGS = ("measure_test_every",)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -127,9 +127,6 @@ class Config:
     )
     soft_correction: bool = setting_by_dataset(
         "whether correction goes towards the predicted probabilities (Clothing1M), not the predicted class"
-    )
-    fork_epoch: int = setting_by_dataset(
-        "epoch whose whole state is kept, so that a corrected run can start there; no number depends on it"
     )
     measure_train_every: int = setting_by_dataset(
         "epochs between measurements on training and validation images; the last epoch always has one"

@@ -65,7 +65,6 @@ _CIFAR = {
     "alpha": 0.999,
     "correction": 250,
     "soft_correction": False,
-    "fork_epoch": 250,
     "measure_train_every": 10,
     "threads": 2,
 }
@@ -84,7 +83,6 @@ DEFAULTS: dict[str, dict[str, Any]] = {
         "alpha": 0.99,
         "correction": -1,
         "soft_correction": False,
-        "fork_epoch": 90,
         "measure_train_every": 5,
         "threads": 1,
     },
@@ -104,7 +102,6 @@ DEFAULTS: dict[str, dict[str, Any]] = {
         "alpha": 0.999,
         "correction": 1,
         "soft_correction": True,
-        "fork_epoch": 1,
         "measure_train_every": 1,
         "threads": 2,
     },

@@ -17,7 +17,7 @@ from sln.data import Data, Split
 from sln.fast import SPEEDS, Speed
 from sln.utils.rng import torch_generator
 
-DIGITS = {"epochs": 3, "fork_epoch": 1, "batch_size": 32, "noise_mode": "sym", "sigma": 0.5}
+DIGITS = {"epochs": 3, "batch_size": 32, "noise_mode": "sym", "sigma": 0.5}
 PHOTOGRAPHS = {
     "dataset": "cifar10", "noise_mode": "sym", "model": "wrn-10-1", "epochs": 2, "batch_size": 16, "lr": 0.05,
     "alpha": 0.9, "sigma": 1.0, "threads": 1,

@@ -29,7 +29,7 @@ from sln.data import Data, Split
 from sln.datasets.load import threads
 from sln.metrics import accuracy
 from sln.relabel import scores
-from sln.runs import pool, store
+from sln.runs import parallel, store
 from sln.train import State, predict
 from sln.utils.devices import device
 from sln.utils.errors import InputError, choose, require
@@ -284,7 +284,7 @@ def train_all(
                 progress.advance()
     missing = [number for number in range(len(judges)) if number not in states]
     arrays = (examples.images.numpy(), examples.given.numpy(), len(examples.classes))
-    for place, state in pool.each(train_judge, [(judges[number], *arrays) for number in missing]):
+    for place, state in parallel.each(train_judge, [(judges[number], *arrays) for number in missing]):
         number = missing[place]
         states[number] = {name: torch.from_numpy(values) for name, values in state.items()}
         if files[number] is not None:

@@ -399,6 +399,7 @@ def train_run(
     quiet: bool = False,
     *,
     frozen_batchnorm: bool = False,
+    keep_state_at: int = -1,
     on_epoch: Callable[[Epoch], None] | None = None,
 ) -> None:
     """Train the run of `config`, or finish it, into its folder: what `runs.get` does for Clothing1M.
@@ -430,7 +431,7 @@ def train_run(
             job = Job(config, data, decoder, device, frozen_batchnorm)
             for epoch in train(state, job, quiet=quiet):
                 rows = rows + epoch.rows
-                distributed.on_main(functools.partial(_save, path, config, state, rows, epoch))
+                distributed.on_main(functools.partial(_save, path, config, state, rows, epoch, keep_state_at))
                 if main and on_epoch is not None:
                     on_epoch(epoch)
         distributed.on_main(lambda: _finish(path, state, rows))
@@ -513,7 +514,9 @@ def _resume(path: Path, config: Config, state: State) -> list[dict]:
     return store.resume(state, *source)
 
 
-def _save(path: Path, config: Config, state: State, rows: list[dict], epoch: Epoch) -> None:
+def _save(
+    path: Path, config: Config, state: State, rows: list[dict], epoch: Epoch, keep_state_at: int
+) -> None:
     """After every epoch: its correction, the history, the state."""
     if epoch.correction is not None:
         predictions = epoch.correction.predictions
@@ -527,7 +530,7 @@ def _save(path: Path, config: Config, state: State, rows: list[dict], epoch: Epo
         store.write_arrays(path / "corrections" / f"{epoch.number:03d}.npz", arrays)
     store.write_history(path, with_chosen(rows, state.best_epoch))
     named = state.tensors()
-    if epoch.number == config.fork_epoch and not config.corrects:
+    if epoch.number == keep_state_at:
         store.write_tensors(store.state_file(path, epoch.number), named)
     store.write_tensors(_checkpoint(path), named)
 

@@ -9,7 +9,7 @@ A run is the directory `runs/<run_id>/`:
     examples.csv             one row a training example: labels, predictions, confidence, losses, target
     corrections/091.npz      per corrected epoch: w (N,) and the predicted class (N,) or probabilities (N, C)
     weights.safetensors      final weights of every network
-    state-090.safetensors    whole training state at the fork epoch
+    state-090.safetensors    whole training state after an epoch where a corrected run can start
     checkpoint.safetensors   whole training state, while the run is unfinished
     done.json                written last: SHA-256 of the other files
 
@@ -37,6 +37,7 @@ from sln import fast, models
 from sln.config import Config
 from sln.data import Data
 from sln.datasets.load import labels_are_pinned, load_data, threads
+from sln.defaults import DEFAULTS
 from sln.runs import clothing1m_train, store
 from sln.train import Correction, Engine, Epoch, State, last, train_in_turns
 from sln.utils import distributed
@@ -146,6 +147,7 @@ def get(
     config: Config,
     *,
     quiet: bool = False,
+    keep_state_at: int | None = None,
     checkpoint_seconds: float = CHECKPOINT_SECONDS,
     on_epoch: Callable[[Epoch], None] | None = None,
 ) -> Run:
@@ -153,9 +155,21 @@ def get(
 
     All four give the same numbers, bit for bit on a CPU. If another process is training the same run, this
     one waits for it. Under torchrun every process calls this, and they train one run together (Clothing1M
-    only). `on_epoch` is called after every epoch that is trained here.
+    only).
+
+    keep_state_at : the epoch whose whole state an uncorrected run keeps, so that a corrected run can start
+        there; by default the data set's own correction epoch
+    on_epoch : called after every epoch that is trained here
     """
-    return last(in_turns(config, quiet=quiet, checkpoint_seconds=checkpoint_seconds, on_epoch=on_epoch))
+    return last(
+        in_turns(
+            config,
+            quiet=quiet,
+            keep_state_at=keep_state_at,
+            checkpoint_seconds=checkpoint_seconds,
+            on_epoch=on_epoch,
+        )
+    )
 
 
 class Stopped(RuntimeError):
@@ -166,6 +180,7 @@ def in_turns(
     config: Config,
     *,
     quiet: bool = False,
+    keep_state_at: int | None = None,
     checkpoint_seconds: float = CHECKPOINT_SECONDS,
     on_epoch: Callable[[Epoch], None] | None = None,
     stop: Callable[[], bool] = lambda: False,
@@ -179,6 +194,8 @@ def in_turns(
         clothing or not distributed.launched(),
         f"torchrun is for clothing1m; several runs of {config.dataset} at once are what SLN_WORKERS is for",
     )
+    keep = DEFAULTS[config.dataset]["correction"] if keep_state_at is None else keep_state_at
+    keep = -1 if config.corrects or keep >= config.epochs else keep
     with distributed.group():
         run = distributed.on_main(lambda: find(config))
         if run is None:
@@ -186,9 +203,9 @@ def in_turns(
                 run = distributed.on_main(lambda: find(config))
                 if run is None:
                     if clothing:
-                        clothing1m_train.train_run(config, quiet, on_epoch=on_epoch)
+                        clothing1m_train.train_run(config, quiet, keep_state_at=keep, on_epoch=on_epoch)
                     else:
-                        yield from _train(config, quiet, checkpoint_seconds, on_epoch, stop)
+                        yield from _train(config, quiet, keep, checkpoint_seconds, on_epoch, stop)
                     run = distributed.on_main(lambda: find(config))
     assert run is not None
     return run
@@ -197,6 +214,7 @@ def in_turns(
 def _train(
     config: Config,
     quiet: bool,
+    keep_state_at: int,
     checkpoint_seconds: float,
     on_epoch: Callable[[Epoch], None] | None,
     stop: Callable[[], bool],
@@ -218,7 +236,7 @@ def _train(
                     on_epoch(epoch)
                 if epoch.correction is not None:
                     _write_correction(path, epoch.number, epoch.correction, soft=config.soft_correction)
-                if epoch.number == config.fork_epoch and not config.corrects:
+                if epoch.number == keep_state_at:
                     store.write_history(path, rows)
                     store.write_tensors(store.state_file(path, epoch.number), state.tensors())
                 stopping = stop() and epoch.number < config.epochs

@@ -14,7 +14,6 @@ import sln
 from sln.metrics import accuracy
 from sln.relabel import crossfit
 from sln.relabel.crossfit import checked, deal, fit, train_judge, training_data
-from sln.runs import pool
 from sln.train import State, predict
 from sln.train import train as study_train
 
@@ -218,7 +217,6 @@ def test_how_many_train_at_once_changes_no_number(monkeypatch):
     for workers in ("1", "2"):
         monkeypatch.setenv("SLN_WORKERS", workers)
         found.append(fit(IMAGES, LABELS, **QUICK).probabilities)
-    pool.close()
     assert torch.equal(*found)
 
 

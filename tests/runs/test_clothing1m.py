@@ -544,7 +544,7 @@ def in_double_precision(patch):
     ("config", "network"),
     [
         (UNCORRECTED, "tiny"),
-        (UNCORRECTED.replace(epochs=1, fork_epoch=9), "small"),
+        (UNCORRECTED.replace(epochs=1), "small"),
         (SMALL, "tiny"),
         (SMALL.replace(correction_losses="as-released", soft_correction=False), "tiny"),
     ],
@@ -675,7 +675,7 @@ def test_a_state_of_another_network_and_a_history_that_is_too_short_are_refused(
 
 
 def test_the_first_epoch_of_the_best_validation_accuracy_is_chosen(tiny, monkeypatch):
-    config = UNCORRECTED.replace(epochs=4, num_per_class=1, batch_size=14, fork_epoch=2)
+    config = UNCORRECTED.replace(epochs=4, num_per_class=1, batch_size=14)
     # the network's own accuracies would choose the last epoch
     script = iter([(0.1, 0.2), (0.2, 0.5), (0.3, 0.5), (0.9, 0.4)])
 
