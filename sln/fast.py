@@ -17,7 +17,7 @@ fast : the best of these on the device: s3 on a GPU (s2 where nothing compiles f
     bfloat16 instructions, else s1
 
 Other methods' objectives (`baselines`) take the plain loop's steps at every speed. Several runs on one GPU
-take turns (`turns.InTurns`): one thread, a stream for each run, and everything that searches for kernels,
+take turns (`runs.turns`): one thread, a stream for each run, and everything that searches for kernels,
 compiles or captures done before a run's first epoch.
 """
 

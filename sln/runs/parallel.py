@@ -129,7 +129,7 @@ def train(
         return
     for family in waiting:
         # the digits take seconds; others take hours and show their epochs
-        yield from _train_family(family, quiet=family[0].dataset == "digits", **options)
+        yield from _train_in_order(family, quiet=family[0].dataset == "digits", **options)
 
 
 def families(configs: Iterable[Config]) -> list[list[Config]]:
@@ -140,7 +140,7 @@ def families(configs: Iterable[Config]) -> list[list[Config]]:
     return list(found.values())
 
 
-def _train_family(
+def _train_in_order(
     family: list[Config], *, quiet: bool, keep_state_at: int | None, checkpoint_seconds: float
 ) -> Iterator[Result]:
     """Train the runs of a family one after another; yields each run with its error or None."""
@@ -157,7 +157,7 @@ def _train_family(
 def train_family(settings: dict[str, str], family: list[Config], options: dict[str, Any]) -> list[Result]:
     """In a worker: train a family with these environment variables; its runs with their errors."""
     os.environ.update(settings)
-    return list(_train_family(family, quiet=True, **options))
+    return list(_train_in_order(family, quiet=True, **options))
 
 
 def environment() -> dict[str, str]:

@@ -103,6 +103,7 @@ def test_a_killed_process_is_a_failure_in_one_line():
     assert "\n" not in training.problem
 
 
+@pytest.mark.slow
 def test_the_line_of_what_training_refuses_is_the_problem():
     config = Config(epochs=3)
     folder = runs.runs_folder() / config.run_id

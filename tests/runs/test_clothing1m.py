@@ -651,7 +651,7 @@ def test_a_run_that_was_stopped_while_it_was_sealed_is_not_lost(tiny, monkeypatc
 
 def test_a_corrected_run_that_forks_equals_one_trained_straight_through(tiny, tmp_path, monkeypatch):
     straight = in_folder(tmp_path / "straight", SMALL)
-    in_folder(tmp_path / "forked", UNCORRECTED)
+    in_folder(tmp_path / "forked", UNCORRECTED, keep_state_at=1)
     trained, epochs = clothing1m_train.train_epoch, []
     monkeypatch.setattr(
         clothing1m_train, "train_epoch", lambda *args: epochs.append(args[5]) or trained(*args)
@@ -686,7 +686,7 @@ def test_the_first_epoch_of_the_best_validation_accuracy_is_chosen(tiny, monkeyp
         }
 
     monkeypatch.setattr(clothing1m_train, "measure", measure)
-    folder = in_folder(os.environ["SLN_RUNS"], config)
+    folder = in_folder(os.environ["SLN_RUNS"], config, keep_state_at=2)
     history = store.read_history(folder)
     assert history["chosen"].tolist() == [0, 0, 1, 1, 0, 0, 0, 0]
     saved = store.read_tensors(folder / "weights.safetensors")

@@ -37,7 +37,7 @@ def one_gpu(monkeypatch, speed="s2"):
         yield here
 
 
-@pytest.fixture(params=["cpu", "emulated"])
+@pytest.fixture(params=[pytest.param("cpu", marks=pytest.mark.slow), "emulated"])
 def place(request, monkeypatch):
     """A context manager: inside, runs take turns step by step on the CPU, or on the emulated GPU."""
     if request.param == "emulated":
@@ -207,27 +207,27 @@ def noted(monkeypatch, here):
 
 
 @pytest.fixture(scope="module")
-def twenty_runs(tmp_path_factory):
-    """The events of 20 runs of unequal length on 8 streams; (EmulatedGPU, configurations)."""
+def ten_runs(tmp_path_factory):
+    """The events of ten runs of unequal length on 4 streams; (EmulatedGPU, configurations)."""
     monkeypatch = pytest.MonkeyPatch()
     monkeypatch.setenv("SLN_RUNS", str(tmp_path_factory.mktemp("runs")))
-    configs = [digits(seed=seed, epochs=1 + seed % 4, batch_size=700) for seed in range(19)]
+    configs = [digits(seed=seed, epochs=1 + seed % 4, batch_size=700) for seed in range(9)]
     configs.append(configs[3].replace(correction=1))
     with monkeypatch.context() as patch, one_gpu(patch) as here:
         patch.setattr(train, "prediction_size", lambda device: 400)
         noted(patch, here)
-        assert in_turns(configs, 8) == dict.fromkeys(configs)
+        assert in_turns(configs, 4) == dict.fromkeys(configs)
     monkeypatch.undo()
     return here, configs
 
 
-def test_there_is_one_stream_per_run_at_once(twenty_runs):
-    here, _ = twenty_runs
-    assert len(here.made) == 8
+def test_there_is_one_stream_per_run_at_once(ten_runs):
+    here, _ = ten_runs
+    assert len(here.made) == 4
 
 
-def test_every_graph_is_captured_on_the_stream_that_replays_it(twenty_runs):
-    here, configs = twenty_runs
+def test_every_graph_is_captured_on_the_stream_that_replays_it(ten_runs):
+    here, configs = ten_runs
     captured = {event.about: event.stream for event in here.events if event.what == "captured"}
     assert len(captured) == 3 * len(configs)  # the pass, the step, the step of the smaller last batch
     replays = [event for event in here.events if event.what == "replay"]
@@ -235,8 +235,8 @@ def test_every_graph_is_captured_on_the_stream_that_replays_it(twenty_runs):
     assert all(event.stream is captured[event.about] for event in replays)
 
 
-def test_warm_up_and_capture_are_before_a_runs_first_replay(twenty_runs):
-    here, _ = twenty_runs
+def test_warm_up_and_capture_are_before_a_runs_first_replay(ten_runs):
+    here, _ = ten_runs
     preparing = False
     for event in here.events:
         if event.what in ("prepares", "prepared"):
@@ -247,8 +247,8 @@ def test_warm_up_and_capture_are_before_a_runs_first_replay(twenty_runs):
             assert not preparing, event
 
 
-def test_nothing_else_happens_while_a_capture_is_open(twenty_runs):
-    here, _ = twenty_runs
+def test_nothing_else_happens_while_a_capture_is_open(ten_runs):
+    here, _ = ten_runs
     opened = None
     for event in here.events:
         if opened is not None:
@@ -258,8 +258,8 @@ def test_nothing_else_happens_while_a_capture_is_open(twenty_runs):
             opened = event.stream if event.what == "capture" else None
 
 
-def test_every_run_is_on_one_stream_that_no_other_run_has_meanwhile(twenty_runs):
-    here, configs = twenty_runs
+def test_every_run_is_on_one_stream_that_no_other_run_has_meanwhile(ten_runs):
+    here, configs = ten_runs
     turn, home, streams, replays, times = None, {}, defaultdict(set), defaultdict(int), defaultdict(list)
     for time, event in enumerate(here.events):
         if event.what == "turn":
@@ -277,15 +277,15 @@ def test_every_run_is_on_one_stream_that_no_other_run_has_meanwhile(twenty_runs)
     assert set(times) == set(replays) == set(configs)
     assert {len(found) for found in streams.values()} == {1}
     on = {config: next(iter(found)) for config, found in streams.items()}
-    assert len(set(on.values())) == 8
+    assert len(set(on.values())) == 4
     for one in configs:
         for two in configs:
             if one != two and on[one] is on[two]:
                 assert times[one][-1] < times[two][0] or times[two][-1] < times[one][0]
 
 
-def test_the_networks_compute_in_replays_alone(twenty_runs):
-    here, _ = twenty_runs
+def test_the_networks_compute_in_replays_alone(ten_runs):
+    here, _ = ten_runs
     preparing, outside = False, set()
     for event in here.events:
         if event.what in ("prepares", "prepared"):
@@ -296,8 +296,8 @@ def test_the_networks_compute_in_replays_alone(twenty_runs):
     assert not {name for name in outside if "convolution" in name or "batch_norm" in name}
 
 
-def test_the_gpu_has_finished_before_a_run_is_prepared(twenty_runs):
-    here, configs = twenty_runs
+def test_the_gpu_has_finished_before_a_run_is_prepared(ten_runs):
+    here, configs = ten_runs
     order = [e.what for e in here.events if e.what in ("synchronize", "prepares", "replay")]
     assert order.count("synchronize") == len(configs)
     for n, what in enumerate(order):
