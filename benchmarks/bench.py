@@ -20,7 +20,7 @@ from measuring import PeakMemory, row, seconds
 
 from sln import Config, Study, plots, runs
 from sln.analysis import landscape
-from sln.runs import pool
+from sln.runs import parallel
 
 
 def median_seconds(action: Callable[[], object], repeats: int = 5) -> float:
@@ -35,16 +35,12 @@ def training() -> None:
     run = runs.get(Config(), quiet=True)
     row("one run of the embedded digits, 100 epochs", time.perf_counter() - start, "s")
     row("  of which training, without measuring", run.of("network")["seconds"].sum(), "s")
-    configs = [Config(seed=seed, epochs=25, fork_epoch=1) for seed in range(1, 2 * pool.workers() + 1)]
-    pool.get_all(configs[: pool.workers()], "starting the workers")
-    start, rest = time.perf_counter(), configs[pool.workers() :]
-    pool.get_all(rest, "timing")
-    row(
-        f"the same by {pool.workers()} workers at once",
-        (time.perf_counter() - start) / len(rest) * 4,
-        "s a run",
-    )
-    pool.close()
+    workers = len(parallel.slots())
+    configs = [Config(seed=seed, epochs=25) for seed in range(1, 2 * workers + 1)]
+    parallel.get_all(configs[:workers], "starting the workers")
+    start, rest = time.perf_counter(), configs[workers:]
+    parallel.get_all(rest, "timing")
+    row(f"the same by {workers} workers at once", (time.perf_counter() - start) / len(rest) * 4, "s a run")
 
 
 def sliders() -> None:

@@ -44,9 +44,7 @@ import torch
 from sln import analysis, plots, runs
 from sln.analysis import results
 from sln.config import Config
-from sln.runs import store
-from sln.runs.turns import InTurns
-from sln.runs.work import Queue, work_through
+from sln.runs import store, turns
 from sln.study.study import MethodRuns, Study
 from sln.train import Epoch
 from sln.utils import files
@@ -155,12 +153,18 @@ def train(study: Study, until: float, per_epoch: float, history: Path, at_once: 
         if stop():
             return
         failed = []
-        with contextlib.closing(InTurns(at_once, CHECKPOINT, stop, row)) as crew:
-            for outcome in work_through(Queue(group), crew):
-                print(f"{outcome.config.run_id}: {outcome.error or 'finished'}", flush=True)
-                begun = (store.folder(outcome.config) / "config.json").exists()  # else its data are missing
-                if outcome.error and begun and not isinstance(outcome.error, runs.Stopped):
-                    failed.append(outcome.error)
+        for config, error in turns.train(
+            group,
+            at_once,
+            keep_state_at=study.profile.correction,
+            checkpoint_seconds=CHECKPOINT,
+            stop=stop,
+            on_epoch=row,
+        ):
+            print(f"{config.run_id}: {error or 'finished'}", flush=True)
+            begun = (store.folder(config) / "config.json").exists()  # else its data are missing
+            if error and begun and not isinstance(error, runs.Stopped):
+                failed.append(error)
         if failed:
             raise failed[0]
 

@@ -38,7 +38,7 @@ from sln.relabel import crossfit, evaluate
 from sln.relabel.crossfit import FoldModel
 from sln.relabel.examples import checked
 from sln.relabel.pipeline import THRESHOLD
-from sln.runs import pool
+from sln.runs import parallel
 from sln.train import State, predict, train_epoch
 from sln.utils.files import write_text
 
@@ -96,7 +96,7 @@ def scores(split: Split, seed: int) -> tuple[dict[str, np.ndarray], crossfit.Fit
             )
             work.append((FoldModel(config, part), *arrays))
         found[name] = np.empty(len(given))
-        for _, (rows, losses) in pool.each(plain_losses, work):
+        for _, (rows, losses) in parallel.each(plain_losses, work):
             found[name][rows] = losses
     return found, fitted, took
 

@@ -30,7 +30,7 @@ from measuring import SIGMA, Run, Table, alternating, images, in_turns, own_stre
 
 from sln.data import Split
 from sln.datasets.images import CIFAR_MEAN, CIFAR_STD
-from sln.runs import pool
+from sln.runs import parallel
 from sln.utils import graphs
 from sln.utils.devices import device, torchvision
 from sln.utils.speeds import SPEEDS
@@ -223,7 +223,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3, help="measurements, in turns")
     parser.add_argument("--speeds", nargs="+", choices=tuple(SPEEDS), default=list(SPEEDS))
     parser.add_argument(
-        "--at-once", nargs="+", type=int, default=[4 if gpu else pool.processors()], help="our runs in R2"
+        "--at-once", nargs="+", type=int, default=[4 if gpu else parallel.processors()], help="our runs in R2"
     )
     parser.add_argument("--skip", choices=("R1", "R2"), help="without R1, R2 is at the last of the speeds")
     parser.add_argument("--out", type=Path, help="add the rows to this CSV")

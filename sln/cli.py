@@ -20,7 +20,7 @@ from sln.datasets import label_files, registry
 from sln.datasets.load import draw_corruption, load_clean
 from sln.relabel.pipeline import describe, relabel
 from sln.runs import clothing1m
-from sln.runs.work import WorkerDied
+from sln.runs.parallel import WorkerDied
 from sln.study.profiles import PROFILES
 from sln.study.recipes import RECIPES, recipe
 from sln.train import measure

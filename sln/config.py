@@ -212,11 +212,6 @@ class Config:
     soft_correction: bool = setting(
         per(False, False, True), "correct towards the predicted probabilities, not the predicted class"
     )
-    fork_epoch: int = setting(
-        per(90, 250, 1),
-        "epoch whose whole state is kept, so that a corrected run can start there; no number depends on it",
-        kept=True,
-    )
     measure_train_every: int = setting(
         per(5, 10, 1),
         "epochs between measurements on training and validation images; the last epoch always has one",

@@ -6,12 +6,12 @@ import os
 import pytest
 import torch
 from hypothesis import settings
+from joblib.externals.loky import get_reusable_executor
 
 from sln import data
 from sln.config import Config
 from sln.datasets import images as source
 from sln.datasets import load
-from sln.runs import pool
 from sln.utils.errors import InputError
 
 # what is tested is the CPU's, bit for bit, also where there is a GPU; tests marked gpu name it themselves
@@ -36,7 +36,7 @@ def own_folders(tmp_path, monkeypatch):
 def no_workers_left():
     """What a module's tests keep running is not the next one's."""
     yield
-    pool.close()
+    get_reusable_executor(reuse=True).shutdown(kill_workers=True)
 
 
 @pytest.fixture

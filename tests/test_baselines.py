@@ -563,7 +563,7 @@ def test_a_state_of_another_method_is_not_restored(few_digits):
 
 @pytest.mark.parametrize("name", ["mixup", "elr", "sam", "co-teaching"])
 def test_a_run_resumed_in_its_middle_equals_an_uninterrupted_one(name, tmp_path, monkeypatch):
-    config = Config(baseline=name, sigma=0.5, epochs=4, fork_epoch=1, batch_size=128, measure_train_every=4)
+    config = Config(baseline=name, sigma=0.5, epochs=4, batch_size=128, measure_train_every=4)
     whole_train = train.train_in_turns
 
     def stopping(*args):

@@ -21,11 +21,10 @@ from sln.config import Config
 from sln.datasets import images as source
 from sln.datasets import registry
 from sln.datasets.load import load_data
-from sln.runs.pool import KILLED
-from sln.runs.work import WorkerDied
+from sln.runs.parallel import KILLED, WorkerDied
 
-TINY = ["--epochs", "2", "--fork-epoch", "1"]
-CONFIG = Config(epochs=2, fork_epoch=1)
+TINY = ["--epochs", "2"]
+CONFIG = Config(epochs=2)
 TRUE = source.digits().train.true.numpy()
 
 

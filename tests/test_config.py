@@ -29,7 +29,6 @@ CHANGED = {
     "correction": 50,
     "correction_losses": "as-released",
     "soft_correction": True,
-    "fork_epoch": 10,
     "measure_test_every": 2,
     "seed": 1,
     "threads": 2,
@@ -188,7 +187,7 @@ NEEDED = {"strength": {"noise_on": "logits"}, "baseline_parameter": {"baseline":
             ("clothing1m", CHANGED_CLOTHING),
         )
         for name, value in changed.items()
-        if name not in ("fork_epoch", "measure_test_every")
+        if name != "measure_test_every"
     ],
 )
 def test_the_run_id_changes_with_every_setting_that_can_change_a_number(dataset, name, value):
@@ -305,8 +304,7 @@ def test_the_number_of_classes_is_the_data_sets_or_what_is_kept_of_it():
     assert Config(classes=4).num_classes == 4
 
 
-def test_the_run_id_does_not_change_with_the_epoch_whose_state_is_kept():
-    assert Config(fork_epoch=10).run_id == Config().run_id
+def test_the_run_id_does_not_change_with_how_often_test_images_are_measured():
     assert Config(measure_test_every=5).run_id == Config().run_id
 
 

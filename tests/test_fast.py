@@ -18,7 +18,7 @@ from sln.utils import graphs, networks, speeds
 from sln.utils.rng import torch_generator
 from sln.utils.speeds import SPEEDS, Speed
 
-DIGITS = {"epochs": 3, "fork_epoch": 1, "batch_size": 32, "noise_mode": "sym", "sigma": 0.5}
+DIGITS = {"epochs": 3, "batch_size": 32, "noise_mode": "sym", "sigma": 0.5}
 PHOTOGRAPHS = {
     "dataset": "cifar10", "noise_mode": "sym", "model": "wrn-10-1", "epochs": 2, "batch_size": 16, "lr": 0.05,
     "alpha": 0.9, "sigma": 1.0, "threads": 1,

@@ -30,7 +30,7 @@ from sln.datasets.load import threads
 from sln.metrics import accuracy
 from sln.relabel import scores
 from sln.relabel.examples import Examples, checked, pixels_of
-from sln.runs import pool, store
+from sln.runs import parallel, store
 from sln.train import State, predict
 from sln.utils.devices import device
 from sln.utils.errors import InputError, choose, require
@@ -264,7 +264,7 @@ def train_all(
                 progress.advance()
     missing = [number for number in range(len(networks)) if number not in states]
     arrays = (examples.images.numpy(), examples.given.numpy(), len(examples.classes))
-    for place, state in pool.each(train_fold, [(networks[number], *arrays) for number in missing]):
+    for place, state in parallel.each(train_fold, [(networks[number], *arrays) for number in missing]):
         number = missing[place]
         states[number] = {name: torch.from_numpy(values) for name, values in state.items()}
         if files[number] is not None:

@@ -1,16 +1,15 @@
-"""One run that trains while a page stays usable: in a process of its own, watched and cancelled from here."""
+"""One run that trains in a process of its own while a page stays usable: watched and cancelled from here."""
 
 from __future__ import annotations
 
 import multiprocessing
-import signal
 import time
-from multiprocessing.connection import Connection
+from multiprocessing.queues import SimpleQueue
 
 from sln import runs
 from sln.config import Config
 from sln.runs import store
-from sln.train import Epoch
+from sln.runs.parallel import start_worker
 from sln.utils.errors import InputError, require
 
 CHECKPOINT_SECONDS = 1.0  # what a cancelled run loses at most: its network is small, and so is its checkpoint
@@ -22,20 +21,18 @@ class Training:
     """A run that is being trained; `start` makes one.
 
     state : "training", then "done", "cancelled" or "failed"; as of the last `look`
-    rows : the history's rows so far, those before a resumption included
+    rows : the rows of its history.csv, written about once a second; none before the first is written here
     problem : what failed, in one line
     """
 
     def __init__(self, config: Config) -> None:
         self.config, self.state, self.problem = config, "training", ""
         self.rows: list[dict] = []
-        self._timed_from: int | None = None  # the first epoch that was trained here, and when it ended
-        self._began = self._latest = 0.0
+        self._written, self._first = time.time(), (0, 0.0)  # of the history; its first epoch and time
         spawn = multiprocessing.get_context("spawn")  # a forked child inherits torch's threads, and a kernel
-        self._messages, sender = spawn.Pipe(duplex=False)
-        self._process = spawn.Process(target=_train, args=(config, sender), daemon=True)
+        self._errors: SimpleQueue[str] = spawn.SimpleQueue()
+        self._process = spawn.Process(target=_train, args=(config, self._errors), daemon=True)
         self._process.start()
-        sender.close()  # so that the end of the process is the end of its messages
 
     @property
     def epoch(self) -> int:
@@ -44,39 +41,41 @@ class Training:
 
     @property
     def seconds_left(self) -> float | None:
-        """An estimate from the epochs so far; None before there are any."""
-        if self._timed_from is None or self.epoch == self._timed_from:
+        """An estimate from the epochs between two writes of the history; None before there are two."""
+        epoch, when = self._first
+        if self.epoch == epoch:
             return None
-        trained = self.epoch - self._timed_from
-        return (self._latest - self._began) / trained * (self.config.epochs - self.epoch)
+        return (self._written - when) / (self.epoch - epoch) * (self.config.epochs - self.epoch)
 
     def look(self) -> str:
-        """Take in what the process has reported since the last look; never waits. Returns the state."""
-        try:
-            while self.state == "training" and self._messages.poll():
-                self._take(self._messages.recv())
-        except EOFError:
-            self._process.join()
+        """Read what the process has written since the last look; never waits. Returns the state."""
+        if self.state != "training":
+            return self.state
+        ended = not self._process.is_alive()  # asked first: what it has written last is read then
+        self._read_history()
+        if ended:
             code = self._process.exitcode
-            if code and not self.problem:
+            if not self._errors.empty():
+                self.problem = self._errors.get()
+            elif code:
                 self.problem = (
-                    f"the training process ended with code {code} (out of memory?); the run is kept up to "
-                    "its last checkpoint, start it again to go on"
+                    f"the training process ended with code {code} (out of memory?); start it again to "
+                    "continue from its last checkpoint"
                 )
             self.state = "failed" if self.problem else "done"
         return self.state
 
-    def _take(self, message: list[dict] | str) -> None:
-        if isinstance(message, str):
-            self.problem = message
-            return
-        self.rows += message
-        self._latest = time.monotonic()
-        if self._timed_from is None:
-            self._timed_from, self._began = self.epoch, self._latest
+    def _read_history(self) -> None:
+        file = store.folder(self.config) / "history.csv"
+        written = file.stat().st_mtime if file.exists() else 0.0
+        if written > self._written:
+            self.rows = store.read_history(file.parent).to_dict("records")
+            self._written = written
+            if self._first == (0, 0.0):
+                self._first = self.epoch, written
 
     def cancel(self) -> None:
-        """End it at once. What it has learnt up to a second ago is kept: started again, it goes on there."""
+        """End it at once. It can be started again and continues from at most a second before."""
         if self.look() == "training":
             self._process.terminate()
             self._process.join()
@@ -101,28 +100,10 @@ def start(config: Config) -> Training:
     return _current
 
 
-def _train(config: Config, messages: Connection) -> None:
-    """In the process: train, and report the history's new rows; of a failure, its one line."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # interrupting a kernel is not meant for it
-    first = True
-
-    def report(epoch: Epoch) -> None:
-        nonlocal first
-        messages.send((_rows_before(config, epoch.number) if first else []) + epoch.rows)
-        first = False
-
+def _train(config: Config, errors: SimpleQueue[str]) -> None:
+    """In the process: train; an InputError's line goes to `errors`."""
+    start_worker()
     try:
-        runs.get(config, quiet=True, checkpoint_seconds=CHECKPOINT_SECONDS, on_epoch=report)
-    except BrokenPipeError:  # whoever started it is gone
-        return
+        runs.get(config, quiet=True, checkpoint_seconds=CHECKPOINT_SECONDS)
     except InputError as error:
-        messages.send(str(error))
-
-
-def _rows_before(config: Config, epoch: int) -> list[dict]:
-    """The history of the epochs that an earlier process has trained; none where this one began."""
-    path = store.folder(config)
-    if epoch == 1 or not (path / "history.csv").exists():
-        return []
-    history = store.read_history(path)
-    return history[history["epoch"] < epoch].to_dict("records")
+        errors.put(str(error))

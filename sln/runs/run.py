@@ -9,7 +9,7 @@ A run is the directory `runs/<run_id>/`:
     examples.csv             one row per training example: labels, predictions, confidence, losses, target
     corrections/091.npz      per corrected epoch: w (N,) and the predicted class (N,) or probabilities (N, C)
     weights.safetensors      final weights of every network
-    state-090.safetensors    whole training state at the fork epoch
+    state-090.safetensors    whole training state after an epoch where a corrected run can start
     checkpoint.safetensors   whole training state, while the run is unfinished
     done.json                written last: SHA-256 of the other files
 
@@ -131,6 +131,7 @@ def get(
     config: Config,
     *,
     quiet: bool = False,
+    keep_state_at: int | None = None,
     checkpoint_seconds: float = CHECKPOINT_SECONDS,
     on_epoch: Callable[[Epoch], None] | None = None,
 ) -> Run:
@@ -138,9 +139,21 @@ def get(
 
     All four give the same numbers, bit for bit on a CPU. If another process is training the same run, this
     one waits for it. Under torchrun every process calls this, and they train one run together (Clothing1M
-    only). `on_epoch` is called after every epoch that is trained here.
+    only).
+
+    keep_state_at : the epoch whose whole state an uncorrected run keeps, so that a corrected run can start
+        there; by default the data set's own correction epoch
+    on_epoch : called after every epoch that is trained here
     """
-    return last(in_turns(config, quiet=quiet, checkpoint_seconds=checkpoint_seconds, on_epoch=on_epoch))
+    return last(
+        in_turns(
+            config,
+            quiet=quiet,
+            keep_state_at=keep_state_at,
+            checkpoint_seconds=checkpoint_seconds,
+            on_epoch=on_epoch,
+        )
+    )
 
 
 class Stopped(RuntimeError):
@@ -151,6 +164,7 @@ def in_turns(
     config: Config,
     *,
     quiet: bool = False,
+    keep_state_at: int | None = None,
     checkpoint_seconds: float = CHECKPOINT_SECONDS,
     on_epoch: Callable[[Epoch], None] | None = None,
     stop: Callable[[], bool] = lambda: False,
@@ -163,6 +177,8 @@ def in_turns(
         config.dataset == "clothing1m" or not distributed.launched(),
         f"torchrun is for clothing1m; several runs of {config.dataset} at once are what SLN_WORKERS is for",
     )
+    keep = config.default("correction") if keep_state_at is None else keep_state_at
+    keep = -1 if config.corrects or keep >= config.epochs else keep
     with contextlib.ExitStack() as held:
         held.enter_context(distributed.group())
         run = _found(config)
@@ -170,7 +186,7 @@ def in_turns(
             held.enter_context(lock(config.run_id))
         run = run or _found(config)
         if run is None:
-            yield from _train(config, quiet, checkpoint_seconds, on_epoch, stop)
+            yield from _train(config, quiet, keep, checkpoint_seconds, on_epoch, stop)
             run = _found(config)
     assert run is not None
     return run
@@ -184,6 +200,7 @@ def _found(config: Config) -> Run | None:
 def _train(
     config: Config,
     quiet: bool,
+    keep_state_at: int,
     checkpoint_seconds: float,
     on_epoch: Callable[[Epoch], None] | None,
     stop: Callable[[], bool],
@@ -207,7 +224,7 @@ def _train(
                 on_epoch(epoch)
             if epoch.correction is not None:
                 store.write_correction(path, epoch.number, epoch.correction, soft=config.soft_correction)
-            if epoch.number == config.fork_epoch and not config.corrects:
+            if epoch.number == keep_state_at:
                 store.write_history(path, rows)
                 store.write_tensors(store.state_file(path, epoch.number), state.tensors())
             stopping = stop() and epoch.number < config.epochs

@@ -2,90 +2,95 @@
 
 One run of the paper's network leaves most of a GPU idle, since its kernels are too small to fill it. One
 thread is enough, since a captured step is a single call, and nothing needs a lock: while one run captures,
-searches for kernels or measures, no other launches anything. On a CPU, processes are better (`pool`).
+searches for kernels or measures, no other run launches anything. On a CPU, processes are better (`parallel`).
 """
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Generator
+import functools
+from collections.abc import Callable, Generator, Sequence
 
 import torch
 
 from sln import runs
 from sln.config import Config
-from sln.runs.heartbeat import Heartbeat, Pulse
+from sln.runs import store
 from sln.runs.run import CHECKPOINT_SECONDS, Run
 from sln.train import Epoch
 from sln.utils.devices import current, device
 from sln.utils.graphs import CaptureFailed
 
+Result = tuple[Config, Exception | None]  # a run that has ended; None: it is finished
 
-class InTurns:
-    """The crew (`work.Crew`) that trains at most `at_once` runs in turns, on `SLN_DEVICE`.
 
-    stop : asked after every epoch of every run; if true, the run is saved and ends with `runs.Stopped`
+def train(
+    configs: Sequence[Config],
+    at_once: int,
+    *,
+    keep_state_at: int | None = None,
+    checkpoint_seconds: float = CHECKPOINT_SECONDS,
+    stop: Callable[[], bool] = lambda: False,
+    on_epoch: Callable[[Config, Epoch], None] = lambda config, epoch: None,
+) -> Generator[Result, None, None]:
+    """Train runs on `SLN_DEVICE`, at most `at_once` in turns; yields each run as it ends, with its error.
+
+    Uncorrected runs come first. A corrected run starts as soon as its uncorrected run, if that is among
+    `configs`, has kept the state of the correction epoch. A run is prepared before its first turn, when the
+    GPU has finished what others have launched.
+
+    keep_state_at : the epoch whose state the other uncorrected runs keep
+    stop : called after every epoch of every run; if true, the run is saved and ends with `runs.Stopped`, and
+        no other run starts
     on_epoch : called after every epoch of every run
-    A run is prepared before its first turn, when the GPU has finished what others have launched.
+
+    Raises CaptureFailed, after which no run of this process can continue; another process can, from their
+    checkpoints. Closing the generator leaves the runs at their checkpoints.
     """
+    where = device()
+    free = [torch.cuda.Stream(where) if where.type == "cuda" else None for _ in range(at_once)]
+    waiting = sorted(dict.fromkeys(configs), key=lambda config: config.corrects)
+    unfinished = {config.run_id for config in waiting}
+    forks = {config: store.folder(config.uncorrected) for config in waiting if config.corrects}
+    keep = {path.name: config.correction for config, path in forks.items()}
+    running: dict[Config, tuple[Generator[None, None, Run], torch.cuda.Stream | None]] = {}
 
-    def __init__(
-        self,
-        at_once: int,
-        checkpoint_seconds: float = CHECKPOINT_SECONDS,
-        stop: Callable[[], bool] = lambda: False,
-        on_epoch: Callable[[Config, Epoch], None] = lambda config, epoch: None,
-    ) -> None:
-        self.at_once, self.checkpoint_seconds = at_once, checkpoint_seconds
-        self.stop, self.on_epoch, self.device = stop, on_epoch, device()
-        on_gpu = self.device.type == "cuda"
-        self._streams = [torch.cuda.Stream(self.device) if on_gpu else None for _ in range(at_once)]
-        self._running: dict[Config, tuple[Generator[None, None, Run], torch.cuda.Stream | None, Pulse]] = {}
+    def ready(config: Config) -> bool:
+        parent = forks.get(config)
+        if parent is None or parent.name not in unfinished:
+            return True
+        return store.state_file(parent, config.correction).exists()
 
-    @property
-    def full(self) -> bool:
-        """Whether as many runs train as may at once, or no other is to begin."""
-        return len(self._running) == self.at_once or self.stop()
-
-    def submit(self, config: Config) -> None:
-        """Take a run, on the first free stream."""
-        taken = [stream for _, stream, _ in self._running.values()]
-        free = next(stream for stream in self._streams if stream is None or stream not in taken)
-        pulse = Pulse(config)
-
-        def ended(epoch: Epoch) -> None:
-            pulse.beat(epoch)
-            self.on_epoch(config, epoch)
-
-        options = {"quiet": True, "checkpoint_seconds": self.checkpoint_seconds, "stop": self.stop}
-        self._running[config] = (runs.in_turns(config, on_epoch=ended, **options), free, pulse)
-
-    def ended(self, seconds: float) -> list[tuple[Config, Heartbeat | Exception]]:
-        """Give every run its turns for so long, or until one has ended; the runs that have.
-
-        Raises CaptureFailed, after which no run of this process can go on: another process goes on from
-        their checkpoints.
-        """
-        until, found = time.monotonic() + seconds, []
-        while self._running and not found and time.monotonic() < until:
-            for config, (turns, stream, pulse) in list(self._running.items()):
-                result: Heartbeat | Exception
+    try:
+        while waiting or running:
+            while free and not stop() and (config := next(filter(ready, waiting), None)) is not None:
+                waiting.remove(config)
+                run = runs.in_turns(
+                    config,
+                    quiet=True,
+                    keep_state_at=keep.get(config.run_id, keep_state_at),
+                    checkpoint_seconds=checkpoint_seconds,
+                    stop=stop,
+                    on_epoch=functools.partial(on_epoch, config),
+                )
+                running[config] = run, free.pop(0)
+            if not running:  # stopped
+                return
+            for config, (run, stream) in list(running.items()):
+                error = None
                 try:
-                    with current(self.device), torch.cuda.stream(stream):  # of no stream: nothing
-                        next(turns)
+                    with current(where), torch.cuda.stream(stream):  # None changes nothing
+                        next(run)
                     continue
                 except StopIteration:
-                    result = pulse.last
-                except CaptureFailed as error:
-                    raise CaptureFailed(f"{config.run_id}: {error}") from error
-                except Exception as error:  # noqa: BLE001  it is this run's, and told with it
-                    result = error
-                del self._running[config]
-                found.append((config, result))
-        return found
-
-    def close(self) -> None:
-        """Leave the runs where they are; each goes on from its checkpoint another time."""
-        for turns, _, _ in self._running.values():
-            turns.close()
-        self._running = {}
+                    pass
+                except CaptureFailed as problem:
+                    raise CaptureFailed(f"{config.run_id}: {problem}") from problem
+                except Exception as problem:  # noqa: BLE001  it belongs to this run, the others are trained
+                    error = problem
+                del running[config]
+                free.append(stream)
+                unfinished.discard(config.run_id)
+                yield config, error
+    finally:
+        for run, _ in running.values():
+            run.close()

@@ -6,7 +6,6 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from sln.config import Config
-from sln.runs import pool
 from sln.study import ablations, comparisons
 from sln.study.recipes import RECIPES
 from sln.study.study import VARIANTS, Arm, Study
@@ -26,8 +25,8 @@ def train_ahead(study: Study) -> None:
     guess = Study(study.name, guesses=True)
     planned(guess)
     if guess.candidates:
-        pool.get_all(dict.fromkeys(guess.candidates), f"{study.name}: candidates")
-    pool.get_all(planned(study), f"{study.name}: all runs")
+        study.trained(guess.candidates, f"{study.name}: candidates")
+    study.trained(planned(study), f"{study.name}: all runs")
 
 
 def _asked(study: Study) -> Iterator[Config]:

@@ -17,7 +17,7 @@ from sln.data import Data, Split
 from sln.datasets import clothing1m, registry
 from sln.datasets.images import CIFAR_MEAN, CIFAR_STD, digits
 from sln.datasets.load import threads
-from sln.runs import pool
+from sln.runs import parallel
 from sln.study import experiments
 from sln.study.study import Study
 from sln.train import State
@@ -78,9 +78,9 @@ def require_data(study: Study) -> None:
 def at_once(configs: Iterable[Config]) -> float:
     """How many runs make progress at once: one per worker, as far as processors allow for their threads."""
     if device().type != "cpu":
-        return len(set(pool.seats()))  # several runs on one GPU share it
+        return len(set(parallel.slots()))  # several runs on one GPU share it
     threads_each = max((config.threads for config in configs), default=1)
-    return min(pool.workers(), max(1, pool.processors() / threads_each))
+    return min(len(parallel.slots()), max(1, parallel.processors() / threads_each))
 
 
 def in_words(table: pd.DataFrame, at_once: float) -> str:

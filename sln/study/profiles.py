@@ -71,7 +71,6 @@ MINI = {
     "downsample": 2,
     "augment": False,
     "epochs": 30,
-    "fork_epoch": 24,
     "batch_size": 64,
     "lr": 0.05,
     "alpha": 0.99,
@@ -83,7 +82,7 @@ MINI = {
 PROFILES: dict[str, Profile] = {
     "smoke": Profile(
         about="seconds, for tests: that everything runs, not that anything is true",
-        base={"epochs": 3, "fork_epoch": 1},
+        base={"epochs": 3},
         seeds=2,
         sigma_choices=(0.5, 1.0),
         sigma_curve=(0.0, 0.5, 1.0),

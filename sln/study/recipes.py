@@ -88,7 +88,7 @@ def recipe(name: str) -> Recipe:
 
 
 # Settings that do not change what is reported, or only in the last bits.
-BESIDE_THE_POINT = ("fork_epoch", "measure_test_every", "measure_train_every", "extra_alphas", "threads")
+BESIDE_THE_POINT = ("measure_test_every", "measure_train_every", "extra_alphas", "threads")
 
 
 def recipe_of(config: Config) -> Recipe | None:

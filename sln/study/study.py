@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -15,7 +15,7 @@ from sln import runs
 from sln.config import Config
 from sln.data import Data
 from sln.datasets.load import load_clean
-from sln.runs import pool
+from sln.runs import parallel
 from sln.runs.run import Run
 from sln.study.profiles import PROFILES
 from sln.utils.errors import choose, require
@@ -117,13 +117,17 @@ class Study:
         count = self.profile.seeds if seeds is None else seeds
         return [self.config(noise_mode, sigma, seed, **settings) for seed in range(count)]
 
+    def trained(self, configs: Iterable[Config], what: str) -> list[Run]:
+        """The runs of `configs`, trained where missing; corrected ones can fork from them afterwards."""
+        return parallel.get_all(configs, what, keep_state_at=self.profile.correction)
+
     def runs(self, noise_mode: str = "sym", sigma: float = 1.0, **settings: Any) -> list[Run]:
         """The runs over all seeds of one configuration, trained where missing."""
-        return pool.get_all(self.over_seeds(noise_mode, sigma, **settings), f"{noise_mode}, sigma {sigma:g}")
+        return self.trained(self.over_seeds(noise_mode, sigma, **settings), f"{noise_mode}, sigma {sigma:g}")
 
     def read(self, arms: Mapping[Any, Arm], what: str = "training") -> dict[Any, MethodRuns]:
         """The runs of an experiment's arms, trained where missing."""
-        found = iter(pool.get_all([config for arm in arms.values() for config in arm.configs], what))
+        found = iter(self.trained([config for arm in arms.values() for config in arm.configs], what))
         return {
             name: MethodRuns(str(name), [next(found) for _ in arm.configs], arm.weights)
             for name, arm in arms.items()
@@ -149,7 +153,7 @@ class Study:
         configs = [config for some in candidates.values() for config in some]
         key = tuple(configs)
         if key not in self._scores:
-            found = iter(pool.get_all(configs, "candidates"))
+            found = iter(self.trained(configs, "candidates"))
             self._scores[key] = {
                 candidate: float(
                     np.mean([next(found).final("momentum")["validation_accuracy"] for _ in some])
@@ -203,7 +207,7 @@ class Study:
 
     def corrected(self, noise_mode: str = "sym", **settings: Any) -> list[Run]:
         """The runs of SLN-MO-LC."""
-        return pool.get_all(self.correcting(noise_mode, **settings), f"{noise_mode}, label correction")
+        return self.trained(self.correcting(noise_mode, **settings), f"{noise_mode}, label correction")
 
     def arms(self, noise_mode: str = "sym") -> dict[str, Arm]:
         """The methods of the paper's tables, and CE read through the momentum model, by name (METHODS)."""

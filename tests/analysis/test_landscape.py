@@ -111,7 +111,7 @@ def test_a_filter_of_zeros_is_not_moved():
 
 
 def test_the_centre_of_a_surface_is_the_runs_own_loss():
-    run = runs.get(Config(epochs=3, fork_epoch=1), quiet=True)
+    run = runs.get(Config(epochs=3), quiet=True)
     for weights in ("network", "momentum"):
         network = run.network(weights)
         table = landscape.surface(network, run.data, radius=0.1, points=3, quiet=True)
@@ -202,7 +202,7 @@ def test_rescaling_that_does_not_change_the_function_does_not_change_the_picture
 
 
 def test_the_surface_of_a_run_is_computed_once_and_read_back_exactly(monkeypatch):
-    run = runs.get(Config(epochs=1, fork_epoch=1), quiet=True)
+    run = runs.get(Config(epochs=1), quiet=True)
     first = landscape.surface_of(run, "momentum", radius=0.1, points=2)
     monkeypatch.setattr(landscape, "losses_at", None)
     pd.testing.assert_frame_equal(
@@ -222,7 +222,7 @@ def test_the_surface_of_a_run_is_computed_once_and_read_back_exactly(monkeypatch
 
 
 def test_surfaces_of_earlier_versions_are_found_under_their_names():
-    run = runs.get(Config(epochs=1, fork_epoch=1), quiet=True)
+    run = runs.get(Config(epochs=1), quiet=True)
     landscape.surface_of(run, "network", radius=0.5, points=2)
     landscape.surface_of(run, "network", radius=0.5, points=2, images=50)
     landscape.surface_of(run, "network", radius=0.5, points=2, statistics="recomputed")
@@ -234,7 +234,7 @@ def test_surfaces_of_earlier_versions_are_found_under_their_names():
 
 
 def test_each_pair_of_directions_is_the_surface_of_its_seed():
-    run = runs.get(Config(epochs=1, fork_epoch=1), quiet=True)
+    run = runs.get(Config(epochs=1), quiet=True)
     readings = {name: MethodRuns(name, [run], name) for name in ("network", "momentum")}
     tables = landscape.along_pairs(readings, 2, radius=0.5, points=2, images=50)
     assert list(tables) == [f"{name}, pair {k}" for name in readings for k in (1, 2)]
@@ -377,8 +377,8 @@ def test_a_negative_variance_has_no_loss(few_noisy_digits):
 
 
 def test_the_line_between_two_methods_meets_what_training_recorded_and_is_computed_once(monkeypatch):
-    run = runs.get(Config(epochs=2, fork_epoch=1), quiet=True)
-    other = runs.get(Config(epochs=2, fork_epoch=1, sigma=0), quiet=True)
+    run = runs.get(Config(epochs=2), quiet=True)
+    other = runs.get(Config(epochs=2, sigma=0), quiet=True)
     readings = {"SLN-MO": MethodRuns("SLN-MO", [run], "momentum"), "CE": MethodRuns("CE", [other], "network")}
     tables = landscape.between_methods(readings, "SLN-MO", "CE", quarter=1)
     table = tables["interpolated"].set_index("t")

@@ -235,7 +235,7 @@ QUICK = {"k": 2, "probes": 1, "directions": 1, "steps": 1}
 
 
 def test_the_table_has_a_row_a_method_and_seed_and_is_computed_once(monkeypatch):
-    found = [runs.get(Config(epochs=1, fork_epoch=1, seed=seed), quiet=True) for seed in (0, 1)]
+    found = [runs.get(Config(epochs=1, seed=seed), quiet=True) for seed in (0, 1)]
     readings = {
         "SLN": MethodRuns("SLN", found, "network"),
         "SLN-MO": MethodRuns("SLN-MO", found[:1], "momentum"),
@@ -252,7 +252,7 @@ def test_the_table_has_a_row_a_method_and_seed_and_is_computed_once(monkeypatch)
 
 
 def test_true_labels_are_asked_for_and_images_of_no_class_are_left_out(monkeypatch, refused):
-    run = runs.get(Config(epochs=1, fork_epoch=1), quiet=True)
+    run = runs.get(Config(epochs=1), quiet=True)
     split = run.data.train
     without = torch.where(torch.arange(len(split)) < 30, -1, split.true)
     run.__dict__["data"] = dataclasses.replace(run.data, train=dataclasses.replace(split, true=without))

@@ -46,7 +46,7 @@ def readings(study):
 @pytest.fixture
 def corrected(study):
     """A run that is long enough for correction to move some labels."""
-    return runs.get(Config(epochs=14, sigma=0.5, alpha=0.9, correction=10, fork_epoch=10), quiet=True)
+    return runs.get(Config(epochs=14, sigma=0.5, alpha=0.9, correction=10), quiet=True)
 
 
 # --- tables over seeds

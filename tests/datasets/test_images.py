@@ -254,9 +254,9 @@ def test_a_corrected_run_does_not_fork_from_a_run_on_other_labels(ten, tmp_path,
     pd.DataFrame({"label": true, "label_noisy": true}).to_csv(path, index=False)
     plain = Config(
         dataset="cifar10", noise_mode="sym", labels=str(path), model="wrn-10-1", downsample=4,
-        epochs=2, fork_epoch=1, correction=-1, threads=1, subset=20, held_out=0.5,
+        epochs=2, correction=-1, threads=1, subset=20, held_out=0.5,
     )  # fmt: skip
-    runs.get(plain, quiet=True)
+    runs.get(plain, quiet=True, keep_state_at=1)
     # only held-out labels differ
     changed = [*true[:10], *((y + 1) % 10 for y in true[10:])]
     pd.DataFrame({"label": true, "label_noisy": changed}).to_csv(path, index=False)
@@ -294,7 +294,7 @@ def test_labels_that_the_noise_command_wrote_can_be_trained_on(mode, tmp_path):
 def test_a_run_on_photographs_is_saved_found_and_read(ten, monkeypatch):
     release(ten, np.random.default_rng(0).integers(10, size=60), monkeypatch)
     config = Config(
-        dataset="cifar10", noise_mode="sym", model="wrn-10-1", downsample=4, epochs=2, fork_epoch=1,
+        dataset="cifar10", noise_mode="sym", model="wrn-10-1", downsample=4, epochs=2,
         batch_size=16, correction=1, correction_losses="as-released", threads=1, held_out=0.2,
     )  # fmt: skip
     run = runs.get(config, quiet=True)

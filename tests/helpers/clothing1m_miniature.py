@@ -86,11 +86,11 @@ class Tiny(torch.nn.Module):
         return self.fc(torch.relu(self.bn1(self.conv1(x))).mean(dim=(2, 3)))
 
 
-def in_folder(folder, config):
+def in_folder(folder, config, **options):
     """The run of `config`, trained below `folder` with a checkpoint after every epoch."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("SLN_RUNS", str(folder))
-        return runs.get(config, quiet=True, checkpoint_seconds=0)
+        return runs.get(config, quiet=True, checkpoint_seconds=0, **options)
 
 
 class Stop(BaseException):

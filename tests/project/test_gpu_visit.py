@@ -42,13 +42,13 @@ def parcel(visit):
 
 
 def tiny(**settings):
-    return Config.from_dict({"epochs": 3, "fork_epoch": 1, "noise_mode": "sym", "sigma": 0.5} | settings)
+    return Config.from_dict({"epochs": 3, "noise_mode": "sym", "sigma": 0.5} | settings)
 
 
 def interrupted(config, epoch):
     """A run that stopped after an epoch."""
     with pytest.raises(runs.Stopped):
-        train.last(runs.in_turns(config, quiet=True, stop=lambda: True, checkpoint_seconds=1e9))
+        train.last(runs.in_turns(config, quiet=True, keep_state_at=1, stop=lambda: True))
     assert store.read_history(store.folder(config))["epoch"].max() == epoch
 
 
@@ -88,7 +88,7 @@ def test_the_plan_ends_within_ten_minutes_and_holds_what_can_be_finished(visit):
 
 
 def test_epochs_that_are_trained_already_are_not_planned_again(visit):
-    plain, corrected = tiny(fork_epoch=2), tiny(fork_epoch=2, correction=2)
+    plain, corrected = tiny(), tiny(correction=2)
     assert visit.epochs_left([plain, corrected]) == 3 + 1
     interrupted(plain, 1)
     assert visit.epochs_left([plain, corrected]) == 2 + 1
@@ -235,7 +235,7 @@ def test_an_unfinished_run_goes_on_from_the_parcel_alone(parcel, tmp_path, monke
 
 
 def test_a_finished_run_keeps_the_state_that_a_fork_is_to_start_from(parcel, tmp_path):
-    run = runs.get(tiny(), quiet=True)
+    run = runs.get(tiny(), quiet=True, keep_state_at=1)
     for forks, kept in (([], 0), ([run.folder.name], 1)):
         parcel.pack(files.runs_folder(), tmp_path / "out", forks=forks)
         home = tmp_path / f"home {kept}"

@@ -15,7 +15,6 @@ from sln.metrics import accuracy
 from sln.relabel import crossfit
 from sln.relabel.crossfit import FoldModel, assign_folds, fit, train_fold, training_data
 from sln.relabel.examples import Examples, checked
-from sln.runs import pool
 from sln.train import State, predict
 from sln.train import train as study_train
 
@@ -218,7 +217,6 @@ def test_the_number_of_workers_changes_no_result(monkeypatch):
     for workers in ("1", "2"):
         monkeypatch.setenv("SLN_WORKERS", workers)
         found.append(fit(IMAGES, LABELS, **QUICK).probabilities)
-    pool.close()
     assert torch.equal(*found)
 
 

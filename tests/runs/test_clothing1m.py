@@ -121,7 +121,7 @@ def in_double_precision(patch):
     ("config", "network"),
     [
         (UNCORRECTED, "tiny"),
-        pytest.param(UNCORRECTED.replace(epochs=1, fork_epoch=9), "small", marks=pytest.mark.slow),
+        pytest.param(UNCORRECTED.replace(epochs=1), "small", marks=pytest.mark.slow),
         (SMALL, "tiny"),
         (SMALL.replace(correction_losses="as-released", soft_correction=False), "tiny"),
     ],
@@ -203,7 +203,7 @@ def test_a_corrected_run_that_forks_equals_one_trained_straight_through(tiny, tm
 
 
 def test_the_first_epoch_of_the_best_validation_accuracy_is_chosen(tiny, monkeypatch):
-    config = UNCORRECTED.replace(epochs=4, num_per_class=1, batch_size=14, fork_epoch=2)
+    config = UNCORRECTED.replace(epochs=4, num_per_class=1, batch_size=14)
     # the network's own accuracies would choose the last epoch
     script = iter([(0.1, 0.2), (0.2, 0.5), (0.3, 0.5), (0.9, 0.4)])
 
@@ -214,7 +214,7 @@ def test_the_first_epoch_of_the_best_validation_accuracy_is_chosen(tiny, monkeyp
         }
 
     monkeypatch.setattr(clothing1m.Trainer, "measure", measure)
-    run = runs.get(config, quiet=True)
+    run = runs.get(config, quiet=True, keep_state_at=2)
     assert run.final("network")["validation_accuracy"] == 0.2
     assert run.final("momentum")["validation_accuracy"] == 0.5
     saved = store.read_tensors(run.folder / "weights.safetensors")

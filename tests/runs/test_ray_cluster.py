@@ -1,14 +1,16 @@
-"""A sweep on a Ray cluster of two machines, both this one: workers and a machine are lost, and no run is."""
+"""Runs on a Ray cluster of two machines, both this one: a worker and a machine are lost, and no run is."""
 
 import contextlib
+import functools
 import json
 import os
-import signal
+import socket
 import subprocess
 import sys
 import tempfile
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pandas as pd
 import psutil
@@ -18,13 +20,11 @@ import ray
 from sln import runs
 from sln.cli import main
 from sln.config import Config
-from sln.runs import heartbeat, ray_cluster, store
-from sln.runs.pool import Processes
-from sln.runs.ray_cluster import RayCluster, train_there
-from sln.runs.work import Queue, WorkerDied, work_through
+from sln.runs import parallel, ray_cluster, store
+from sln.runs.parallel import WorkerDied
 from sln.utils.errors import InputError
 
-PLAIN = [Config(epochs=40, fork_epoch=15, seed=seed) for seed in range(5)]
+PLAIN = [Config(epochs=40, seed=seed) for seed in range(5)]
 CORRECTED = [config.replace(correction=15) for config in PLAIN[:3]]
 EIGHT = [*PLAIN, *CORRECTED]
 
@@ -38,19 +38,13 @@ ENVIRONMENT = {
 }
 
 DRIVER = """
-import dataclasses, json, sys
+import json, sys
 from sln.config import Config
-from sln.runs.ray_cluster import RayCluster
-from sln.runs.work import Queue, work_through
+from sln.runs import ray_cluster
 
 configs = [Config.from_dict(settings) for settings in json.loads(sys.argv[2])]
-cluster = RayCluster(sys.argv[1], configs, checkpoint_seconds=0.5)
-try:
-    for outcome in work_through(Queue(configs), cluster):
-        last = outcome.last and dataclasses.asdict(outcome.last)
-        print(json.dumps([outcome.config.run_id, last, str(outcome.error or "")]), flush=True)
-finally:
-    cluster.close()
+for config, error in ray_cluster.train(sys.argv[1], configs, checkpoint_seconds=0.5):
+    print(json.dumps([config.run_id, str(error or "")]), flush=True)
 """
 
 
@@ -101,18 +95,33 @@ def cluster(tmp_path):
 
 
 def wait_for(condition, seconds):
-    """Whether `condition()` became true in time."""
+    """The value of `condition()` once it is true, or at the end of that time."""
     deadline = time.monotonic() + seconds
-    while not condition() and time.monotonic() < deadline:
+    while not (found := condition()) and time.monotonic() < deadline:
         time.sleep(0.05)
-    return bool(condition())
+    return found
 
 
-def in_the_middle(config):
-    """The last heartbeat of a run that has a checkpoint and is not near its end, else None."""
-    last = heartbeat.read(config.run_id)
-    saved = (store.folder(config) / "checkpoint.safetensors").exists()
-    return last if last and saved and 3 <= last.epoch <= config.epochs - 10 else None
+def worker_of(raylet, config):
+    """The process below `raylet` that trains `config`, if it has a checkpoint and is not near its end."""
+    if not store.checkpointed(config):
+        return None
+    if not 3 <= store.read_history(store.folder(config))["epoch"].max() <= config.epochs - 15:
+        return None
+    for process in psutil.Process(raylet).children(recursive=True):
+        with contextlib.suppress(psutil.Error):
+            if config.run_id in " ".join(process.cmdline()):  # Ray's name of the task
+                return process
+    return None
+
+
+def lost(raylet, configs):
+    """A run in the middle and its worker below `raylet`, and the history of the run so far; or None."""
+    for config in configs:
+        worker = worker_of(raylet, config)
+        if worker is not None:
+            return config, worker, store.read_history(store.folder(config))
+    return None
 
 
 def numbers(folder, config):
@@ -127,9 +136,9 @@ def listening(processes):
     found = set()
     for process in processes:
         with contextlib.suppress(psutil.Error):
-            for socket in process.net_connections(kind="inet"):
-                if socket.status == psutil.CONN_LISTEN:
-                    found.add((socket.laddr.ip, process.name()))
+            for one in process.net_connections(kind="inet"):
+                if one.status == psutil.CONN_LISTEN:
+                    found.add((one.laddr.ip, process.name()))
     return found
 
 
@@ -141,17 +150,15 @@ def test_a_sweep_on_two_machines_loses_a_worker_and_a_machine_but_no_run(cluster
     settings = json.dumps([config.to_dict() for config in EIGHT])
     command = [sys.executable, "-W", "ignore", "-c", DRIVER, said["address"], settings]
     driver = subprocess.Popen(command, env=os.environ | ENVIRONMENT, text=True, stdout=subprocess.PIPE)
+    first, second = said["raylets"]
     try:
-        # kill a worker in the middle of a run
-        assert wait_for(lambda: any(map(in_the_middle, PLAIN)), 200)
-        victim, last = next((config, last) for config in PLAIN if (last := in_the_middle(config)))
-        os.kill(last.pid, signal.SIGKILL)
+        # kill a worker on the first machine in the middle of a run
+        victim, worker, before = wait_for(lambda: lost(first, PLAIN), 200)
+        worker.kill()
         addresses = listening([*of(folder), *of(said["address"])])
-        # and then take the machine away on which the second raylet's worker is
-        workers = lambda: {one.pid for one in psutil.Process(said["raylets"][1]).children(recursive=True)}  # noqa: E731
-        there = lambda: [c for c in PLAIN if (told := in_the_middle(c)) and told.pid in workers()]  # noqa: E731
-        assert wait_for(there, 200)
-        moved = there()[0]
+        # and then take the second machine away, on which another run is trained
+        others = [config for config in PLAIN if config != victim]
+        moved, _, before_moving = wait_for(lambda: lost(second, others), 200)
         started.stdin.write("\n")
         started.stdin.flush()
         out, _ = driver.communicate(timeout=400)
@@ -159,39 +166,37 @@ def test_a_sweep_on_two_machines_loses_a_worker_and_a_machine_but_no_run(cluster
         driver.kill()
         driver.stdout.close()
         driver.wait()
-    lines = [line for line in out.splitlines() if line.startswith("[")]  # Ray has its say between them
-    outcomes = {run_id: (last, error) for run_id, last, error in map(json.loads, lines)}
-    assert {run_id: error for run_id, (_, error) in outcomes.items()} == {c.run_id: "" for c in EIGHT}
-    assert len(lines) == len(EIGHT)
-    # none is trained twice: a lost worker's run goes on at its checkpoint, a corrected one at the fork
-    first = {run_id: last["first"] for run_id, (last, _) in outcomes.items()}
-    assert first[victim.run_id] > 1
-    assert first[moved.run_id] > 1
-    expected = {c.run_id: 1 + 15 * c.corrects for c in EIGHT if c not in (victim, moved)}
-    assert {run_id: first[run_id] for run_id in expected} == expected
-    assert {last["epoch"] for last, _ in outcomes.values()} == {40}
-    assert not list((runs.runs_folder() / ".heartbeats").iterdir())
+    lines = [line for line in out.splitlines() if line.startswith("[")]  # Ray prints between them
+    assert sorted(map(json.loads, lines)) == sorted([config.run_id, ""] for config in EIGHT)
+    assert not list(runs.runs_folder().glob(".sweep*"))
+    # a lost worker's run continues from its checkpoint: the seconds of these epochs are the same
+    for config, rows in ((victim, before), (moved, before_moving)):
+        kept = rows[rows["epoch"] < rows["epoch"].max()]  # the last one may lack its checkpoint
+        pd.testing.assert_frame_equal(kept, runs.find(config).history.head(len(kept)), check_exact=True)
+    # and a corrected one at the fork
+    for config in CORRECTED:
+        rows = [runs.find(one).history.query("epoch <= 15") for one in (config, config.uncorrected)]
+        pd.testing.assert_frame_equal(*rows, check_exact=True)
     # the same as without Ray, bit for bit
-    monkeypatch.setenv("SLN_RUNS", str(tmp_path / "pool"))
-    processes = Processes(["cpu", "cpu"])
-    try:
-        assert [outcome.error for outcome in work_through(Queue(EIGHT), processes)] == [None] * 8
-    finally:
-        processes.close()
+    monkeypatch.setenv("SLN_RUNS", str(tmp_path / "here"))
+    parallel.get_all(EIGHT)
     for config in EIGHT:
-        assert numbers(tmp_path / "ray", config) == numbers(tmp_path / "pool", config)
+        assert numbers(tmp_path / "ray", config) == numbers(tmp_path / "here", config)
     # nothing of Ray's is to be reached from outside
     assert addresses
     assert {address for address, _ in addresses} <= {"127.0.0.1", "::1", "::ffff:127.0.0.1"}, addresses
 
 
 class FakeRay:
-    """What `sweep_ray` uses of Ray, as a cluster of one machine says it; keeps what tasks ask for."""
+    """The part of Ray that `ray_cluster` uses, for a cluster of one machine: tasks run when asked for.
+
+    options : what the tasks ask for
+    """
 
     exceptions = ray.exceptions
 
-    def __init__(self, **resources):
-        self.resources, self.options, self.calls, self.connected = resources, {}, [], True
+    def __init__(self, lost, **resources):
+        self.lost, self.resources, self.options, self.connected = lost, resources, [], True
 
     def nodes(self):
         return [{"Alive": True, "Resources": self.resources}, {"Alive": False, "Resources": {"CPU": 99}}]
@@ -200,11 +205,30 @@ class FakeRay:
         return self.resources
 
     def remote(self, **options):
-        self.options |= options
-        return lambda function: self
+        self.options.append(options)
 
-    def get(self, error):
-        raise error
+        def made(function):
+            def task(**more):
+                self.options.append(more)
+                return SimpleNamespace(remote=functools.partial(functools.partial, function))
+
+            return SimpleNamespace(options=task)
+
+        return made
+
+    def wait(self, references):
+        return references[:1], references[1:]
+
+    def get(self, reference):
+        if any(config in self.lost for config in reference.args[2]):
+            raise ray.exceptions.WorkerCrashedError
+        try:
+            return reference()
+        except InputError as error:
+            raise ray.exceptions.RayTaskError("train_there", "traceback", error) from None
+
+    def cancel(self, reference, force):
+        pass
 
     def shutdown(self):
         self.connected = False
@@ -212,10 +236,10 @@ class FakeRay:
 
 @pytest.fixture
 def fake(monkeypatch):
-    """`fake(CPU=2, GPU=1)` puts that cluster in the place of any."""
+    """`fake(CPU=2, GPU=1)` puts that cluster in the place of any; workers of the runs `lost` die."""
 
-    def cluster(**resources):
-        found = FakeRay(**resources)
+    def cluster(lost=(), **resources):
+        found = FakeRay(lost, **resources)
         monkeypatch.setattr(ray_cluster, "_connected", lambda address: found)
         return found
 
@@ -236,39 +260,49 @@ def test_runs_share_gpus_where_there_are_some(resources, workers, device, share,
         monkeypatch.delenv(name, raising=False)
         if value is not None:
             monkeypatch.setenv(name, value)
-    found = fake(**resources)
-    crew = RayCluster("auto", EIGHT)
-    # a GPU is given back, and lost runs are queued by `pool` alone
-    assert found.options == {"num_gpus": share, "max_calls": calls, "max_retries": 0}
-    assert crew._settings.get("SLN_DEVICE") == device
-    assert crew._mark.exists()
-    crew.close()
-    assert not crew._mark.exists()
+    found, given = fake(**resources), []
+    monkeypatch.setattr(parallel, "train_family", lambda *args: given.append(args) or [])
+    assert list(ray_cluster.train("auto", EIGHT)) == []
+    # a GPU is given back
+    assert found.options[0] == {"num_gpus": share, "max_calls": calls, "max_retries": 3}
+    assert found.options[1:] == [{"num_cpus": 1, "name": config.run_id} for config in PLAIN]
+    assert [family for _, family, _ in given] == parallel.families(EIGHT)
+    assert {settings.get("SLN_DEVICE") for settings, _, _ in given} == {device}
+
+
+def test_every_run_ends_with_its_error_and_nothing_is_left(fake, monkeypatch):
+    monkeypatch.setenv("SLN_SPEED", "auto")  # which the task, here in this process, sets
+    good, bad, dead = (Config(epochs=1, seed=seed) for seed in range(3))
+    for name in ("SLN_RUNS", "SLN_DATA"):
+        monkeypatch.setenv(name, os.environ.get(name, "data"))
+    folder = store.folder(bad)
+    folder.mkdir(parents=True)
+    (folder / "config.json").write_text(json.dumps(bad.replace(lr=0.5).to_dict()))
+    found = fake(lost=[dead], CPU=2.0)
+    errors = dict(ray_cluster.train("auto", [good, bad, dead]))
+    assert errors[good] is None
+    assert "another configuration" in str(errors[bad])
+    assert isinstance(errors[dead], WorkerDied)
+    assert "WorkerCrashedError" in str(errors[dead])
     assert not found.connected
+    assert not list(runs.runs_folder().glob(".sweep*"))
 
 
 def test_a_cluster_without_room_for_a_run_is_refused(fake, refused):
     found = fake(CPU=3.0)
     with refused("4 threads", "3 processors", "--num-cpus 4"):
-        RayCluster("auto", [*EIGHT, PLAIN[0].replace(threads=4)])
+        list(ray_cluster.train("auto", [*EIGHT, PLAIN[0].replace(threads=4)]))
     assert not found.connected
     assert not list(runs.runs_folder().rglob("*"))
 
 
-def test_what_a_task_raises_is_told_apart_from_its_workers_death(fake):
+def test_a_machine_that_does_not_share_the_runs_folder_is_named(fake, monkeypatch):
     fake(CPU=2.0)
-    crew = RayCluster("auto", EIGHT)
-    bad = InputError("no such labels")
-    raised = ray.exceptions.RayTaskError("train_there", "traceback", bad)
-    assert crew._result(raised) is bad
-    died = crew._result(ray.exceptions.WorkerCrashedError())
-    assert isinstance(died, WorkerDied)
-    assert "WorkerCrashedError" in str(died)
-
-
-def test_a_machine_that_does_not_share_the_runs_folder_says_so(tmp_path, refused):
-    with refused(str(tmp_path / "mark"), "SLN_RUNS", "share"):
-        train_there(PLAIN[0], {}, 1.0, str(tmp_path / "mark"))
+    monkeypatch.setattr(ray_cluster, "write_text", lambda *_: None)
+    errors = dict(ray_cluster.train("auto", PLAIN[:1]))
+    assert isinstance(errors[PLAIN[0]], InputError)
+    for words in (socket.gethostname(), ".sweep-", "SLN_RUNS", "share"):
+        assert words in str(errors[PLAIN[0]])
 
 
 def test_a_cluster_that_is_not_there_is_one_clear_line(capsys, monkeypatch):

@@ -23,10 +23,10 @@ from sln.runs import in_memory, store
 from sln.train import measure
 from sln.utils import files
 
-PLAIN = Config(epochs=4, fork_epoch=2)
+PLAIN = Config(epochs=4)
 CORRECTED = PLAIN.replace(correction=2)
 # long enough to be killed in the middle
-LONG = Config(epochs=10, fork_epoch=4)
+LONG = Config(epochs=10)
 # as released: only then do the targets of one epoch depend on those of the epoch before
 LONG_CORRECTED = LONG.replace(
     correction=4, extra_alphas=[0.5], soft_correction=True, correction_losses="as-released"
@@ -68,7 +68,7 @@ def counted(monkeypatch):
 def trained(tmp_path_factory):
     """A folder with PLAIN and, forked from it, CORRECTED; tests that change files copy it."""
     folder = tmp_path_factory.mktemp("trained")
-    in_folder(folder, PLAIN)
+    in_folder(folder, PLAIN, keep_state_at=2)
     in_folder(folder, CORRECTED)
     return folder
 
@@ -100,7 +100,7 @@ def unfinished(trained, tmp_path, monkeypatch):
     monkeypatch.setenv("SLN_RUNS", str(tmp_path / "stopped"))
     stop_after(monkeypatch, 3)
     with pytest.raises(KeyboardInterrupt):
-        runs.get(PLAIN, quiet=True, checkpoint_seconds=0)
+        runs.get(PLAIN, quiet=True, checkpoint_seconds=0, keep_state_at=2)
     return store.folder(PLAIN)
 
 
@@ -111,7 +111,7 @@ def test_a_finished_run_is_found_and_nothing_of_it_is_written_again(finished, mo
     trainings = counted(monkeypatch)
     before = {path: path.stat().st_mtime_ns for path in finished.rglob("*")}
     assert runs.get(PLAIN).folder == finished
-    assert runs.get(PLAIN.replace(fork_epoch=3)).folder == finished  # no number depends on the fork epoch
+    assert runs.get(PLAIN, keep_state_at=3).folder == finished
     assert {path: path.stat().st_mtime_ns for path in finished.rglob("*")} == before
     assert not trainings
     runs.get(PLAIN.replace(epochs=1), quiet=True)

@@ -1,4 +1,4 @@
-"""Runs that take turns on one device are the runs that are trained alone; no stream gets in another's way."""
+"""Runs that take turns on one device equal runs that are trained alone; no stream disturbs another."""
 
 import contextlib
 from collections import defaultdict
@@ -12,14 +12,11 @@ from safetensors.torch import load_file
 from sln import fast, runs, train
 from sln.config import Config
 from sln.datasets.load import load_data
-from sln.runs import pool, store, turns, work
-from sln.runs.turns import InTurns
-from sln.runs.work import Queue, work_through
-from sln.study import sweep
+from sln.runs import parallel, store, turns
 from sln.utils import graphs, speeds
 from sln.utils.errors import InputError
 
-DIGITS = {"epochs": 3, "fork_epoch": 1, "batch_size": 256, "noise_mode": "sym", "sigma": 0.5}
+DIGITS = {"epochs": 3, "batch_size": 256, "noise_mode": "sym", "sigma": 0.5}
 gpu = pytest.mark.gpu
 
 
@@ -34,14 +31,14 @@ def one_gpu(monkeypatch, speed="bfloat16"):
     with emulated(monkeypatch) as here, monkeypatch.context() as patch:
         patch.setenv("SLN_DEVICE", "auto")
         patch.setattr(torch.cuda, "device_count", lambda: 1)
-        for module in (turns, pool):
+        for module in (turns, parallel):
             patch.setattr(module, "device", lambda: torch.device("cuda", 0))
         patch.setattr(turns, "current", lambda device: contextlib.nullcontext())
         patch.setattr("sln.runs.run.distributed.device", lambda: torch.device("cpu"))
         yield here
 
 
-@pytest.fixture(params=["cpu", "emulated"])
+@pytest.fixture(params=[pytest.param("cpu", marks=pytest.mark.slow), "emulated"])
 def place(request, monkeypatch):
     """A context manager: inside, runs take turns step by step on the CPU, or on the emulated GPU."""
     if request.param == "emulated":
@@ -69,10 +66,9 @@ def alone(configs, monkeypatch, tmp_path):
     return found
 
 
-def in_turns(configs, crew):
-    """Train the runs in turns; what came of each, by configuration: None, or what it raised."""
-    with contextlib.closing(crew):
-        return {outcome.config: outcome.error for outcome in work_through(Queue(configs), crew)}
+def in_turns(configs, at_once, **options):
+    """Train the runs in turns; what each raised, or None, by configuration."""
+    return dict(turns.train(configs, at_once, **options))
 
 
 # --- the runs -----------------------------------------------------------------------------------------------
@@ -88,25 +84,25 @@ def test_runs_in_turns_are_those_trained_alone(place, monkeypatch, tmp_path):
     ]
     seen = []
     with place():
-        crew = InTurns(3, on_epoch=lambda config, epoch: seen.append((config, epoch.number)))
-        ended = in_turns(configs, crew)
+        ended = in_turns(configs, 3, on_epoch=lambda config, epoch: seen.append((config, epoch.number)))
     assert ended == dict.fromkeys(configs)
     known = alone(configs, monkeypatch, tmp_path)
     assert {config: left_behind(config) for config in configs} == known
-    # every epoch is told once and in order, and the runs were not trained one after another
+    # every epoch comes once and in order, and the runs were not trained one after another
     for config in configs:
         assert [number for of, number in seen if of == config] == list(range(1, config.epochs + 1))
-    assert seen != sorted(seen, key=lambda told: configs.index(told[0]))
+    assert seen != sorted(seen, key=lambda one: configs.index(one[0]))
 
 
 def test_a_corrected_run_forks_before_its_parents_end(place, monkeypatch, tmp_path):
-    parent = digits(epochs=5, fork_epoch=2)
+    parent = digits(epochs=5)
     child = parent.replace(correction=2)
-    monkeypatch.setattr(work, "TICK", 0.001)  # these epochs are short
     seen = []
     with place():
-        crew = InTurns(2, on_epoch=lambda config, epoch: seen.append((config, epoch.number)))
-        assert in_turns([child, parent], crew) == {parent: None, child: None}
+        found = in_turns(
+            [child, parent], 2, on_epoch=lambda config, epoch: seen.append((config, epoch.number))
+        )
+        assert found == {parent: None, child: None}
     assert [number for config, number in seen if config == child] == [3, 4, 5]
     assert seen.index((parent, 2)) < seen.index((child, 3)) < seen.index((parent, 5))
     known = alone([parent, child], monkeypatch, tmp_path)
@@ -116,7 +112,7 @@ def test_a_corrected_run_forks_before_its_parents_end(place, monkeypatch, tmp_pa
 def test_what_one_run_raises_is_its_own(place, monkeypatch, tmp_path):
     configs = [digits(seed=seed, lr=1e30 if seed == 1 else 0.02) for seed in range(4)]
     with place():
-        ended = in_turns(configs, InTurns(3))
+        ended = in_turns(configs, 3)
     error = ended.pop(configs[1])
     assert isinstance(error, InputError)
     assert "the loss became" in str(error)
@@ -131,8 +127,13 @@ def test_runs_that_are_stopped_are_saved_and_go_on_another_time(place, monkeypat
     configs = [digits(seed=0), digits(seed=1, epochs=1), digits(seed=2, epochs=4), digits(seed=3)]
     first, second = [], []
     with place():
-        crew = InTurns(3, 1e9, lambda: bool(first), lambda config, epoch: first.append(epoch.number))
-        ended = in_turns(configs, crew)
+        ended = in_turns(
+            configs,
+            3,
+            checkpoint_seconds=1e9,
+            stop=lambda: bool(first),
+            on_epoch=lambda config, epoch: first.append(epoch.number),
+        )
         # one epoch each; a run whose last epoch it was is finished, and no other run begins
         assert first == [1, 1, 1]
         assert [type(ended[config]) for config in configs[:3]] == [runs.Stopped, type(None), runs.Stopped]
@@ -140,27 +141,22 @@ def test_runs_that_are_stopped_are_saved_and_go_on_another_time(place, monkeypat
         assert set(ended) == set(configs[:3])
         assert [store.checkpointed(config) is not None for config in configs[:3]] == [True, False, True]
         assert list(runs.listing()["state"].sort_values()) == ["done", "epoch 1", "epoch 1"]
-        crew = InTurns(3, on_epoch=lambda config, epoch: second.append((config, epoch.number)))
-        assert in_turns(configs, crew) == dict.fromkeys(configs)
+        record = lambda config, epoch: second.append((config, epoch.number))  # noqa: E731
+        assert in_turns(configs, 3, on_epoch=record) == dict.fromkeys(configs)
     trained = [[number for of, number in second if of == config] for config in configs]
     assert trained == [[2, 3], [], [2, 3, 4], [1, 2, 3]]
     known = alone(configs, monkeypatch, tmp_path)
     assert {config: left_behind(config) for config in configs} == known
 
 
-def test_a_crew_that_is_closed_leaves_runs_that_others_go_on_with(place, monkeypatch, tmp_path):
-    configs = [digits(seed=seed) for seed in range(2)]
+def test_a_generator_that_is_closed_leaves_runs_that_can_continue(place, monkeypatch, tmp_path):
+    configs = [digits(seed=0, epochs=1), digits(seed=1), digits(seed=2)]
     with place():
-        crew, seen = InTurns(2, checkpoint_seconds=0), []
-        crew.on_epoch = lambda config, epoch: seen.append(epoch.number)
-        for config in configs:
-            crew.submit(config)
-        assert crew.full
-        while len(seen) < 3:
-            assert crew.ended(0.001) == []
-        crew.close()
-        assert not crew.full
-        assert in_turns(configs, InTurns(2)) == dict.fromkeys(configs)  # its locks are free
+        results = turns.train(configs, 3, checkpoint_seconds=0)
+        assert next(results) == (configs[0], None)
+        results.close()
+        assert [runs.find(config) is None for config in configs] == [False, True, True]
+        assert in_turns(configs, 2) == dict.fromkeys(configs)  # its locks are free
     known = alone(configs, monkeypatch, tmp_path)
     assert {config: left_behind(config) for config in configs} == known
 
@@ -177,10 +173,10 @@ def test_a_capture_that_fails_names_its_run_and_ends_them_all(monkeypatch):
 
         monkeypatch.setattr(fast.Step, "_update", waiting)
         with pytest.raises(graphs.CaptureFailed, match=f"^{failing}: a CUDA graph could not be captured"):
-            in_turns(configs, InTurns(3))
+            in_turns(configs, 3)
         assert here.current.name == "default"
         monkeypatch.setattr(fast.Step, "_update", update)
-        assert in_turns(configs, InTurns(3)) == dict.fromkeys(configs)  # nobody holds a lock
+        assert in_turns(configs, 3) == dict.fromkeys(configs)  # nobody holds a lock
 
 
 # --- streams ------------------------------------------------------------------------------------------------
@@ -212,27 +208,27 @@ def noted(monkeypatch, here):
 
 
 @pytest.fixture(scope="module")
-def twenty_runs(tmp_path_factory):
-    """The events of 20 runs of unequal length on 8 seats; (EmulatedGPU, configurations)."""
+def ten_runs(tmp_path_factory):
+    """The events of ten runs of unequal length on 4 streams; (EmulatedGPU, configurations)."""
     monkeypatch = pytest.MonkeyPatch()
     monkeypatch.setenv("SLN_RUNS", str(tmp_path_factory.mktemp("runs")))
-    configs = [digits(seed=seed, epochs=1 + seed % 4, batch_size=700) for seed in range(19)]
+    configs = [digits(seed=seed, epochs=1 + seed % 4, batch_size=700) for seed in range(9)]
     configs.append(configs[3].replace(correction=1))
     with monkeypatch.context() as patch, one_gpu(patch) as here:
         patch.setattr(train, "prediction_size", lambda device: 400)
         noted(patch, here)
-        assert in_turns(configs, InTurns(8)) == dict.fromkeys(configs)
+        assert in_turns(configs, 4) == dict.fromkeys(configs)
     monkeypatch.undo()
     return here, configs
 
 
-def test_there_is_one_stream_per_seat(twenty_runs):
-    here, _ = twenty_runs
-    assert len(here.made) == 8
+def test_there_is_one_stream_per_run_at_once(ten_runs):
+    here, _ = ten_runs
+    assert len(here.made) == 4
 
 
-def test_every_graph_is_captured_on_the_stream_that_replays_it(twenty_runs):
-    here, configs = twenty_runs
+def test_every_graph_is_captured_on_the_stream_that_replays_it(ten_runs):
+    here, configs = ten_runs
     captured = {event.about: event.stream for event in here.events if event.what == "captured"}
     assert len(captured) == 3 * len(configs)  # the pass, the step, the step of the smaller last batch
     replays = [event for event in here.events if event.what == "replay"]
@@ -240,8 +236,8 @@ def test_every_graph_is_captured_on_the_stream_that_replays_it(twenty_runs):
     assert all(event.stream is captured[event.about] for event in replays)
 
 
-def test_warm_up_and_capture_are_before_a_runs_first_replay(twenty_runs):
-    here, _ = twenty_runs
+def test_warm_up_and_capture_are_before_a_runs_first_replay(ten_runs):
+    here, _ = ten_runs
     preparing = False
     for event in here.events:
         if event.what in ("prepares", "prepared"):
@@ -252,8 +248,8 @@ def test_warm_up_and_capture_are_before_a_runs_first_replay(twenty_runs):
             assert not preparing, event
 
 
-def test_nothing_else_happens_while_a_capture_is_open(twenty_runs):
-    here, _ = twenty_runs
+def test_nothing_else_happens_while_a_capture_is_open(ten_runs):
+    here, _ = ten_runs
     opened = None
     for event in here.events:
         if opened is not None:
@@ -263,8 +259,8 @@ def test_nothing_else_happens_while_a_capture_is_open(twenty_runs):
             opened = event.stream if event.what == "capture" else None
 
 
-def test_every_run_is_on_one_stream_that_no_other_run_has_meanwhile(twenty_runs):
-    here, configs = twenty_runs
+def test_every_run_is_on_one_stream_that_no_other_run_has_meanwhile(ten_runs):
+    here, configs = ten_runs
     turn, home, streams, replays, times = None, {}, defaultdict(set), defaultdict(int), defaultdict(list)
     for time, event in enumerate(here.events):
         if event.what == "turn":
@@ -282,15 +278,15 @@ def test_every_run_is_on_one_stream_that_no_other_run_has_meanwhile(twenty_runs)
     assert set(times) == set(replays) == set(configs)
     assert {len(found) for found in streams.values()} == {1}
     on = {config: next(iter(found)) for config, found in streams.items()}
-    assert len(set(on.values())) == 8
+    assert len(set(on.values())) == 4
     for one in configs:
         for two in configs:
             if one != two and on[one] is on[two]:
                 assert times[one][-1] < times[two][0] or times[two][-1] < times[one][0]
 
 
-def test_the_networks_compute_in_replays_alone(twenty_runs):
-    here, _ = twenty_runs
+def test_the_networks_compute_in_replays_alone(ten_runs):
+    here, _ = ten_runs
     preparing, outside = False, set()
     for event in here.events:
         if event.what in ("prepares", "prepared"):
@@ -301,39 +297,38 @@ def test_the_networks_compute_in_replays_alone(twenty_runs):
     assert not {name for name in outside if "convolution" in name or "batch_norm" in name}
 
 
-def test_the_gpu_has_finished_before_a_run_is_prepared(twenty_runs):
-    here, configs = twenty_runs
-    told = [e.what for e in here.events if e.what in ("synchronize", "prepares", "replay")]
-    assert told.count("synchronize") == len(configs)
-    for n, what in enumerate(told):
+def test_the_gpu_has_finished_before_a_run_is_prepared(ten_runs):
+    here, configs = ten_runs
+    order = [e.what for e in here.events if e.what in ("synchronize", "prepares", "replay")]
+    assert order.count("synchronize") == len(configs)
+    for n, what in enumerate(order):
         if what == "prepares":  # the pass, then a step of either size
-            assert "synchronize" in told[max(0, n - 3) : n]
-            assert told[n - 1] != "replay"
+            assert "synchronize" in order[max(0, n - 3) : n]
+            assert order[n - 1] != "replay"
 
 
 # --- who uses it --------------------------------------------------------------------------------------------
 
 
-def test_one_gpu_trains_its_runs_in_turns(monkeypatch):
-    assert pool.in_turns() is None  # processes, on a CPU
+def test_runs_take_turns_on_one_gpu_alone(monkeypatch):
+    ways = []
+    monkeypatch.setattr(turns, "train", lambda configs, at_once, **_: ways.append(("turns", at_once)) or ())
+    monkeypatch.setattr(parallel, "_in_processes", lambda _, where, __: ways.append(where) or ())
     monkeypatch.setenv("SLN_WORKERS", "3")
-    assert pool.in_turns() is None
-    with one_gpu(monkeypatch) as here:
-        for crew in (pool.in_turns(), sweep.crew([], None)):
-            assert isinstance(crew, InTurns)
-            assert crew.at_once == 3
-        assert len(here.made) == 2 * 3
+    configs = [digits(seed=seed) for seed in range(2)]
+    list(parallel.train(configs))
+    with one_gpu(monkeypatch):
+        list(parallel.train(configs))
         monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
-        assert pool.seats() == ["cuda:0", "cuda:1"] * 3
-        assert pool.in_turns() is None  # a process for each
-    assert isinstance(sweep.crew([], None), pool.Processes)
+        list(parallel.train(configs))  # in a process per slot
+    assert ways == [["cpu"] * 3, ("turns", 3), ["cuda:0", "cuda:1"] * 3]
 
 
 def test_get_all_on_one_gpu_takes_turns(monkeypatch, tmp_path):
     monkeypatch.setenv("SLN_WORKERS", "3")
     configs = [digits(seed=1).replace(correction=1), *(digits(seed=seed) for seed in range(3))]
     with one_gpu(monkeypatch) as here:
-        assert [run.config for run in pool.get_all(configs)] == configs
+        assert [run.config for run in parallel.get_all(configs)] == configs
         assert len(here.made) == 3
     known = alone(configs[1:], monkeypatch, tmp_path)
     assert {config: left_behind(config) for config in configs[1:]} == known
@@ -345,8 +340,8 @@ def test_get_all_raises_what_a_run_on_the_gpu_raises_and_keeps_what_was_finished
     with one_gpu(monkeypatch):
         monkeypatch.setattr(train, "ALWAYS_TESTED", 1)
         with pytest.raises(InputError, match="the loss became"):
-            pool.get_all(configs)
-        assert [run.config for run in pool.get_all([configs[0], configs[2]])] == [configs[0], configs[2]]
+            parallel.get_all(configs)
+        assert [run.config for run in parallel.get_all([configs[0], configs[2]])] == [configs[0], configs[2]]
 
 
 # --- on a GPU -----------------------------------------------------------------------------------------------
@@ -361,7 +356,7 @@ def test_runs_in_turns_on_a_gpu_end_where_those_trained_alone_do(monkeypatch, tm
     with torch.backends.cudnn.flags(enabled=True, deterministic=True, allow_tf32=False):
         ends = [load_file(runs.get(config).folder / "weights.safetensors") for config in configs]
         monkeypatch.setenv("SLN_RUNS", str(tmp_path / "in turns"))
-        assert in_turns(configs, InTurns(3)) == dict.fromkeys(configs)
+        assert in_turns(configs, 3) == dict.fromkeys(configs)
     for config, known in zip(configs, ends, strict=True):
         found = load_file(runs.find(config).folder / "weights.safetensors")
         start = train.State(config, load_data(config)).networks
@@ -380,7 +375,7 @@ def test_runs_in_turns_on_a_gpu_at_its_own_speed_learn_what_those_alone_do(monke
     configs = [digits(seed=seed, batch_size=32) for seed in range(4)]
     known = [runs.get(config).final() for config in configs]
     monkeypatch.setenv("SLN_RUNS", str(tmp_path / "in turns"))
-    assert in_turns(configs, InTurns(4)) == dict.fromkeys(configs)
+    assert in_turns(configs, 4) == dict.fromkeys(configs)
     found = [runs.find(config).final() for config in configs]
     pd.testing.assert_series_equal(
         *(pd.Series([row["objective"] for row in rows]) for rows in (found, known)), rtol=0.02

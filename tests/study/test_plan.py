@@ -6,7 +6,7 @@ from sln import runs
 from sln.cli import main
 from sln.config import Config
 from sln.reproduce.execute import reproduce
-from sln.runs import pool
+from sln.runs import parallel
 from sln.study import plan
 from sln.study.experiments import planned as planned_of
 from sln.study.profiles import PROFILES
@@ -53,8 +53,8 @@ def test_every_profile_says_what_it_trains(profile):
         assert {c.seed for c in of if c.sigma == 0} == set(study.seeds)
         assert {c.seed for c in of if c.corrects} == set(study.seeds)
         assert {c.sigma for c in of} >= {0.0, *study.profile.sigma_choices}
-    # where a corrected run starts, its uncorrected one keeps its state
-    assert all(c.uncorrected.fork_epoch == c.correction for c in planned if c.corrects)
+    # where a corrected run starts, its uncorrected one keeps its state (`Study.trained`)
+    assert {c.correction for c in planned if c.corrects} == {study.profile.correction}
     assert all(c.uncorrected in planned for c in planned if c.corrects)
 
 
@@ -117,7 +117,8 @@ def test_the_papers_profile_says_its_plan_then_trains_then_runs_the_notebooks(mo
     happened = []
     monkeypatch.setattr(plan, "seconds_an_epoch", lambda config: 1.0)
     monkeypatch.setattr("sln.reproduce.execute.require_data", lambda study: happened.append("data"))
-    monkeypatch.setattr(pool, "get_all", lambda configs, what: happened.append((len(configs), what)))
+    trained = lambda configs, what, **_: happened.append((len(configs), what))  # noqa: E731
+    monkeypatch.setattr(parallel, "get_all", trained)
     monkeypatch.setattr(
         "sln.reproduce.execute.run_notebook", lambda *_: happened.append("notebook") or stop()
     )
@@ -143,7 +144,7 @@ def test_the_papers_profile_says_its_plan_then_trains_then_runs_the_notebooks(mo
 def test_missing_data_is_found_before_anything_trains(profile, there, lacks, monkeypatch, tmp_path, refused):
     monkeypatch.setenv("SLN_DATA", str(tmp_path / "data"))
     monkeypatch.setattr(plan.registry, "present", lambda name: name in there)
-    monkeypatch.setattr(pool, "get_all", lambda *_: pytest.fail("trained"))
+    monkeypatch.setattr(parallel, "get_all", lambda *_, **__: pytest.fail("trained"))
     monkeypatch.setattr("sln.reproduce.execute.run_notebook", lambda *_: pytest.fail("ran a notebook"))
     monkeypatch.setattr(plan, "seconds_an_epoch", lambda config: 1.0)
     with refused(lacks):
@@ -156,7 +157,7 @@ def test_quick_needs_no_data():
 
 def test_runs_at_once_share_the_processors(monkeypatch):
     monkeypatch.setenv("SLN_DEVICE", "cpu")
-    monkeypatch.setattr(pool, "processors", lambda: 4)
+    monkeypatch.setattr(parallel, "processors", lambda: 4)
     monkeypatch.setenv("SLN_WORKERS", "3")
     assert plan.at_once([Config()]) == 3
     assert plan.at_once([Config(dataset="cifar10", threads=2)]) == 2
@@ -164,7 +165,7 @@ def test_runs_at_once_share_the_processors(monkeypatch):
 
 
 def test_the_calibration_leaves_the_runs_own_random_numbers_alone(monkeypatch):
-    config = Config(epochs=1, fork_epoch=1)
+    config = Config(epochs=1)
     before = runs.get(config, quiet=True).history.drop(columns="seconds")
     runs.remove(config.run_id)
     plan.seconds_an_epoch(config)

@@ -21,7 +21,7 @@ from sln.study.recipes import RECIPES, SIGMAS, recipe, recipe_of
 from sln.utils.devices import torchvision
 
 RELEASED = [known for known in RECIPES.values() if known.command]
-SHORT = ["--epochs", "2", "--fork-epoch", "1", "--measure-train-every", "2"]
+SHORT = ["--epochs", "2", "--measure-train-every", "2"]
 
 
 # --- what the recipes are -----------------------------------------------------------------------------------
@@ -60,7 +60,7 @@ def test_a_released_command_typed_here_is_its_recipe(known, monkeypatch):
 def test_a_run_of_a_recipe_with_any_seed_is_recognised(known):
     for seed in (0, 3):
         assert recipe_of(known.config(seed)) is known
-        assert recipe_of(known.config(seed, threads=7, fork_epoch=9, measure_train_every=1)) is known
+        assert recipe_of(known.config(seed, threads=7, measure_train_every=1)) is known
     assert recipe_of(known.config(0, sigma=0.77)) is None
     assert recipe_of(known.config(0, epochs=9)) is None
     config = known.config(3)
@@ -77,7 +77,8 @@ def test_the_corrected_recipes_fork_from_the_uncorrected_ones():
         if known.name.endswith("-lc"):
             plain = recipe(known.name.removesuffix("-mo-lc"))
             assert known.config(2).uncorrected == plain.config(2)
-            assert plain.config(2).fork_epoch == known.config(2).correction
+            # which keeps its state there by default
+            assert known.config(2).correction == known.config(2).default("correction")
 
 
 def test_an_unknown_recipe_is_refused_and_the_nearest_named(refused):

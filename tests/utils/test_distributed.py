@@ -29,7 +29,7 @@ from sln.utils import distributed
 from sln.utils.devices import torchvision
 
 # 14 images an epoch: batches of 13, that is 7 and 6, and of 1, that is 1 and none
-UNEVEN = SMALL.replace(batch_size=13, fork_epoch=9)
+UNEVEN = SMALL.replace(batch_size=13)
 # batches of 5, that is 3 and 2, and of 4
 PLAIN = SMALL.replace(epochs=3)
 COMMAND = ["train", "--dataset", "clothing1m", "--model", "resnet18", "--no-pretrained", "--epochs", "1",

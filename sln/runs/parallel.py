@@ -1,0 +1,246 @@
+"""Several runs at once on this machine (`get_all`), and any other work (`each`).
+
+A family is an uncorrected run and the corrected runs that fork from it. It is one job of one worker process:
+the uncorrected run first, which keeps its state at the correction epoch, then the others. On a single GPU
+this process trains all runs instead (`turns`), since kernels of several processes on one GPU never overlap.
+A worker that is killed ends the other workers too; all their runs continue from their checkpoints.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import multiprocessing
+import os
+import signal
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, as_completed, wait
+from concurrent.futures.process import BrokenProcessPool
+from typing import Any, TypeVar
+
+import torch
+from joblib.externals.loky import get_reusable_executor
+
+from sln import runs
+from sln.config import Config
+from sln.runs import store, turns
+from sln.runs.run import Run
+from sln.runs.turns import Result
+from sln.utils.devices import device
+from sln.utils.errors import InputError
+from sln.utils.files import data_folder, runs_folder
+from sln.utils.progress import Progress
+
+Item, Output = TypeVar("Item"), TypeVar("Output")
+
+ATTEMPTS = 3  # of a family without a new checkpoint, before it is given up
+KILLED = (
+    "a training process was killed (out of memory?); start the same command again to continue from the last "
+    "checkpoints, with fewer workers (SLN_WORKERS) if memory is short"
+)
+
+
+class WorkerDied(RuntimeError):
+    """The worker of a run was killed, or lost with its machine."""
+
+
+# --- where to train -----------------------------------------------------------------------------------------
+
+
+def per_gpu() -> int | None:
+    """`SLN_WORKERS`: how many runs train at once on each GPU, or in all on the CPU; None by default.
+
+    Raises InputError for anything but a whole number from 1 up.
+    """
+    asked = os.environ.get("SLN_WORKERS")
+    if asked is None:
+        return None
+    if not asked.isdecimal() or int(asked) < 1:
+        raise InputError(f"SLN_WORKERS is {asked!r}, expected a whole number from 1 up")
+    return int(asked)
+
+
+def slots() -> list[str]:
+    """The device of each run that trains at once, as a value of `SLN_DEVICE`.
+
+    On GPUs one run, or `SLN_WORKERS`, on the GPU that `SLN_DEVICE` names, by default on each of them. On the
+    CPU one run per processor that this process may use, or `SLN_WORKERS` in all.
+    """
+    chosen, asked = device(), per_gpu()
+    if chosen.type == "cpu":
+        return ["cpu"] * (asked or processors())
+    named = ":" in os.environ.get("SLN_DEVICE", "")
+    gpus = [str(chosen)] if named else [f"cuda:{n}" for n in range(torch.cuda.device_count())]
+    return gpus * (asked or 1)
+
+
+def processors() -> int:
+    """Processors that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+# --- runs ---------------------------------------------------------------------------------------------------
+
+
+def get_all(
+    configs: Iterable[Config], what: str = "training", *, keep_state_at: int | None = None
+) -> list[Run]:
+    """The runs of `configs`, in their order; missing ones are trained, several at a time.
+
+    keep_state_at : the epoch whose state uncorrected runs keep, for corrected runs that are asked for later
+
+    Raises what training raises, and WorkerDied for a run whose workers are killed again and again. Runs that
+    are finished by then are kept, and the same call continues from there.
+    """
+    configs = list(configs)
+    missing = [config for config in dict.fromkeys(configs) if runs.find(config) is None]
+    if missing:
+        with (
+            Progress(len(missing), what, "runs") as progress,
+            contextlib.closing(train(missing, keep_state_at=keep_state_at)) as results,
+        ):
+            for config, error in results:
+                if error is not None:
+                    raise error
+                progress.advance(last=config.run_id)
+    return [runs.get(config) for config in configs]
+
+
+def train(
+    configs: Sequence[Config],
+    *,
+    keep_state_at: int | None = None,
+    checkpoint_seconds: float = runs.CHECKPOINT_SECONDS,
+) -> Generator[Result, None, None]:
+    """Train runs, several at a time; yields each run as it ends, with its error or None.
+
+    Closing the generator ends the workers at once.
+    """
+    where, waiting = slots(), families(configs)
+    options = {"keep_state_at": keep_state_at, "checkpoint_seconds": checkpoint_seconds}
+    if set(where) == {"cpu"} or len(set(where)) > 1:
+        if min(len(where), len(waiting)) > 1:
+            yield from _in_processes(waiting, where, options)
+            return
+    elif min(len(where), len(configs)) > 1:
+        yield from turns.train(configs, len(where), **options)
+        return
+    for family in waiting:
+        # the digits take seconds; others take hours and show their epochs
+        yield from _train_in_order(family, quiet=family[0].dataset == "digits", **options)
+
+
+def families(configs: Iterable[Config]) -> list[list[Config]]:
+    """Each uncorrected run with the corrected runs that fork from it, the uncorrected run first."""
+    found: dict[str, list[Config]] = {}
+    for config in sorted(dict.fromkeys(configs), key=lambda config: config.corrects):
+        found.setdefault(config.uncorrected.run_id, []).append(config)
+    return list(found.values())
+
+
+def _train_in_order(
+    family: list[Config], *, quiet: bool, keep_state_at: int | None, checkpoint_seconds: float
+) -> Iterator[Result]:
+    """Train the runs of a family one after another; yields each run with its error or None."""
+    keep = next((config.correction for config in family if config.corrects), keep_state_at)
+    for config in family:
+        error = None
+        try:
+            runs.get(config, quiet=quiet, checkpoint_seconds=checkpoint_seconds, keep_state_at=keep)
+        except Exception as problem:  # noqa: BLE001  it belongs to this run, the others are trained
+            error = problem
+        yield config, error
+
+
+def train_family(settings: dict[str, str], family: list[Config], options: dict[str, Any]) -> list[Result]:
+    """In a worker: train a family with these environment variables; its runs with their errors."""
+    os.environ.update(settings)
+    return list(_train_in_order(family, quiet=True, **options))
+
+
+def environment() -> dict[str, str]:
+    """The environment variables that a worker takes over: where runs and data are, and how to train."""
+    folders = {"SLN_RUNS": str(runs_folder().absolute()), "SLN_DATA": str(data_folder().absolute())}
+    return folders | {"SLN_SPEED": os.environ.get("SLN_SPEED", "auto")}
+
+
+# --- worker processes ---------------------------------------------------------------------------------------
+
+
+def _in_processes(waiting: list[list[Config]], where: list[str], options: dict[str, Any]) -> Iterator[Result]:
+    count, free = min(len(where), len(waiting)), list(where)
+    running: dict[Future, tuple[list[Config], str]] = {}
+    deaths: Counter[tuple] = Counter()
+    with _workers_end_on_errors():
+        while waiting or running:
+            while waiting and free:
+                family, slot = waiting.pop(0), free.pop(0)
+                settings = environment() | {"SLN_DEVICE": slot}
+                future = _executor(count).submit(train_family, settings, family, options)
+                running[future] = family, slot
+            for future in wait(running, return_when=FIRST_COMPLETED).done:
+                family, slot = running.pop(future)
+                free.append(slot)
+                problem = future.exception()
+                if isinstance(problem, BrokenProcessPool):
+                    attempt = (family[0].run_id, *map(store.checkpointed, family))
+                    deaths[attempt] += 1
+                    if deaths[attempt] < ATTEMPTS:
+                        waiting.insert(0, family)
+                        continue
+                    problem = WorkerDied(KILLED)
+                yield from future.result() if problem is None else [(config, problem) for config in family]
+
+
+def each(work: Callable[[Item], Output], items: Sequence[Item]) -> Iterator[tuple[int, Output]]:
+    """`work` of every item, several at a time; yields (position, result) as they end.
+
+    `work` is a function of a module; items and results can be pickled. Of several GPUs the first is used.
+    Raises what `work` raises, and WorkerDied; no worker is left then.
+    """
+    count, settings = min(len(slots()), len(items)), environment() | {"SLN_DEVICE": slots()[0]}
+    if count <= 1:
+        yield from enumerate(map(work, items))
+        return
+    with _workers_end_on_errors():
+        executor = _executor(count)
+        pending = {executor.submit(_call, settings, work, item): n for n, item in enumerate(items)}
+        try:
+            for done in as_completed(pending):
+                yield pending[done], done.result()
+        except BrokenProcessPool:
+            raise WorkerDied(KILLED) from None
+
+
+def _call(settings: dict[str, str], work: Callable[[Item], Output], item: Item) -> Output:
+    os.environ.update(settings)
+    return work(item)
+
+
+def _executor(count: int) -> Any:
+    """`count` worker processes: those that are there from the last call, or new ones."""
+    return get_reusable_executor(count, timeout=None, initializer=start_worker)
+
+
+@contextlib.contextmanager
+def _workers_end_on_errors() -> Iterator[None]:
+    try:
+        yield
+    except BaseException:
+        get_reusable_executor(reuse=True).shutdown(kill_workers=True)
+        raise
+
+
+def start_worker() -> None:
+    """In a worker: leave Ctrl-C to the parent process, and end soon after a parent that was killed."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    parent = multiprocessing.parent_process()
+
+    def watch() -> None:
+        while parent is not None and parent.pid == os.getppid():
+            time.sleep(0.5)
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
