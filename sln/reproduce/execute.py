@@ -32,8 +32,7 @@ from papermill.engines import NBClientEngine, papermill_engines
 
 from sln.reproduce.report import write_report
 from sln.runs.store import versions
-from sln.study.experiments import planned, train_ahead
-from sln.study.plan import at_once, in_words, plan, require_data
+from sln.study.plan import describe, parallel_runs, plan, planned, require_data, train_ahead
 from sln.study.study import Study
 from sln.utils.errors import InputError, choose, require
 from sln.utils.files import figures_folder, project_root, write_json
@@ -93,11 +92,11 @@ def reproduce(
     for path in chosen.values():
         check_parameters(path, values)
     if dry_run:
-        print(in_words(plan(plans), at_once(planned(plans))))
+        print(describe(plan(plans), parallel_runs(planned(plans))))
         return 0
     require_data(plans)
     if plans.profile.recipes:  # days of training: first say so
-        print(in_words(plan(plans), at_once(planned(plans))), file=sys.stderr, flush=True)
+        print(describe(plan(plans), parallel_runs(planned(plans))), file=sys.stderr, flush=True)
     study = Study(profile)
     if only is None:  # one notebook alone trains what it needs
         train_ahead(study)

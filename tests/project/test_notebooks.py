@@ -6,10 +6,10 @@ from pathlib import Path
 
 import nbformat
 import pytest
+from sln.study.experiments import planned
 
 from sln import runs
 from sln.reproduce.execute import reproduce
-from sln.study.experiments import planned
 from sln.study.study import Study
 
 ROOT = Path(__file__).parents[2]

@@ -1,6 +1,7 @@
 """Profiles and plans: which runs they consist of, what is left to do, and about how long that takes."""
 
 import pytest
+from sln.study.experiments import planned as planned_of
 
 from sln import runs
 from sln.cli import main
@@ -8,7 +9,6 @@ from sln.config import Config
 from sln.reproduce.execute import reproduce
 from sln.runs import pool
 from sln.study import plan
-from sln.study.experiments import planned as planned_of
 from sln.study.profiles import PROFILES
 from sln.study.recipes import RECIPES
 from sln.study.study import Study

@@ -15,7 +15,7 @@ from sln.runs import heartbeat, store
 from sln.runs.heartbeat import Heartbeat
 from sln.runs.work import Queue
 from sln.study import sweep
-from sln.study.experiments import planned
+from sln.study.plan import planned
 from sln.study.profiles import PROFILES, Profile
 from sln.study.study import Study
 from sln.study.sweep import Standing, standing, summary, table
