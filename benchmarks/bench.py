@@ -47,16 +47,16 @@ def sliders() -> None:
     """Moving a slider: from the new value to the PNG that the page gets."""
     study = Study("smoke")
     grid = study.grid("sym", study.profile.sigma_curve)
-    corrected = study.corrected("sym")[0]
+    corrected = study.corrected("sym").first
     points = landscape.surface(corrected.network(), corrected.data, radius=0.5, points=21, quiet=True)
     surfaces = dict.fromkeys(("CE", "SLN", "SLN-MO"), points)
     draws = {
-        "label_noise": lambda: plots.views.label_noise(Config(), "dependent", 0.4),
+        "label_noise": lambda: plots.labels.label_noise(Config(), "dependent", 0.4),
         "stochastic_noise": lambda: plots.theory.stochastic_noise(1.0, 0.9),
-        "training_curves": lambda: plots.views.training_curves(grid, 1.0),
-        "moved_images": lambda: plots.views.moved_images(corrected, 2, 24),
-        "confidence": lambda: plots.views.confidence(grid, 1.0),
-        "loss_surfaces": lambda: plots.views.loss_surfaces(surfaces, "given"),
+        "training_curves": lambda: plots.training.training_curves(grid, 1.0),
+        "moved_images": lambda: plots.labels.moved_images(corrected, 2, 24),
+        "confidence": lambda: plots.confidence.histograms(grid, 1.0),
+        "loss_surfaces": lambda: plots.landscape.contours(surfaces, "given"),
     }
     for name, draw in draws.items():
         row(

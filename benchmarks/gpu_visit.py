@@ -352,13 +352,14 @@ def draw(study: Study, manifest: dict) -> None:
     """Figures of the profile's runs that are here, under the names of the notebooks; the visit's manifest."""
     table = results.of_the_recipes()
     if table["seeds"].any():
-        plots.save(plots.beside_published(table), table, "05_beside_the_paper", study.name)
+        study.save(plots.results.beside_published(table), table, "05_beside_the_paper")
     arms = study.arms(study.profile.noise_modes[0]) | study.matched(study.profile.noise_modes[0])
     found = {name: (runs.find(arm.configs[0]), arm.weights) for name, arm in arms.items()}
     readings = {name: MethodRuns(name, [run], weights) for name, (run, weights) in found.items() if run}
     if readings:
-        curves = analysis.curves(readings, plots.views.CURVES)
-        plots.save(plots.views.curves(curves, "40% symmetric noise, seed 0"), curves, "02_curves", study.name)
+        curves = analysis.curves(readings, list(plots.training.LEARNING))
+        figure = plots.training.curves(curves, heading="40% symmetric noise, seed 0")
+        study.save(figure, curves, "02_curves")
     path = files.figures_folder(study.name) / "manifest.json"
     visits = files.read_json(path).get("visits", []) if path.exists() else []
     if manifest not in visits:

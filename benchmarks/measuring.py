@@ -117,7 +117,7 @@ class Run:
     def __init__(self, speed: str, training: Split, tests: Split, seed: int = 0, **others: object) -> None:
         settings = {"dataset": "cifar10", "noise_mode": "none", "sigma": SIGMA, "seed": seed}
         self.config = Config.from_dict(settings | {"correction_losses": "as-released"} | others)
-        data = dataclasses.replace(plan._noise(self.config), train=training, test=tests)
+        data = dataclasses.replace(plan.random_images(self.config), train=training, test=tests)
         self.data, chosen = data.to(device()), SPEEDS[speed]
         self.engine = fast.Engine(self.config, chosen) if chosen.static else train.Engine()
         self.state, self.number = train.State(self.config, self.data), 0

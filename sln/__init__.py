@@ -2,8 +2,11 @@
 
     from sln import Config, Study, runs
     run = runs.get(Config(sigma=1.0, seed=0))      # trained once, found ever after
-    study = Study("quick")                         # the runs behind the notebooks
+    study = Study("quick")                         # the runs and figures of the notebooks
     fit(images, labels).labels                     # your own labels, judged (relabel: files)
+
+`from sln import Study, analysis, explore, plots` opens a notebook: tables, sliders and figures by subject,
+for example analysis.landscape.line, plots.landscape.lines and explore.sliders.
 """  # fmt: skip
 
 from sln.config import Config

@@ -1,5 +1,33 @@
-"""Tables from runs: curves, confidence, landscapes, sharpness, theory, results."""
+"""Tables from runs: training, labels, confidence, correction, landscapes, sharpness, theory, results."""
 
-from sln.analysis.tables import by_alpha, curves, mean_and_std, over_sigma, stacked
+from sln.analysis import confidence, label_correction, landscape, results, sharpness, tables, theory
+from sln.analysis.tables import (
+    by_alpha,
+    curves,
+    exact_and_bernoulli,
+    mean_and_std,
+    over_sigma,
+    rate_meanings,
+    some_labels,
+    stacked,
+    transitions,
+)
 
-__all__ = ["by_alpha", "curves", "mean_and_std", "over_sigma", "stacked"]
+__all__ = [
+    "by_alpha",
+    "confidence",
+    "curves",
+    "exact_and_bernoulli",
+    "label_correction",
+    "landscape",
+    "mean_and_std",
+    "over_sigma",
+    "rate_meanings",
+    "results",
+    "sharpness",
+    "some_labels",
+    "stacked",
+    "tables",
+    "theory",
+    "transitions",
+]

@@ -1,4 +1,4 @@
-"""How sure the networks are, and of what: histograms, calibration, dissection, finding wrong labels."""
+"""Confidence of the networks: histograms, calibration, dissection by loss, finding wrong labels."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from sklearn.metrics import average_precision_score, roc_auc_score
 
+from sln.datasets.load import threads
 from sln.metrics import reliability
 from sln.runs.run import Run
 from sln.study.study import MethodRuns
@@ -19,16 +20,16 @@ BINS = np.linspace(0, 1, 21)
 
 
 def pooled_examples(runs: list[Run]) -> pd.DataFrame:
-    """The per-example records of several runs, with a column `wrong`: whether the given label is."""
+    """The per-example records of several runs, with a column `wrong`: whether the given label is wrong."""
     examples = pd.concat([run.examples.assign(seed=run.config.seed) for run in runs], ignore_index=True)
     return examples.assign(wrong=examples["given"] != examples["true"])
 
 
-def histograms(grid: Mapping[float, list[Run]]) -> pd.DataFrame:
-    """Share of right and of wrong labels in each bin of the predicted probability of the given label."""
+def histograms(grid: Mapping[float, MethodRuns]) -> pd.DataFrame:
+    """Shares of right and of wrong labels by sigma and bin of the probability of the given label."""
     parts = []
-    for sigma, runs in grid.items():
-        examples = pooled_examples(runs)
+    for sigma, found in grid.items():
+        examples = pooled_examples(found.runs)
         for weights in ("network", "momentum"):
             for wrong, part in examples.groupby("wrong"):
                 counts, _ = np.histogram(part[f"{weights}_p_given"], BINS)
@@ -38,15 +39,14 @@ def histograms(grid: Mapping[float, list[Run]]) -> pd.DataFrame:
     return pd.concat(parts, ignore_index=True)
 
 
-def reliability_tables(readings: Mapping[str, MethodRuns]) -> dict[str, pd.DataFrame]:
-    """For each method, accuracy against confidence on test images, the seeds' predictions together."""
+@threads(1)
+def reliability_tables(methods: Mapping[str, MethodRuns]) -> dict[str, pd.DataFrame]:
+    """Accuracy against confidence on test images by method, the predictions of all seeds together."""
     tables = {}
-    for name, reading in readings.items():
-        logits = torch.cat(
-            [predict(run.network(reading.weights), run.data.test, run.data) for run in reading.runs]
-        )
-        true = torch.cat([run.data.test.true for run in reading.runs])
-        confidence, prediction = F.softmax(logits, dim=1).max(dim=1)
+    for name, method in methods.items():
+        logits = [predict(run.network(method.weights), run.data.test, run.data) for run in method.runs]
+        true = torch.cat([run.data.test.true for run in method.runs])
+        confidence, prediction = F.softmax(torch.cat(logits), dim=1).max(dim=1)
         tables[name] = reliability(confidence, prediction == true)
     return tables
 
@@ -54,7 +54,7 @@ def reliability_tables(readings: Mapping[str, MethodRuns]) -> dict[str, pd.DataF
 def dissection(run: Run, weights: str = "network", intervals: int = 50) -> pd.DataFrame:
     """Training examples sorted by loss, in `intervals` equal parts, counted by label and prediction.
 
-    The paper's figure has 50 intervals of 1,000. The loss is against the given label; a prediction is right
+    The paper's figure has 50 intervals of 1,000. The loss is against the given label. A prediction is right
     if it is the *true* label.
     """
     examples = pooled_examples([run]).sort_values(f"{weights}_loss", kind="stable")
@@ -69,16 +69,15 @@ def dissection(run: Run, weights: str = "network", intervals: int = 50) -> pd.Da
     return table
 
 
-def detection(readings: Mapping[str, MethodRuns]) -> pd.DataFrame:
+def detection(methods: Mapping[str, MethodRuns]) -> pd.DataFrame:
     """How well each method's loss finds wrong labels: AUROC and average precision, mean over seeds."""
     rows = {}
-    for name, reading in readings.items():
+    for name, method in methods.items():
         scores = []
-        for run in reading.runs:
+        for run in method.runs:
             examples = pooled_examples([run])
-            wrong, loss = examples["wrong"], examples[f"{reading.weights}_loss"]
+            wrong, loss = examples["wrong"], examples[f"{method.weights}_loss"]
             scores.append((roc_auc_score(wrong, loss), average_precision_score(wrong, loss)))
         rows[name] = np.mean(scores, axis=0)
-    return pd.DataFrame.from_dict(rows, orient="index", columns=["auroc", "average_precision"]).rename_axis(
-        "method"
-    )
+    columns = ["auroc", "average_precision"]
+    return pd.DataFrame.from_dict(rows, orient="index", columns=columns).rename_axis("method")

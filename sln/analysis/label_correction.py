@@ -1,8 +1,8 @@
-"""What label correction does to the labels: which moved, how many of those were wrong."""
+"""What label correction does to the labels: which ones move, and how many of those are wrong."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 import pandas as pd
 import torch.nn.functional as F
@@ -10,6 +10,7 @@ from torch import Tensor
 
 from sln.method import corrected_targets
 from sln.runs.run import Run
+from sln.study.study import MethodRuns
 
 
 def targets_at(run: Run, epoch: int) -> Tensor:
@@ -20,9 +21,9 @@ def targets_at(run: Run, epoch: int) -> Tensor:
 
 
 def by_epoch(run: Run) -> pd.DataFrame:
-    """What correction did, one row a corrected epoch.
+    """What correction did, one row per corrected epoch.
 
-    An example has *moved* when its target's largest entry is not its given label.
+    An example has *moved* if its target's largest entry is not its given label.
 
     moved : share of all examples
     precision : share of the moved whose given label is wrong
@@ -55,38 +56,35 @@ def by_epoch(run: Run) -> pd.DataFrame:
     return pd.DataFrame(rows).set_index("epoch")
 
 
-def over_seeds(readings: Mapping[str, Sequence[Run]]) -> pd.DataFrame:
-    """`by_epoch` of several readings of the method: one row a reading, seed and epoch."""
+def over_seeds(rules: Mapping[str, MethodRuns]) -> pd.DataFrame:
+    """`by_epoch` of several rules of correction: one row per rule (column "reading"), seed and epoch."""
     parts = [
         by_epoch(run).reset_index().assign(reading=name, seed=run.config.seed)
-        for name, runs in readings.items()
-        for run in runs
+        for name, corrected in rules.items()
+        for run in corrected.runs
     ]
     return pd.concat(parts, ignore_index=True)
 
 
-def weights(runs: Sequence[Run]) -> pd.DataFrame:
-    """The last correction of each run, one row a training example and seed.
+def weights(corrected: MethodRuns) -> pd.DataFrame:
+    """The last correction of each run, one row per training example and seed.
 
-    w : weight of the given label; on_given : how much of the target is on the given label, which is more
-        than w where the prediction agrees with it; wrong : whether the given label is wrong
+    w : weight of the given label; on_given : share of the target on the given label, more than w if the
+        prediction agrees with it; wrong : whether the given label is wrong
     """
     parts = []
-    for run in runs:
+    for run in corrected.runs:
         last = run.corrected_epochs[-1]
         split = run.data.train
         on_given = targets_at(run, last).gather(1, split.given[:, None])[:, 0]
         columns = {"w": run.correction(last).w, "on_given": on_given, "wrong": split.wrong}
-        parts.append(
-            pd.DataFrame({name: value.numpy() for name, value in columns.items()}).assign(
-                seed=run.config.seed
-            )
-        )
+        part = pd.DataFrame({name: value.numpy() for name, value in columns.items()})
+        parts.append(part.assign(seed=run.config.seed))
     return pd.concat(parts, ignore_index=True)
 
 
 def weights_summary(table: pd.DataFrame) -> pd.DataFrame:
-    """Means of `weights`, and the share that has moved, for right and for wrong labels."""
+    """Means of `weights`, and the share of labels that moved, for right and for wrong labels."""
     named = table.assign(
         label=table["wrong"].map({True: "wrong", False: "right"}), moved=table["on_given"] < 0.5
     )
@@ -97,7 +95,7 @@ def most_moved(run: Run, epoch: int, count: int) -> pd.DataFrame:
     """The `count` training examples whose target moved furthest from the given label at a corrected epoch.
 
     Columns: given, true, target (class of the largest entry), distance = 1 - target entry of the given label.
-    Ties keep data-set order; the index is the example's.
+    The index is the example's number; ties keep data-set order.
     """
     split, targets = run.data.train, targets_at(run, epoch)
     columns = {

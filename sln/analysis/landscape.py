@@ -1,18 +1,18 @@
 """Loss landscapes: lines and surfaces around a minimum, and the straight line between two minima.
 
-Directions are random and filter-normalised (Li et al., NeurIPS 2018). The picture is only comparable between
-networks because of the normalisation, and only if all are drawn along the same random directions:
-`directions(network, seed)` draws the same numbers for every network of one architecture.
+Directions are random and filter-normalised (Li et al., NeurIPS 2018). Networks are comparable because of the
+normalisation, and only along the same random directions: `directions(network, seed)` draws the same numbers
+for every network of one architecture.
 
-BatchNorm's statistics belong to the weights that they were measured at. Where weights move, one of these is
-meant by `statistics`:
+BatchNorm's statistics belong to the weights at which they were measured. `statistics` selects those used at
+the moved weights:
 
-centre (around a minimum) : the network's own running averages stay, as in Li et al.'s pictures
+centre (around a minimum) : the network's own running averages, as in Li et al.'s pictures
 interpolated (between two minima) : the straight line between the two networks' running averages
 recomputed (both) : mean and variance of every BatchNorm's input over the training images, measured at the
     moved weights by `torch.optim.swa_utils.update_bn`: one pass in training mode, a plain average over equal
-    batches of at most STATISTICS_BATCH images. Exact for so many images or fewer; with more, the statistics
-    of the batches are averaged, which leaves out the variance between their means.
+    batches of at most STATISTICS_BATCH images. Exact up to that number of images; with more, the average of
+    the batches' statistics leaves out the variance between their means.
 """
 
 from __future__ import annotations
@@ -20,8 +20,9 @@ from __future__ import annotations
 import copy
 import dataclasses
 import functools
+import itertools
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -34,6 +35,7 @@ from torch.optim.swa_utils import update_bn
 
 from sln import fast, train
 from sln.data import Data
+from sln.datasets.load import threads
 from sln.runs.run import Run
 from sln.study.study import MethodRuns
 from sln.utils import networks
@@ -49,7 +51,7 @@ STATISTICS_BATCH = 2500
 CPU_BATCH = 256  # measured: activations that stay in a core's cache
 
 Direction = dict[str, Tensor]
-Weights = dict[str, Tensor]  # parameters, and buffers where they are not the network's own
+Weights = dict[str, Tensor]  # parameters, and buffers if they are not the network's own
 
 
 # --- directions ---------------------------------------------------------------------------------------------
@@ -59,7 +61,7 @@ def filter_normalised(network: nn.Module, generator: torch.Generator) -> Directi
     """A random direction: each filter d_ij of N(0, 1) numbers becomes d_ij |theta_ij| / |d_ij|.
 
     A filter is one output channel of a convolution, or one row of a linear layer. Biases and BatchNorm
-    parameters are left alone (zero), as in the authors' own setting for these pictures.
+    parameters do not move (zero), as in the authors' own setting for these pictures.
     """
     direction = {}
     for name, weight in network.named_parameters():
@@ -83,15 +85,15 @@ def directions(network: nn.Module, seed: int = 0) -> tuple[Direction, Direction]
 
 
 def first_images(data: Data, count: int) -> Data:
-    """`data` with only the first `count` training and test images, to look at a landscape in less time."""
+    """`data` with only the first `count` training and test images (0: all), for a landscape in less time."""
     if count == 0:
         return data
     return dataclasses.replace(data, train=data.train[:count], test=data.test[:count])
 
 
 @dataclass(frozen=True)
-class Seen:
-    """The images that a landscape is over, normalised once, on the device; labels (N,) on the CPU."""
+class EvaluationSet:
+    """The images that a loss is over, normalised once, on the device; labels (N,) on the CPU."""
 
     train: Tensor
     test: Tensor
@@ -100,38 +102,41 @@ class Seen:
     test_true: Tensor
 
     @classmethod
-    def of(cls, data: Data) -> Seen:
+    def of(cls, data: Data) -> EvaluationSet:
         """The training and test images of `data`."""
         data = data.to(device())
         train, test = (data.normalise(split.images) for split in (data.train, data.test))
         return cls(train, test, data.train.given, data.train.true, data.test.true)
 
 
+@threads(1)
 @torch.no_grad()
-def losses(network: nn.Module, seen: Seen, weights: Weights, *, recompute: bool = False) -> dict[str, float]:
+def losses(
+    network: nn.Module, images: EvaluationSet, weights: Weights, *, recompute: bool = False
+) -> dict[str, float]:
     """Mean cross-entropy with `weights` in the place of the network's own.
 
     recompute : measure BatchNorm's statistics at these weights
-    One pass over the training images gives the loss on "given" and on "true" labels (images of no class are
-    left out of the latter); one over the test images gives "test".
+    One pass over the training images gives the loss on "given" and on "true" labels (the latter without
+    images of no class); one over the test images gives "test".
     """
     if recompute:
-        weights = weights | batchnorm_statistics(network, weights, seen.train)
+        weights = weights | batchnorm_statistics(network, weights, images.train)
     network.eval()
-    train, test = (_logits(network, weights, images) for images in (seen.train, seen.test))
-    inside = seen.true >= 0
+    train, test = (_logits(network, weights, part) for part in (images.train, images.test))
+    inside = images.true >= 0
     return {
-        "given": F.cross_entropy(train, seen.given).item(),
-        "true": F.cross_entropy(train[inside], seen.true[inside]).item(),
-        "test": F.cross_entropy(test, seen.test_true).item(),
+        "given": F.cross_entropy(train, images.given).item(),
+        "true": F.cross_entropy(train[inside], images.true[inside]).item(),
+        "test": F.cross_entropy(test, images.test_true).item(),
     }
 
 
 def _logits(network: nn.Module, weights: Weights, images: Tensor) -> Tensor:
-    """(N, C) float32, on the CPU; on a GPU by a captured pass with bfloat16 operands, from speed bfloat16 on.
+    """(N, C) float32, on the CPU; on a GPU by `fast.passes`, if the speed has them, with bfloat16 operands.
 
-    bfloat16 has the range of float32: far from the minimum nothing renormalises activations, and float16
-    would overflow.
+    bfloat16 has the range of float32. Float16 would overflow far from the minimum, where nothing normalises
+    the activations.
     """
     passes = fast.passes(network, images)
     if passes is not None:
@@ -158,16 +163,19 @@ def moved(network: nn.Module, moves: Iterable[tuple[float, Direction]]) -> Weigh
 
 
 def losses_at(
-    network: nn.Module, seen: Seen, moves: Iterable[tuple[float, Direction]], statistics: str = "centre"
+    network: nn.Module,
+    images: EvaluationSet,
+    moves: Iterable[tuple[float, Direction]],
+    statistics: str = "centre",
 ) -> dict[str, float]:
     """`losses` at theta + sum of step * direction; `statistics` is one of AROUND."""
     choose("BatchNorm statistics", statistics, AROUND)
-    return losses(network, seen, moved(network, moves), recompute=statistics == "recomputed")
+    return losses(network, images, moved(network, moves), recompute=statistics == "recomputed")
 
 
 def centre(run: Run, weights: str) -> dict[str, float]:
     """`losses_at` the minimum itself, over all images."""
-    return losses_at(run.network(weights).to(device()), Seen.of(run.data), [])
+    return losses_at(run.network(weights).to(device()), EvaluationSet.of(run.data), [])
 
 
 # --- lines and surfaces around one minimum ------------------------------------------------------------------
@@ -177,12 +185,10 @@ def line(
     network: nn.Module, data: Data, *, radius: float, points: int, seed: int = 0, statistics: str = "centre"
 ) -> pd.DataFrame:
     """The loss along the first direction: one row per step in [-radius, radius]; x, given, true, test."""
-    network, seen = network.to(device()), Seen.of(data)
+    network, images = network.to(device()), EvaluationSet.of(data)
     x, _ = directions(network, seed)
-    steps = np.linspace(-radius, radius, points)
-    return pd.DataFrame(
-        [{"x": step} | losses_at(network, seen, [(float(step), x)], statistics) for step in steps]
-    )
+    rows = [{"x": a} | losses_at(network, images, [(a, x)], statistics) for a in _steps(radius, points)]
+    return pd.DataFrame(rows)
 
 
 def surface(
@@ -197,17 +203,17 @@ def surface(
 ) -> pd.DataFrame:
     """The loss over a square of points x points steps: one row per point; x, y, given, true, test.
 
-    radius : the steps span [-radius, radius], in units of the filters' own norms; with an odd number of
-        points the centre is the network itself.
-    seed : draws the pair of directions
+    radius : steps span [-radius, radius], in units of the filters' own norms; the centre of an odd number of
+        points is the network itself
+    seed : of the pair of directions
     statistics : BatchNorm's, one of AROUND
     """
-    network, seen = network.to(device()), Seen.of(data)
+    network, images = network.to(device()), EvaluationSet.of(data)
     x, y = directions(network, seed)
-    rows = []
+    rows, steps = [], _steps(radius, points)
     with Progress(points**2, "loss surface", "points", quiet=quiet) as progress:
-        for a, b in _grid(radius, points):
-            rows.append({"x": a, "y": b} | losses_at(network, seen, [(a, x), (b, y)], statistics))
+        for b, a in itertools.product(steps, steps):
+            rows.append({"x": a, "y": b} | losses_at(network, images, [(a, x), (b, y)], statistics))
             progress.advance()
     return pd.DataFrame(rows)
 
@@ -222,14 +228,14 @@ def surface_of(
     images: int = 0,
     statistics: str = "centre",
 ) -> pd.DataFrame:
-    """`surface` of a run over its first `images` images (0: all), kept beside it: computed once."""
+    """`surface` of a run over its first `images` images (0: all), cached beside the run."""
     name = f"{weights}-radius{radius:g}-points{points}-seed{seed}" + (f"-images{images}" if images else "")
     name += "" if statistics == "centre" else f"-{statistics}"
     size = {"radius": radius, "points": points, "seed": seed, "statistics": statistics}
-    return kept(run, name, lambda: surface(run.network(weights), first_images(run.data, images), **size))
+    return cached(run, name, lambda: surface(run.network(weights), first_images(run.data, images), **size))
 
 
-def kept(run: Run, name: str, compute: Callable[[], pd.DataFrame]) -> pd.DataFrame:
+def cached(run: Run, name: str, compute: Callable[[], pd.DataFrame]) -> pd.DataFrame:
     """The table `name` beside a run, computed if it is not there yet."""
     path = run.folder / "surfaces" / f"{name}.csv"
     if not path.exists():
@@ -237,13 +243,12 @@ def kept(run: Run, name: str, compute: Callable[[], pd.DataFrame]) -> pd.DataFra
     return read_table(path)
 
 
-def _grid(radius: float, points: int) -> Iterator[tuple[float, float]]:
-    steps = [float(step) for step in np.linspace(-radius, radius, points)]
-    return ((a, b) for b in steps for a in steps)
+def _steps(radius: float, points: int) -> list[float]:
+    return np.linspace(-radius, radius, points).tolist()
 
 
 def along_pairs(
-    readings: Mapping[str, MethodRuns], pairs: int, *, statistics: str = "centre", **size: float
+    methods: Mapping[str, MethodRuns], pairs: int, *, statistics: str = "centre", **size: float
 ) -> dict[str, pd.DataFrame]:
     """`surface_of` each method's first run along several pairs of directions, by "method, pair k".
 
@@ -251,9 +256,9 @@ def along_pairs(
     """
     return {
         f"{name}, pair {pair + 1}": surface_of(
-            reading.runs[0], reading.weights, seed=pair, statistics=statistics, **size
+            method.first, method.weights, seed=pair, statistics=statistics, **size
         )
-        for name, reading in readings.items()
+        for name, method in methods.items()
         for pair in range(pairs)
     }
 
@@ -264,12 +269,12 @@ def along_pairs(
 def interpolated(first: nn.Module, second: nn.Module, t: float) -> Weights:
     """(1 - t) theta_1 + t theta_2: weights, biases, BatchNorm parameters and running statistics.
 
-    Outside [0, 1] a variance can come out negative; the loss there is NaN, since there is no such network.
+    Outside [0, 1] a variance can be negative; the loss there is NaN, because there is no such network.
     """
     start, end = first.state_dict(), second.state_dict()
     weights = {name: (1 - t) * value + t * end[name] for name, value in start.items()}
     counts = {name: value for name, value in start.items() if not value.is_floating_point()}
-    return weights | counts  # the number of batches seen, which nothing reads in evaluation mode
+    return weights | counts  # numbers of batches, which evaluation mode does not use
 
 
 def between(
@@ -277,33 +282,31 @@ def between(
 ) -> pd.DataFrame:
     """The loss at (1 - t) theta_1 + t theta_2 for t in [-1/4, 5/4]: one row per step; t, given, true, test.
 
-    quarter : steps in a quarter of the way, so that t = 0 and t = 1 are met exactly; 6 quarter + 1 rows
-    statistics : BatchNorm's, one of BETWEEN. Interpolated ones meet the networks' own losses at t = 0 and 1.
-        Recomputed ones are the default because a mean of two networks' statistics belongs to neither: the
-        barrier would partly be theirs (Jordan et al., ICLR 2023, "REPAIR").
+    quarter : steps per quarter of the way, so that t = 0 and t = 1 are met exactly; 6 quarter + 1 rows
+    statistics : BatchNorm's, one of BETWEEN. Interpolated ones give the networks' own losses at t = 0 and 1.
+        Recomputed ones are the default because a mean of two networks' statistics belongs to neither and
+        adds to the barrier (Jordan et al., ICLR 2023, "REPAIR").
     """
     choose("BatchNorm statistics", statistics, BETWEEN)
-    first, second, seen = first.to(device()), second.to(device()), Seen.of(data)
+    first, second, images = first.to(device()), second.to(device()), EvaluationSet.of(data)
     rows = []
     for t in np.arange(-quarter, 5 * quarter + 1) / (4 * quarter):
         weights = interpolated(first, second, float(t))
-        rows.append({"t": t} | losses(first, seen, weights, recompute=statistics == "recomputed"))
+        rows.append({"t": t} | losses(first, images, weights, recompute=statistics == "recomputed"))
     return pd.DataFrame(rows)
 
 
 def between_methods(
-    readings: Mapping[str, MethodRuns], start: str, end: str, *, quarter: int = 5, images: int = 0
+    methods: Mapping[str, MethodRuns], start: str, end: str, *, quarter: int = 5, images: int = 0
 ) -> dict[str, pd.DataFrame]:
-    """`between` the first runs of two methods, by the name in BETWEEN, kept beside the first method's run."""
-    first, second = readings[start], readings[end]
-    run, other = first.runs[0], second.runs[0]
-    tables = {}
+    """`between` the first runs of two methods, by name in BETWEEN, cached beside the first method's run."""
+    first, second = methods[start], methods[end]
+    run, other = first.first, second.first
+    networks, tables = (run.network(first.weights), other.network(second.weights)), {}
     for statistics in BETWEEN:
         name = f"{first.weights}-to-{other.folder.name}-{second.weights}-quarter{quarter}-{statistics}"
         name += f"-images{images}" if images else ""
-        networks = (run.network(first.weights), other.network(second.weights))
         size = {"quarter": quarter, "statistics": statistics}
-        tables[statistics] = kept(
-            run, name, functools.partial(between, *networks, first_images(run.data, images), **size)
-        )
+        compute = functools.partial(between, *networks, first_images(run.data, images), **size)
+        tables[statistics] = cached(run, name, compute)
     return tables

@@ -11,7 +11,7 @@ import pandas as pd
 from sln import runs
 from sln.analysis.tables import mean_and_std
 from sln.study.recipes import RECIPES, recipe_of
-from sln.study.study import Study
+from sln.study.study import Study, paired_gain
 from sln.utils.errors import require
 from sln.utils.files import figures_folder, project_root, read_json, read_table
 
@@ -24,12 +24,11 @@ def table(study: Study) -> pd.DataFrame:
     """One row per kind of noise and method: test accuracy in per cent (mean, std over seeds), and sigma."""
     parts = []
     for noise_mode in study.profile.noise_modes:
-        part = mean_and_std(study.readings(noise_mode), "test_accuracy").reset_index()
+        part = mean_and_std(study.methods(noise_mode), "test_accuracy").reset_index()
         part[["mean", "std"]] *= 100
         part.insert(0, "noise", noise_mode)
-        part["sigma"] = [
-            0.0 if name.startswith("CE") else study.choose_sigma(noise_mode) for name in part["method"]
-        ]
+        sigma = study.choose_sigma(noise_mode)
+        part["sigma"] = [0.0 if name.startswith("CE") else sigma for name in part["method"]]
         parts.append(part)
     return pd.concat(parts, ignore_index=True)
 
@@ -37,9 +36,9 @@ def table(study: Study) -> pd.DataFrame:
 def own_or_full(
     study: Study, name: str, make: Callable[[Study], pd.DataFrame], *, own: object
 ) -> pd.DataFrame:
-    """`make(study)` where the profile trains its runs (`own` is true), else full's committed `name`.csv.
+    """`make(study)` if the profile trains its runs (`own` is true), else full's committed `name`.csv.
 
-    Says which. Raises InputError where full's table is missing.
+    Prints which. Raises InputError if full's table is missing.
     """
     if own:
         print(f"numbers of this profile, {study.name}")
@@ -81,11 +80,11 @@ def beside_published(ours: pd.DataFrame, label: str, dataset: str = "cifar10") -
 def of_the_recipes() -> pd.DataFrame:
     """Every recipe's finished runs beside the paper: one row per method, in per cent of test accuracy.
 
-    A recipe without runs here has the numbers that are committed in figures/cifar10, if there are any.
-    Columns: recipe, command, dataset, noise, method, paper, paper_std (NaN where the paper's number is not in
-    `published`), ours, ours_std, seeds (0 where there are no runs yet), difference = ours - paper.
+    A recipe without runs here has the numbers committed in figures/cifar10, if there are any.
+    Columns: recipe, command, dataset, noise, method, paper, paper_std (NaN if the paper's number is not in
+    `published`), ours, ours_std, seeds (0: no runs yet), difference = ours - paper.
     """
-    trained: dict[str, dict[int, runs.Run]] = {name: {} for name in RECIPES}  # one run a seed
+    trained: dict[str, dict[int, runs.Run]] = {name: {} for name in RECIPES}  # one run per seed
     for run in runs.finished():
         recipe = recipe_of(run.config)
         if recipe is not None:
@@ -109,7 +108,7 @@ def of_the_recipes() -> pd.DataFrame:
 
 
 def _committed_cells() -> pd.DataFrame:
-    """The rows with numbers of figures/cifar10, by recipe and method; says where these were trained."""
+    """The rows with numbers of figures/cifar10, by recipe and method; prints where they were trained."""
     folder = figures_folder("cifar10")
     if not (folder / "05_beside_the_paper.csv").exists():
         return pd.DataFrame(index=pd.MultiIndex.from_tuples([], names=["recipe", "method"]))
@@ -120,7 +119,7 @@ def _committed_cells() -> pd.DataFrame:
 
 
 def recipe_table() -> pd.DataFrame:
-    """`of_the_recipes` in words: recipe, command, method, paper, ours ("no runs" where so), difference."""
+    """`of_the_recipes` in words: recipe, command, method, paper, ours (or "no runs"), difference."""
     table = of_the_recipes()
 
     def words(mean: float, std: float, missing: str) -> str:
@@ -132,9 +131,7 @@ def recipe_table() -> pd.DataFrame:
     shown["paper"] = [words(*pair, "not at hand") for pair in table[["paper", "paper_std"]].to_numpy()]
     shown["ours"] = [words(*pair, "no runs") for pair in table[["ours", "ours_std"]].to_numpy()]
     shown["seeds"] = table["seeds"]
-    shown["difference"] = [
-        "-" if np.isnan(value) else f"{value:+.2f}" for value in table["difference"].to_numpy()
-    ]
+    shown["difference"] = ["-" if np.isnan(points) else f"{points:+.2f}" for points in table["difference"]]
     return shown
 
 
@@ -142,37 +139,26 @@ def steps_of_the_order(study: Study, dataset: str = "cifar10") -> pd.DataFrame:
     """Each step of the paper's order, ours beside the paper's, in points of test accuracy.
 
     ours, error : mean over seeds of the paired difference, and its standard error; paper : difference of its
-    means; verdict : "agrees" or "disagrees" in sign, or "unclear" where ours is within two standard errors
-    of 0
+    means; verdict : "agrees" or "disagrees" in sign, or "unclear" if ours is within two standard errors of 0
     """
-    paper, rows = of_the_paper(dataset), []
+    paper, rows = of_the_paper(dataset)["mean"], []
     for noise_mode in study.profile.noise_modes:
-        readings = study.readings(noise_mode)
+        methods = study.methods(noise_mode)
         for worse, better in STEPS:
-            gain = 100 * (readings[better].final("test_accuracy") - readings[worse].final("test_accuracy"))
-            ours, error = gain.mean(), gain.std(ddof=1) / np.sqrt(len(gain))
-            theirs = paper.loc[(noise_mode, better), "mean"] - paper.loc[(noise_mode, worse), "mean"]
-            verdict = "agrees" if np.sign(ours) == np.sign(theirs) else "disagrees"
-            if abs(ours) < 2 * error or ours == 0:
-                verdict = "unclear"
-            step = f"{worse} → {better}"
-            rows.append(
-                {
-                    "noise": noise_mode,
-                    "step": step,
-                    "ours": ours,
-                    "error": error,
-                    "paper": theirs,
-                    "verdict": verdict,
-                }
-            )
+            gain = paired_gain(methods[better], methods[worse])
+            theirs = paper[noise_mode, better] - paper[noise_mode, worse]
+            agrees = "agrees" if np.sign(gain.mean) == np.sign(theirs) else "disagrees"
+            row = {"noise": noise_mode, "step": f"{worse} → {better}", "ours": gain.mean, "error": gain.error}
+            rows.append(row | {"paper": theirs, "verdict": agrees if gain.clear else "unclear"})
     return pd.DataFrame(rows)
 
 
-def in_words(steps: pd.DataFrame) -> str:
-    """One sentence a kind of noise: which steps of the paper's order came out."""
+def describe_steps(steps: pd.DataFrame) -> str:
+    """One line per kind of noise: the verdicts of `steps_of_the_order`."""
     lines = []
     for noise_mode, part in steps.groupby("noise", sort=False):
-        told = [f"{row.step} {row.verdict} ({row.ours:+.1f} ± {row.error:.1f})" for row in part.itertuples()]
-        lines.append(f"{noise_mode}: {'; '.join(told)}.")
+        verdicts = [
+            f"{row.step} {row.verdict} ({row.ours:+.1f} ± {row.error:.1f})" for row in part.itertuples()
+        ]
+        lines.append(f"{noise_mode}: {'; '.join(verdicts)}.")
     return "\n".join(lines)

@@ -1,4 +1,4 @@
-"""How sharp a minimum is, measured in several ways, since "flat" has no one meaning.
+"""How sharp a minimum is, measured in several ways, because "flat" has several meanings.
 
 Notation: theta (P,) all parameters of a network as one vector, L(theta) the mean cross-entropy over training
 images in evaluation mode (BatchNorm's statistics fixed), g = dL/dtheta, H its Hessian (P, P).
@@ -10,21 +10,18 @@ filter_increase : the same along filter-normalised directions (`landscape`), who
 sam_increase : L(theta + rho g/|g|) - L(theta), the ascent step of Foret et al., ICLR 2021 (SAM)
 worst_increase : the largest L(theta + d) - L(theta) that projected gradient ascent finds within |d| <= rho
 
-All but filter_increase depend on the weights' scale, which BatchNorm makes arbitrary: dividing the weights in
-front of a BatchNorm by 2 changes no output and multiplies their block of H by 4 (Dinh et al., ICML 2017). A
-method is called flatter here only measure by measure.
+All except filter_increase depend on the weights' scale, which BatchNorm makes arbitrary: dividing the weights
+in front of a BatchNorm by 2 changes no output and multiplies their block of H by 4 (Dinh et al., ICML 2017).
+So the verdict "flatter" is given measure by measure.
 
-The loss is a list of functions (P,) -> scalar, one per batch, that sum to it. So memory is that of one
-batch, except for Hessian-vector products, which keep their graphs: half the time. These twenty lines need
-SciPy alone; the library curvlinops is an optional second implementation (`eigenvalues_by_curvlinops`),
-which the tests compare with. It makes the gradient's graph again for every product.
+The loss is a list of functions (P,) -> scalar, one per batch, that sum to it, so memory is that of one batch.
+Hessian-vector products may keep the graphs: half the time, more memory. The tests compare the eigenvalues
+with those of the library curvlinops, which builds the gradient's graph again for every product.
 """
 
 from __future__ import annotations
 
 import functools
-import importlib.util
-import warnings
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -36,11 +33,12 @@ from scipy.sparse.linalg import LinearOperator, eigsh
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from sln.analysis.landscape import Seen, filter_normalised, first_images
+from sln.analysis.landscape import EvaluationSet, filter_normalised, first_images
+from sln.datasets.load import threads
 from sln.runs.run import Run
 from sln.study.study import MethodRuns
 from sln.utils.devices import device
-from sln.utils.errors import InputError, choose
+from sln.utils.errors import choose
 from sln.utils.files import read_json, write_json
 from sln.utils.progress import Progress
 from sln.utils.rng import torch_generator
@@ -49,10 +47,10 @@ Parts = Sequence[Callable[[Tensor], Tensor]]
 Product = Callable[[Tensor], Tensor]  # v (P,) -> H v (P,)
 
 BATCH = 256  # images in one part
-# up to so many pixel values, Hessian-vector products keep the gradient's graph
+# Hessian-vector products keep the gradient's graph up to this number of pixel values
 KEPT_VALUES = 1_000_000
 
-# What stands for each measure in a figure.
+# The measures' names in figures.
 MEASURES = {
     "eigenvalue_1": "largest eigenvalue of the Hessian",
     "trace": "trace of the Hessian",
@@ -106,7 +104,7 @@ def gradient(parts: Parts, theta: Tensor) -> Tensor:
 def hessian_product(parts: Parts, theta: Tensor, *, keep: bool = True) -> Product:
     """v -> H v = d(g . v)/dtheta.
 
-    keep : compute g with its graph once, and hold the graphs of all parts; otherwise once for every product
+    keep : compute g with its graph once, and hold the graphs of all parts; otherwise compute it per product
     """
     theta = theta.detach().requires_grad_()
     graph = lambda part: torch.autograd.grad(part(theta), theta, create_graph=True)[0]  # noqa: E731
@@ -124,9 +122,9 @@ def largest_eigenvalues(
 ) -> tuple[Tensor, Tensor]:
     """The k largest (most positive) eigenvalues (k,), falling, and eigenvectors (P, k): Lanczos' method.
 
-    It stops where |H v - lambda v| <= lambda / 1000; the eigenvalues err by about the square of that. Where
-    several lie close together it can pass over one, as all Krylov methods can from a single start.
-    generator : draws the vector that it starts from
+    It stops at |H v - lambda v| <= lambda / 1000; the eigenvalues err by about the square of that. It can
+    miss one of several close eigenvalues, like all Krylov methods with a single start.
+    generator : draws the starting vector
     """
     size = len(theta)
     start = torch.randn(size, generator=generator, dtype=theta.dtype)
@@ -146,8 +144,8 @@ def trace(
 ) -> float:
     """tr H = sum_i lambda_i + E[q' H q], q = (I - V V') z, z of random signs: Hutchinson's estimator.
 
-    Its variance comes from the eigenvalues that are left once the largest, `values` (k,) with eigenvectors
-    V (P, k), are taken out, as in Meyer et al.'s Hutch++ (SOSA 2021).
+    The largest eigenvalues, `values` (k,) with eigenvectors V (P, k), are taken out, so that the variance
+    comes from the others only, as in Meyer et al.'s Hutch++ (SOSA 2021).
     """
     found = values.sum().item()
     for _ in range(probes):
@@ -159,49 +157,18 @@ def trace(
 
 
 def hessian(
-    network: nn.Module,
-    images: Tensor,
-    labels: Tensor,
-    *,
-    k: int = 5,
-    probes: int = 6,
-    seed: int = 0,
+    parts: Parts, theta: Tensor, *, k: int, probes: int, keep: bool, seed: int = 0
 ) -> dict[str, float]:
-    """`eigenvalue_1` to `eigenvalue_k` and `trace` of the Hessian of a network's loss.
+    """`eigenvalue_1` to `eigenvalue_k` and `trace` of the Hessian, in the precision of the loss.
 
-    images, labels : (N, ...) normalised, (N,)
     probes : of Hutchinson's estimator
+    keep : of `hessian_product`
     seed : of the random vectors
-    The precision is that of the network and the images (float32 on all of the study's).
     """
-    theta = parameters_of(network)
-    parts = loss_parts(network, images, labels)
-    product = hessian_product(parts, theta, keep=images.numel() <= KEPT_VALUES)
+    product = hessian_product(parts, theta, keep=keep)
     values, vectors = largest_eigenvalues(product, theta, k, torch_generator(seed, "landscape", 2))
     found = {f"eigenvalue_{i + 1}": value for i, value in enumerate(values.tolist())}
     return found | {"trace": trace(product, values, vectors, probes, torch_generator(seed, "landscape", 3))}
-
-
-def eigenvalues_by_curvlinops(network: nn.Module, images: Tensor, labels: Tensor, k: int = 5) -> list[float]:
-    """The k largest eigenvalues, falling, of the same Hessian by the library curvlinops.
-
-    Raises InputError where it is not installed.
-    """
-    if importlib.util.find_spec("curvlinops") is None:
-        raise InputError(
-            "curvlinops is not installed: `pip install curvlinops-for-pytorch`, or use sharpness.hessian"
-        )
-    network.eval()
-    batches = list(zip(images.split(BATCH), labels.to(images.device).split(BATCH), strict=True))
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)  # it still scripts functions with torch.jit
-        from curvlinops import HessianLinearOperator
-
-        operator = HessianLinearOperator(
-            network, nn.CrossEntropyLoss(), list(network.parameters()), batches, check_deterministic=False
-        )
-        values = eigsh(operator.to_scipy(), k, which="LA", return_eigenvectors=False)
-    return sorted(values.tolist(), reverse=True)
 
 
 # --- how the loss rises nearby ------------------------------------------------------------------------------
@@ -212,8 +179,8 @@ def average_increase(
 ) -> float:
     """Mean of L(theta + d) - L(theta) over `directions` random d, |d| = rho, and their opposites.
 
-    In thousands of dimensions nearly all of a ball lies at its surface, so these are the points within rho
-    too. The opposites take g out: for small rho this is rho^2 tr(H) / (2 P).
+    In thousands of dimensions nearly all of a ball lies at its surface, so this is also the mean within rho.
+    The opposites take g out: for small rho this is rho^2 tr(H) / (2 P).
     """
     moves = []
     for _ in range(directions):
@@ -225,8 +192,8 @@ def average_increase(
 def filter_increase(parts: Parts, network: nn.Module, rho: float, directions: int, seed: int = 0) -> float:
     """The same along filter-normalised directions: a step of rho is rho of every filter's own norm.
 
-    The k-th direction is drawn from the same numbers for every network: those of the first direction of the
-    k-th pair (`landscape.directions`).
+    The k-th direction is the first of the k-th pair of `landscape.directions`, drawn from the same numbers
+    for every network.
     """
     moves = []
     for number in range(seed, seed + directions):
@@ -244,9 +211,9 @@ def mean_increase(parts: Parts, theta: Tensor, moves: Sequence[Tensor]) -> float
 def worst_increase(parts: Parts, theta: Tensor, rho: float, steps: int = 0) -> float:
     """The largest L(theta + d) - L(theta) found within |d| <= rho.
 
-    It starts from SAM's d = rho g/|g|, and with `steps` goes on by projected gradient ascent: a step of
-    rho/2 along the gradient there, then back to the sphere where it has left the ball. The largest of all is
-    kept, so more steps never find less.
+    It starts from SAM's d = rho g/|g|. Each of the `steps` of projected gradient ascent moves by rho/2 along
+    the gradient there, and back to the sphere if outside the ball. The result is the largest of all, so more
+    steps never find less.
     """
     start, best = value(parts, theta), -np.inf
     d, step = torch.zeros_like(theta), rho
@@ -264,24 +231,26 @@ def worst_increase(parts: Parts, theta: Tensor, rho: float, steps: int = 0) -> f
 def measures_of(
     run: Run, weights: str, *, labels: str = "given", images: int = 0, **size: float
 ) -> dict[str, float]:
-    """All measures of one network over its run's first training images (0: all), kept beside it.
+    """All measures of one network over its run's first training images (0: all), cached beside the run.
 
-    labels : "given" or "true"; images of no class are left out of the latter
+    labels : "given" or "true"; the latter without images of no class
     size : the arguments of `measure` from `rho` on
     """
     choose("labels", labels, ("given", "true"))
-    told = "-".join(f"{name}{size[name]:g}" for name in sorted(size))
-    name = "-".join(filter(None, (weights, labels, told, f"images{images}" if images else "")))
+    sizes = "-".join(f"{name}{size[name]:g}" for name in sorted(size))
+    name = "-".join(filter(None, (weights, labels, sizes, f"images{images}" if images else "")))
     path = run.folder / "sharpness" / f"{name}.json"
     if not path.exists():
-        seen = Seen.of(first_images(run.data, images))
-        known = seen.true >= 0 if labels == "true" else torch.ones_like(seen.true, dtype=torch.bool)
-        target = (seen.true if labels == "true" else seen.given)[known]
+        all_images = EvaluationSet.of(first_images(run.data, images))
+        target = all_images.true if labels == "true" else all_images.given
+        known = target >= 0
         network = run.network(weights).to(device())
-        write_json(path, measure(network, seen.train[known.to(seen.train.device)], target, **size))
+        pixels = all_images.train[known.to(all_images.train.device)]
+        write_json(path, measure(network, pixels, target[known], **size))
     return read_json(path)
 
 
+@threads(1)
 def measure(
     network: nn.Module,
     images: Tensor,
@@ -297,14 +266,16 @@ def measure(
 ) -> dict[str, float]:
     """All measures of one network, and the loss at the centre.
 
-    rho : the adversary's radius, SAM's default; length : of random moves; radius : of filter-normalised ones
-    directions : random ones of each kind; steps : of projected ascent beyond SAM's
+    images, labels : (N, ...) normalised, (N,)
+    rho : the adversary's radius, SAM's default; length : of random moves; radius : of filter-normalised moves
+    directions : random ones of each kind; steps : of projected ascent after SAM's
+    k, probes : of `hessian`
     """
     theta, parts = parameters_of(network), loss_parts(network, images, labels)
-    generator = torch_generator(0, "landscape", 4)
+    generator, keep = torch_generator(0, "landscape", 4), images.numel() <= KEPT_VALUES
     return {
         "loss": value(parts, theta),
-        **hessian(network, images, labels, k=k, probes=probes),
+        **hessian(parts, theta, k=k, probes=probes, keep=keep),
         "l2_increase": average_increase(parts, theta, length, directions, generator),
         "filter_increase": filter_increase(parts, network, radius, directions),
         "sam_increase": worst_increase(parts, theta, rho),
@@ -312,25 +283,24 @@ def measure(
     }
 
 
-def table(readings: Mapping[str, MethodRuns], seeds: int | None = None, **options: Any) -> pd.DataFrame:
-    """A row per method and seed, the first `seeds` or all: `measures_of` each network with its `options`."""
-    asked = [(name, reading, run) for name, reading in readings.items() for run in reading.runs[:seeds]]
+def table(methods: Mapping[str, MethodRuns], seeds: int | None = None, **options: Any) -> pd.DataFrame:
+    """`measures_of` each network with these `options`, one row per method and seed (the first `seeds`)."""
+    networks = [(name, m.weights, run) for name, m in methods.items() for run in m.runs[:seeds]]
     rows = []
-    with Progress(len(asked), "sharpness", "networks") as progress:
-        for name, reading, run in asked:
-            found = measures_of(run, reading.weights, **options)
-            rows.append({"method": name, "seed": run.config.seed, **found})
+    with Progress(len(networks), "sharpness", "networks") as progress:
+        for name, weights, run in networks:
+            rows.append({"method": name, "seed": run.config.seed} | measures_of(run, weights, **options))
             progress.advance()
     return pd.DataFrame(rows)
 
 
 def summary(table: pd.DataFrame, flatter: str = "SLN", than: str = "CE") -> pd.DataFrame:
-    """Mean and standard deviation over seeds: one row a measure and method, with a verdict a measure.
+    """Mean and standard deviation over seeds: one row per measure and method, and a verdict per measure.
 
     relative, relative_std : divided by the mean of the method `than`
     verdict : of the claim that the method `flatter` is flatter than `than` by this measure. "holds" or "does
-        not hold" where their means differ by more than both standard deviations together (the bars mean ±
-        std do not overlap), else "unclear".
+        not hold" if their means differ by more than both standard deviations together (the bars mean ± std
+        do not overlap), else "unclear".
     """
     parts = []
     for measure in MEASURES:
@@ -344,7 +314,7 @@ def summary(table: pd.DataFrame, flatter: str = "SLN", than: str = "CE") -> pd.D
 
 
 def verdict(part: pd.DataFrame, flatter: str, than: str) -> str:
-    """See `summary`; `part` has mean and std by method. One seed has no spread, so it says nothing."""
+    """See `summary`; `part` has mean and std by method. One seed has no spread, so it is unclear."""
     difference = part["mean"][than] - part["mean"][flatter]
     spread = part["std"][than] + part["std"][flatter]
     if difference > spread:

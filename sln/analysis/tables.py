@@ -1,68 +1,114 @@
-"""Tables over seeds, from readings: what every figure of training starts from."""
+"""Tables over seeds, which the figures of training start from, and tables of given labels."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+import numpy as np
 import pandas as pd
 
-from sln.runs.run import Run
+from sln import noise
+from sln.noise import Corruption
 from sln.study.study import MethodRuns
+from sln.utils.rng import numpy_generator
+
+# --- over seeds ---------------------------------------------------------------------------------------------
 
 
-def mean_and_std(readings: Mapping[str, MethodRuns], column: str) -> pd.DataFrame:
+def mean_and_std(methods: Mapping[str, MethodRuns], column: str) -> pd.DataFrame:
     """A column's last epoch: mean and sample standard deviation over seeds, one row per method."""
-    finals = {name: reading.final(column) for name, reading in readings.items()}
+    finals = {name: method.final(column) for name, method in methods.items()}
     rows = [{"mean": x.mean(), "std": x.std(ddof=1), "seeds": len(x)} for x in finals.values()]
     return pd.DataFrame(rows, index=pd.Index(finals, name="method"))
 
 
-def curves(readings: Mapping[str, MethodRuns], columns: Sequence[str]) -> pd.DataFrame:
-    """History columns over epochs as mean and standard deviation over seeds: one row per method and epoch."""
+def curves(methods: Mapping[str, MethodRuns], columns: Sequence[str]) -> pd.DataFrame:
+    """History columns over epochs: mean and standard deviation over seeds, one row per method and epoch."""
     parts = []
-    for name, reading in readings.items():
-        table = pd.DataFrame({"method": name}, index=reading.curve(columns[0]).index)
+    for name, method in methods.items():
+        table = pd.DataFrame({"method": name}, index=method.curve(columns[0]).index)
         for column in columns:
-            values = reading.curve(column)
+            values = method.curve(column)
             table[f"{column}_mean"], table[f"{column}_std"] = values.mean(axis=1), values.std(axis=1)
         parts.append(table.reset_index())
     return pd.concat(parts, ignore_index=True)
 
 
-def over_sigma(grid: Mapping[float, list[Run]], columns: Sequence[str]) -> pd.DataFrame:
-    """Last-epoch history columns over sigma: a row per sigma and network, mean and deviation over seeds."""
+def over_sigma(grid: Mapping[float, MethodRuns], columns: Sequence[str]) -> pd.DataFrame:
+    """Last-epoch history columns: mean and standard deviation over seeds, one row per sigma and weights."""
     rows = []
-    for sigma, runs in grid.items():
-        for weights in ("network", "momentum"):
-            reading = MethodRuns("", runs, weights)
-            row: dict[str, object] = {"sigma": sigma, "weights": weights, "seeds": len(runs)}
+    for sigma, found in grid.items():
+        for method in (found.through("network"), found.through("momentum")):
+            row: dict[str, object] = {"sigma": sigma, "weights": method.weights, "seeds": len(found.runs)}
             for column in columns:
-                values = reading.final(column)
+                values = method.final(column)
                 row[f"{column}_mean"], row[f"{column}_std"] = values.mean(), values.std(ddof=1)
             rows.append(row)
     return pd.DataFrame(rows)
 
 
-def by_alpha(runs: list[Run]) -> pd.DataFrame:
-    """Test accuracy of every momentum model of the same runs.
-
-    Columns epoch, alpha (0: the network), mean, std.
-    """
-    config = runs[0].config
-    networks = {0.0: "network", config.alpha: "momentum"}
-    networks |= {alpha: f"momentum {alpha:g}" for alpha in config.extra_alphas}
+def by_alpha(averaged: MethodRuns) -> pd.DataFrame:
+    """Test accuracy of all momentum models of the same runs: columns epoch, alpha (0: network), mean, std."""
+    config = averaged.first.config
+    weights = {0.0: "network", config.alpha: "momentum"}
+    weights |= {alpha: f"momentum {alpha:g}" for alpha in config.extra_alphas}
     parts = []
-    for alpha, weights in sorted(networks.items()):
-        values = MethodRuns("", runs, weights).curve("test_accuracy")
+    for alpha in sorted(weights):
+        values = averaged.through(weights[alpha]).curve("test_accuracy")
         parts.append(pd.DataFrame({"alpha": alpha, "mean": values.mean(axis=1), "std": values.std(axis=1)}))
     return pd.concat(parts).reset_index()
 
 
 def stacked(tables: Mapping[str, pd.DataFrame], name: str = "method") -> pd.DataFrame:
-    """Several tables of the same columns as one, with a first column that says which is which."""
+    """Several tables of the same columns as one, the key of each in a first column `name`."""
     parts = []
     for key, table in tables.items():
         part = table if isinstance(table.index, pd.RangeIndex) else table.reset_index()
         parts.append(part.assign(**{name: key}))
     together = pd.concat(parts, ignore_index=True)
     return together[[name, *(column for column in together if column != name)]]
+
+
+# --- of given labels ----------------------------------------------------------------------------------------
+
+
+def transitions(corruptions: Mapping[str, Corruption]) -> pd.DataFrame:
+    """Realised T[true, given] of several corruptions: one row per kind and true label."""
+    parts = []
+    for kind, corruption in corruptions.items():
+        T = corruption.transition_matrix
+        part = pd.DataFrame(T, columns=[f"given_{j}" for j in range(len(T))])
+        part.insert(0, "true", range(len(T)))
+        part.insert(0, "realised_rate", corruption.realised_rate)
+        part.insert(0, "kind", kind)
+        parts.append(part)
+    return pd.concat(parts, ignore_index=True)
+
+
+def some_labels(corruption: Corruption, count: int) -> pd.DataFrame:
+    """`count` random examples: given and true label, and whether the given one is wrong."""
+    columns = {"given": corruption.given, "true": corruption.true, "wrong": corruption.changed}
+    sample = numpy_generator(0, "bootstrap").permutation(len(corruption.true))[:count]
+    return pd.DataFrame(columns).rename_axis("example").loc[sample]
+
+
+def exact_and_bernoulli(true: np.ndarray, num_classes: int, *, rate: float, draws: int) -> pd.DataFrame:
+    """Realised rates of `draws` symmetric corruptions of labels (N,), by exact count and by coin flips."""
+    realised = {"exact": [], "bernoulli": []}
+    for seed in range(draws):
+        for name, rates in realised.items():
+            corruption = noise.symmetric(true, num_classes, rate, seed=seed, exact=name == "exact")
+            rates.append(corruption.realised_rate)
+    return pd.DataFrame(realised)
+
+
+def rate_meanings(true: np.ndarray, num_classes: int, *, rates: Sequence[float]) -> pd.DataFrame:
+    """Realised share of wrong labels for both meanings of a rate: other classes, or all classes."""
+    rows = []
+    for rate in rates:
+        row = {"rate": rate}
+        for name, own_class in (("other_classes", False), ("all_classes", True)):
+            corruption = noise.symmetric(true, num_classes, rate, seed=0, own_class=own_class)
+            row[name] = corruption.realised_rate
+        rows.append(row)
+    return pd.DataFrame(rows)

@@ -1,4 +1,4 @@
-"""The algebra of the paper's gradient noise, against draws.
+"""The covariances of the paper's gradient noise: exact, and from draws.
 
 Notation: theta the P parameters, f (B, C) the logits of a mini-batch of B examples, p = softmax(f), and
 J_i (C, P) = d f_i / d theta, the Jacobian of the logits of example i. Each of the three variants adds noise
@@ -25,14 +25,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.func import functional_call, grad, jacrev, vmap
 
+from sln import method
 from sln.data import Data
-from sln.method import (
-    add_gradient_noise,
-    label_noise_covariance,
-    logit_noise,
-    noisy_labels,
-    soft_cross_entropy,
-)
+from sln.datasets.load import threads
 from sln.utils.rng import torch_generator
 
 # Config.noise_on: variants 1, 2 and 3 of the paper
@@ -50,7 +45,7 @@ Parameters = dict[str, Tensor]
 def as_function(network: nn.Module, images: Tensor) -> tuple[Parameters, Callable[[Parameters], Tensor]]:
     """theta, and f(theta): (B, C) logits of `images` (B, channels, H, W), normalised.
 
-    In the network's own mode, so BatchNorm's training mode sees the batch; running statistics do not change.
+    The network stays in its mode: in training mode BatchNorm uses the batch's statistics. Running ones stay.
     """
     theta = {name: value.detach() for name, value in network.named_parameters() if value.requires_grad}
 
@@ -64,8 +59,8 @@ def as_function(network: nn.Module, images: Tensor) -> tuple[Parameters, Callabl
 def jacobian(network: nn.Module, images: Tensor) -> tuple[Tensor, Tensor]:
     """Logits (B, C) and J (B, C, P), the derivative of all logits with respect to all parameters.
 
-    With BatchNorm in training mode f_i depends on theta through the statistics of the whole batch too, and so
-    does J_i. B C P numbers: for networks and batches whose J fits in memory.
+    With BatchNorm in training mode f_i, and so J_i, also depends on theta through the batch's statistics. The
+    B C P numbers of J must fit in memory.
     """
     theta, f = as_function(network, images)
     with torch.no_grad():
@@ -76,7 +71,7 @@ def jacobian(network: nn.Module, images: Tensor) -> tuple[Tensor, Tensor]:
 def logit_covariance(logits: Tensor, noise_on: str, sigma: float) -> Tensor:
     """(B, C, C): covariance of the noise in each example's gradient at the logits, variants 2 and 3."""
     if noise_on == "labels":
-        return label_noise_covariance(F.softmax(logits, dim=1), sigma)
+        return method.label_noise_covariance(F.softmax(logits, dim=1), sigma)
     assert noise_on == "logits", f"noise on the {noise_on} has no covariance at the logits"
     return sigma**2 * torch.eye(logits.shape[1]).to(logits).expand(len(logits), -1, -1)
 
@@ -85,7 +80,7 @@ def noise_covariance(network: nn.Module, images: Tensor, noise_on: str, sigma: f
     """(P, P): covariance of the noise in the gradient of the mini-batch's mean loss, exactly.
 
     noise_on : one of VARIANTS
-    No targets are needed: the noise does not depend on them.
+    The noise does not depend on the targets.
     """
     logits, J = jacobian(network, images)
     if noise_on == "gradient":
@@ -122,16 +117,16 @@ def drawn_noise(
     """(draws, P): the gradient of the mini-batch's mean loss with fresh noise, minus that without.
 
     targets : (B, C)
-    By the functions that `train.train_epoch` calls, in its order, and automatic differentiation.
+    It uses the functions of `train.train_epoch` in their order, and automatic differentiation.
     """
     theta, f = as_function(network, images)
 
     def loss(theta: Parameters, z: Tensor) -> Tensor:
         logits = f(theta)
         if noise_on == "labels":
-            return soft_cross_entropy(logits, noisy_labels(targets, sigma, z)).mean()
-        losses = soft_cross_entropy(logits, targets)
-        return (losses + logit_noise(logits, sigma, z)).mean()
+            return method.soft_cross_entropy(logits, method.noisy_labels(targets, sigma, z)).mean()
+        losses = method.soft_cross_entropy(logits, targets)
+        return (losses + method.logit_noise(logits, sigma, z)).mean()
 
     clean = grad(loss)(theta, torch.zeros_like(targets))
     if noise_on == "gradient":
@@ -139,8 +134,7 @@ def drawn_noise(
     else:
         z = torch.randn(draws, *targets.shape, generator=generator, dtype=targets.dtype)
         noisy = vmap(grad(loss), in_dims=(None, 0), chunk_size=500)(theta, z)
-    parts = [(noisy[name] - clean[name]).flatten(start_dim=1) for name in theta]
-    return torch.cat(parts, dim=1)
+    return torch.cat([(noisy[name] - clean[name]).flatten(start_dim=1) for name in theta], dim=1)
 
 
 def with_gradient_noise(
@@ -151,19 +145,19 @@ def with_gradient_noise(
     for name, value in gradient.items():
         stacked[name] = nn.Parameter(value.expand(draws, *value.shape).clone())
         stacked[name].grad = stacked[name].detach().clone()
-    add_gradient_noise(stacked.values(), sigma, generator)
+    method.add_gradient_noise(stacked.values(), sigma, generator)
     return {name: parameter.grad for name, parameter in stacked.items()}
 
 
 def errors(noise: Tensor, covariance: Tensor) -> dict[str, float]:
-    """How far drawn noise (draws, n) is from mean zero and a covariance S (n, n).
+    """Distance of drawn noise (draws, n) from mean zero and covariance S (n, n).
 
     frobenius_error : |S_drawn - S|_F / |S|_F
     expected_error : its root mean square from sampling alone, sqrt((tr(S)^2 + |S|_F^2) / draws) / |S|_F,
         exact for Gaussian noise of known mean
-    error_ratio : the first by the second, so about 1
-    norm_error : of the mean of |noise|^2 against tr(S), in units of its standard error sqrt(2 / draws) |S|_F
-    mean_error : length of the mean noise by its own standard error sqrt(tr(S) / draws), so about 1
+    error_ratio : frobenius_error / expected_error, about 1
+    norm_error : (mean of |noise|^2 - tr(S)) / its standard error sqrt(2 / draws) |S|_F
+    mean_error : length of the mean noise / its standard error sqrt(tr(S) / draws), about 1
     """
     draws, trace, size = len(noise), covariance.trace(), torch.linalg.norm(covariance)
     error = torch.linalg.norm(noise.T @ noise / draws - covariance) / size
@@ -178,22 +172,23 @@ def errors(noise: Tensor, covariance: Tensor) -> dict[str, float]:
 
 
 def within_sampling_error(table: pd.DataFrame) -> bool:
-    """Whether all errors of `verification` or `covariance_check` are less than three times what is expected.
+    """Whether all errors of `verification` or `covariance_check` are less than three times the expected ones.
 
-    Four times for `norm_error`, which is as good as normal, of one number: 3 is to be seen in many rows.
+    Four times for `norm_error`: it is one nearly normal number, so among many rows some reach 3.
     """
     small = table["error_ratio"].lt(3) & table["mean_error"].lt(3) & table["norm_error"].abs().lt(4)
     return bool(small.all())
 
 
+@threads(1)
 def verification(
     networks: Sequence[nn.Module], images: Tensor, targets: Tensor, sigma: float, draws: int, seed: int = 0
 ) -> pd.DataFrame:
     """Exact against drawn covariance in parameter space: networks x (one example, mini-batch) x variants.
 
     images : (B, channels, H, W); targets : (B, C)
-    The one example is that of the most confident prediction, read in evaluation mode; the mini-batch is all,
-    with BatchNorm in training mode, as in training. Columns: parameters, batch, noise_on, those of `errors`.
+    The one example is the one with the most confident prediction, in evaluation mode; the mini-batch is all
+    images, in training mode. Columns: parameters, batch, noise_on, and those of `errors`.
     """
     rows = []
     for number, network in enumerate(networks):
@@ -211,21 +206,20 @@ def verification(
     return pd.DataFrame(rows)
 
 
+@threads(1)
 def expected_norms(networks: Sequence[nn.Module], images: Tensor, sigma: float) -> pd.DataFrame:
-    """E|noise|^2 of each variant on one mini-batch, in training mode: networks x variants, exactly.
+    """E|noise|^2 on one mini-batch in training mode, exactly: one row per network and variant.
 
-    matched_sigma : the strength at which the variant's noise is as large as SLN's at `sigma`
+    matched_sigma : the sigma at which the variant's noise is as large as SLN's at `sigma`
     """
     rows = []
     for network in networks:
         network.train()
         norms = {variant: expected_squared_norm(network, images, variant, sigma) for variant in VARIANTS}
-        network.eval()
-        P = sum(value.numel() for value in network.parameters())
+        P = sum(value.numel() for value in network.eval().parameters())
         for variant, norm in norms.items():
-            matched = sigma * (norms["labels"] / norm) ** 0.5
-            found = {"parameters": P, "noise_on": variant, "expected_squared_norm": norm}
-            rows.append(found | {"matched_sigma": matched})
+            row = {"parameters": P, "noise_on": variant, "expected_squared_norm": norm}
+            rows.append(row | {"matched_sigma": sigma * (norms["labels"] / norm) ** 0.5})
     return pd.DataFrame(rows)
 
 
@@ -233,16 +227,16 @@ def expected_norms(networks: Sequence[nn.Module], images: Tensor, sigma: float) 
 
 
 def small_images(data: Data, count: int) -> tuple[Tensor, Tensor]:
-    """The first training images as (count, 1, 8, 8) float64, grey, averaged down; their labels (count, C)."""
+    """The first training images (count, 1, 8, 8) float64, grey, averaged down; their labels (count, C)."""
     split = data.train[torch.arange(count)]
     grey = data.normalise(split.images.cpu()).double().mean(dim=1, keepdim=True)
     return F.adaptive_avg_pool2d(grey, 8), F.one_hot(split.given, data.num_classes).double()
 
 
 def small_network(channels: tuple[int, int], num_classes: int, seed: int = 0) -> nn.Module:
-    """`models.SmallCNN` cut down to two convolutions, float64: small enough for a (P, P) matrix."""
+    """`models.SmallCNN` with only two convolutions, float64: small enough for a (P, P) matrix."""
     first, second = channels
-    # torch's initialisers only know the global generator: borrow it, and give it back as it was
+    # torch's initialisers use the global generator, which is restored
     with torch.random.fork_rng(devices=[]):
         torch.random.set_rng_state(torch_generator(seed, "initialisation").get_state())
         return nn.Sequential(
@@ -259,13 +253,14 @@ def small_network(channels: tuple[int, int], num_classes: int, seed: int = 0) ->
         ).double()
 
 
+@threads(1)
 def fitted(network: nn.Module, images: Tensor, targets: Tensor, steps: int = 100) -> nn.Module:
     """The network after full-batch descent on (images, targets), so that its confidences differ."""
     optimizer = torch.optim.SGD(network.parameters(), lr=0.3, momentum=0.9)
     network.train()
     for _ in range(steps):
         optimizer.zero_grad()
-        soft_cross_entropy(network(images), targets).mean().backward()
+        method.soft_cross_entropy(network(images), targets).mean().backward()
         optimizer.step()
     return network.eval()
 
@@ -274,39 +269,30 @@ def fitted(network: nn.Module, images: Tensor, targets: Tensor, steps: int = 100
 
 
 def jacobian_products(network: nn.Module, images: Tensor) -> tuple[Tensor, Tensor]:
-    """Logits (N, C) and J_i J_i' (N, C, C) of each image by itself.
-
-    In evaluation mode only, where no image's logits depend on another's. As many Jacobians at a time as have
-    two million columns together.
-    """
+    """Logits (N, C) and J_i J_i' (N, C, C) of each image by itself, in evaluation mode."""
     network.eval()
-    theta = {name: value.detach() for name, value in network.named_parameters()}
-    buffers = dict(network.named_buffers())
 
-    def f(theta: Parameters, image: Tensor) -> Tensor:
-        return functional_call(network, theta | buffers, (image.unsqueeze(0),)).squeeze(0)
+    def product(image: Tensor) -> tuple[Tensor, Tensor]:
+        logits, J = jacobian(network, image.unsqueeze(0))
+        return logits[0], J[0] @ J[0].T
 
-    def product(image: Tensor) -> Tensor:
-        J = torch.cat([part.flatten(start_dim=1) for part in jacrev(f)(theta, image).values()], dim=1)
-        return J @ J.T
-
-    with torch.no_grad():
-        logits = functional_call(network, theta | buffers, (images,))
-    chunk = max(1, 2_000_000 // sum(value.numel() for value in theta.values()))
-    return logits, vmap(product, chunk_size=chunk)(images)
+    # Jacobians computed at the same time have at most two million columns together
+    chunk = max(1, 2_000_000 // sum(value.numel() for value in network.parameters()))
+    return vmap(product, chunk_size=chunk)(images)
 
 
+@threads(1)
 def by_confidence(network: nn.Module, images: Tensor, sigma: float) -> pd.DataFrame:
-    """E|noise|^2 in the parameter gradient of each image by itself (N rows), against its confidence.
+    """E|noise|^2 in the parameter gradient of each image by itself (N rows), and its confidence.
 
     confidence : largest p; logit_variance : of SLN's noise at that class's logit, sigma^2 (1 - 2 p + C p^2)
-    labels : tr(Sigma_i J_i J_i'), SLN; logits : sigma^2 |J_i|_F^2, variant 2; ratio : the first by the second
-    bound : C |p|^2, the largest eigenvalue of Sigma_i / sigma^2, which the ratio cannot exceed
-    ratio_at_logits : tr(Sigma_i) / (sigma^2 C), what it would be if J_i J_i' were a multiple of I
-    ratio_of_differences : tr(Sigma_i) / (sigma^2 (C - 1)), if it were one of I - 1 1' / C: all differences of
-        logits equally sensitive to theta, and their mean not at all
-    common : share of |J_i|_F^2 that moves all logits alike, 1' J_i J_i' 1 / (C |J_i|_F^2). Softmax does not
-        feel it, and Sigma_i 1 = 0, so SLN has no noise there; variant 2 has.
+    labels : SLN, tr(Sigma_i J_i J_i'); logits : variant 2, sigma^2 |J_i|_F^2; ratio : labels / logits
+    bound : C |p|^2, the largest eigenvalue of Sigma_i / sigma^2 and the largest possible ratio
+    ratio_at_logits : tr(Sigma_i) / (sigma^2 C), the ratio if J_i J_i' were proportional to I
+    ratio_of_differences : tr(Sigma_i) / (sigma^2 (C - 1)), the ratio if J_i J_i' were proportional to
+        I - 1 1' / C, i.e. if theta moved all differences of logits equally and never their mean
+    common : share of |J_i|_F^2 that moves all logits equally, 1' J_i J_i' 1 / (C |J_i|_F^2). Softmax does not
+        change there, and SLN has no noise there because Sigma_i 1 = 0; variant 2 has
     logit_size : squared length of the logits around their mean over classes
     """
     logits, JJ = jacobian_products(network, images)
@@ -332,9 +318,8 @@ def by_confidence(network: nn.Module, images: Tensor, sigma: float) -> pd.DataFr
 
 
 def binned(table: pd.DataFrame, edges: Sequence[float]) -> pd.DataFrame:
-    """Means of `by_confidence` in bins of confidence of five images or more, and how many each holds."""
-    bins = pd.cut(table["confidence"], edges, include_lowest=True)
-    groups = table.groupby(bins, observed=True)
+    """Means of `by_confidence` in bins of confidence with five images or more, and `images`, their number."""
+    groups = table.groupby(pd.cut(table["confidence"], edges, include_lowest=True), observed=True)
     means = groups.mean()
     means.insert(0, "images", groups.size())
     return means[means["images"] >= 5].reset_index(drop=True)
@@ -356,7 +341,7 @@ def noise_at_logit(probability: np.ndarray, sigma: float, num_classes: int) -> n
     Probabilities (n,) -> (n,): the square root of sigma^2 (1 - 2 p + C p^2).
     """
     rows = torch.stack([peaked(float(p), num_classes) for p in probability])
-    return label_noise_covariance(rows, sigma)[:, 0, 0].sqrt().numpy()
+    return method.label_noise_covariance(rows, sigma)[:, 0, 0].sqrt().numpy()
 
 
 def drawn_at_logits(p: Tensor, sigma: float, draws: int, generator: torch.Generator) -> Tensor:
@@ -365,21 +350,22 @@ def drawn_at_logits(p: Tensor, sigma: float, draws: int, generator: torch.Genera
     y[0, 0] = 1
     z = torch.randn(draws, len(p), dtype=p.dtype, generator=generator)
     logits = p.log().repeat(draws, 1).requires_grad_()
-    soft_cross_entropy(logits, noisy_labels(y, sigma, z)).sum().backward()
-    return logits.grad - (p - y)  # what is left after the gradient without noise
+    method.soft_cross_entropy(logits, method.noisy_labels(y, sigma, z)).sum().backward()
+    return logits.grad - (p - y)  # less the gradient without noise
 
 
+@threads(1)
 def covariance_check(sigma: float, num_classes: int, draws: int, seed: int = 0) -> pd.DataFrame:
-    """The noise that SLN adds to the gradient at the logits: automatic differentiation and formula.
+    """SLN's noise on the gradient at the logits, by automatic differentiation and by formula.
 
-    One row a prediction, from even to nearly certain. p : probability of the labelled class; std_formula,
+    One row per prediction, from even to nearly certain. p : probability of the labelled class; std_formula,
     std_drawn : at that class's logit; and the columns of `errors`.
     """
     rows = []
     for row, probability in enumerate((1 / num_classes, 0.5, 0.9, 0.99, 0.999)):
         p = peaked(probability, num_classes)
         noise = drawn_at_logits(p, sigma, draws, torch_generator(seed, "bootstrap", row))
-        S = label_noise_covariance(p, sigma)
+        S = method.label_noise_covariance(p, sigma)
         stds = {"std_formula": S[0, 0].sqrt().item(), "std_drawn": noise[:, 0].std().item()}
         rows.append({"p": probability} | stds | errors(noise, S))
     return pd.DataFrame(rows)
@@ -388,10 +374,10 @@ def covariance_check(sigma: float, num_classes: int, draws: int, seed: int = 0) 
 def by_classes(
     sigma: float, counts: Sequence[int], probabilities: Sequence[float], draws: int, seed: int = 0
 ) -> pd.DataFrame:
-    """Standard deviation of SLN's noise at the logit of a class predicted with p, over the number of classes.
+    """Standard deviation of SLN's noise at the logit of a class predicted with p, by number of classes.
 
     limit : sigma sqrt(C - 1), for p -> 1; std_formula : at p; std_drawn : by autograd
-    error : of the drawn one, in units of its own standard error std / sqrt(2 draws)
+    error : (std_drawn - std_formula) / its standard error std_formula / sqrt(2 draws)
     """
     rows = []
     for C, (number, p) in itertools.product(counts, enumerate(probabilities)):

@@ -1,31 +1,11 @@
-"""Figures: a function of plain values each; `base` has what they share."""
+"""Figures, one module per subject; `style` has what they share.
 
-from sln.plots import comparisons, landscape, suspects, theory, views
-from sln.plots.base import (
-    COLOURS,
-    NOISE_NAMES,
-    RIGHT,
-    STYLES,
-    WRONG,
-    alphas,
-    beside_published,
-    confidence_histogram,
-    curve,
-    dissection,
-    gallery,
-    image,
-    new_axes,
-    over_sigma,
-    panels,
-    rate_meanings,
-    realised_rates,
-    recovery,
-    reliability,
-    results,
-    save,
-    steps,
-    transition_matrix,
-)
+Most functions take values and return a Figure in well under half a second, so that a slider can call them.
+"""
+
+from sln.config import NOISE_NAMES
+from sln.plots import comparisons, confidence, labels, landscape, results, theory, training
+from sln.plots.style import COLOURS, RIGHT, STYLES, WRONG, Figure
 
 __all__ = [
     "COLOURS",
@@ -33,27 +13,12 @@ __all__ = [
     "RIGHT",
     "STYLES",
     "WRONG",
-    "alphas",
-    "beside_published",
+    "Figure",
     "comparisons",
-    "confidence_histogram",
-    "curve",
-    "dissection",
-    "gallery",
-    "image",
+    "confidence",
+    "labels",
     "landscape",
-    "new_axes",
-    "over_sigma",
-    "panels",
-    "rate_meanings",
-    "realised_rates",
-    "recovery",
-    "reliability",
     "results",
-    "save",
-    "steps",
-    "suspects",
     "theory",
-    "transition_matrix",
-    "views",
+    "training",
 ]

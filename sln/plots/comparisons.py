@@ -1,4 +1,4 @@
-"""Pictures of comparisons: variants of SGD noise, other methods, and what goes beyond the paper."""
+"""Pictures of comparisons (variants of SGD noise, other methods) and of ablations."""
 
 from __future__ import annotations
 
@@ -10,12 +10,13 @@ import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 
-from sln.plots import base
-from sln.plots.base import COLOURS, NOISE_NAMES, Figure
+from sln.config import NOISE_NAMES
+from sln.plots.style import COLOURS, Figure, legend_of, look, new_axes, panels
+from sln.plots.training import curve
 
-READERS = {"network": "networks", "momentum": "momentum models"}
+WEIGHTS = {"network": "networks", "momentum": "momentum models"}
 OTHER = "#777777"  # a method that is not the paper's
-# the paper's names for methods, by how they are read
+# the paper's names of methods, by the weights they are evaluated with
 PAPERS = {
     "network": {"CE": "CE", "SLN": "SLN", "SLN + LC": "SLN-MO-LC"},
     "momentum": {"CE": "CE-MO", "SLN": "SLN-MO", "SLN + LC": "SLN-MO-LC"},
@@ -24,49 +25,60 @@ SETTINGS = {"published": "published setting", "tuned": "setting chosen on noisy 
 
 
 def over_epochs(tables: Mapping[str, pd.DataFrame]) -> Figure:
-    """Test accuracy over epochs, mean ± standard deviation; a panel a table of `analysis.curves`."""
-    figure, axes = base.panels(1, len(tables), size=(5.1 * len(tables), 3.8), sharex=True, sharey=True)
+    """Test accuracy over epochs, mean ± standard deviation; one panel per table of `analysis.curves`."""
+    figure, axes = panels(1, len(tables), size=(5.1 * len(tables), 3.8), sharex=True, sharey=True)
     for (title, table), ax in zip(tables.items(), axes.flat, strict=True):
-        base.curve(table, "test_accuracy", ax, "test accuracy")
-        ax.set_title(title)
+        curve(table, "test_accuracy", ax)
+        ax.set(ylabel="test accuracy", title=title)
         ax.label_outer()
     axes[0, 0].legend(loc="lower right")
     return figure
 
 
 def strengths(table: pd.DataFrame) -> Figure:
-    """Test and noisy validation accuracy against each variant's strength (`comparisons.strengths`)."""
-    figure, axes = base.panels(1, 2, size=(9.6, 3.8), sharex=True, sharey=True)
-    for variant, part in table.groupby("variant", sort=False):
-        for column, ax in zip(("test_mean", "validation_mean"), axes.flat, strict=True):
+    """Test and noisy validation accuracy by each variant's strength (`comparisons.strengths`)."""
+    figure, axes = panels(1, 2, size=(9.6, 3.8), sharex=True, sharey=True)
+    titles = {"test_mean": "test accuracy", "validation_mean": "noisy validation labels"}
+    for (column, title), ax in zip(titles.items(), axes.flat, strict=True):
+        for variant, part in table.groupby("variant", sort=False):
             error = part["test_std"] if column == "test_mean" else None
-            ax.errorbar(
-                part["sigma"],
-                part[column],
-                error,
-                color=COLOURS[variant],
-                marker="o",
-                capsize=3,
-                label=variant,
-            )
-    axes[0, 0].set(title="momentum models: test accuracy", ylabel="accuracy (%)")
-    axes[0, 1].set(title="momentum models: noisy validation labels")
-    for ax in axes.flat:
-        ax.set(xlabel="σ of the variant", xscale="log", ylim=(0, 102))
+            line = {"color": COLOURS[variant], "marker": "o", "capsize": 3, "label": variant}
+            ax.errorbar(part["sigma"], part[column], error, **line)
+        ax.set(xlabel="σ of the variant", xscale="log", ylim=(0, 102), title=f"momentum models: {title}")
+    axes[0, 0].set_ylabel("accuracy (%)")
     axes[0, 0].legend(loc="lower left")
     return figure
+
+
+def one_strength(table: pd.DataFrame, variant: str) -> Figure:
+    """One variant of SGD noise by its strength, the others' best dotted (`comparisons.strengths`)."""
+    ax = new_axes((7.2, 4.0))
+    best = table.loc[table.groupby("variant", sort=False)["validation_mean"].idxmax()]
+    for row in best.itertuples():
+        if row.variant != variant:
+            ax.axhline(row.test_mean, color=COLOURS[row.variant], ls=":", label=f"{row.variant}, best")
+    part = table[table["variant"] == variant]
+    line = {"color": COLOURS[variant], "marker": "o", "capsize": 3, "label": variant}
+    ax.errorbar(part["sigma"], part["test_mean"], part["test_std"], **line)
+    ax.set(xlabel="σ", ylabel="momentum models: test accuracy (%)", xscale="log", ylim=(0, 102))
+    ax.set_xticks(part["sigma"], [f"{sigma:g}" for sigma in part["sigma"]])
+    ax.minorticks_off()
+    ax.legend(loc="lower left")
+    row = best[best["variant"] == variant].iloc[0]
+    ax.figure.words = f"{variant}: {row.test_mean:.1f} ± {row.test_std:.1f}% at its chosen σ = {row.sigma:g}"
+    return ax.figure
 
 
 def methods(table: pd.DataFrame) -> Figure:
     """Every method's test accuracy; rings: published settings, dots: tuned (`comparisons.table`).
 
-    A column a kind of noise, above read through the networks, below through their momentum models.
+    One column per kind of noise; above the networks, below their momentum models.
     """
     noises = list(dict.fromkeys(table["noise"]))
     names = list(dict.fromkeys(table["method"]))
     size = (3.3 * len(noises) + 2.2, 6.6)
-    figure, axes = base.panels(2, len(noises), size=size, sharex="col", sharey=True)
-    for row, (weights, title) in enumerate(READERS.items()):
+    figure, axes = panels(2, len(noises), size=size, sharex="col", sharey=True)
+    for row, (weights, title) in enumerate(WEIGHTS.items()):
         for column, noise in enumerate(noises):
             ax = axes[row, column]
             part = table[(table["weights"] == weights) & (table["noise"] == noise)]
@@ -75,9 +87,8 @@ def methods(table: pd.DataFrame) -> Figure:
     for ax in axes[-1]:
         ax.set_xlabel("test accuracy (%)")
     shown = ((SETTINGS["published"], "white"), (SETTINGS["tuned"], "black"))[: table["settings"].nunique()]
-    handles = [
-        Line2D([], [], ls="", marker="o", color="black", mfc=face, label=label) for label, face in shown
-    ]
+    dot = {"ls": "", "marker": "o", "color": "black"}
+    handles = [Line2D([], [], mfc=face, label=label, **dot) for label, face in shown]
     figure.legend(handles=handles, loc="outside upper center", ncols=2)
     return figure
 
@@ -86,10 +97,8 @@ def _method_dots(part: pd.DataFrame, names: Sequence[str], names_of: Mapping[str
     both = part["settings"].nunique() > 1
     for settings, group in part.groupby("settings", sort=False):
         tuned = settings == "tuned"
-        y = [
-            len(names) - names.index(name) + (0.16 if both else 0) * (-1 if tuned else 1)
-            for name in group["method"]
-        ]
+        shift = (0.16 if both else 0) * (-1 if tuned else 1)
+        y = [len(names) - names.index(name) + shift for name in group["method"]]
         colours = [COLOURS[names_of[name]] if name in names_of else OTHER for name in group["method"]]
         ax.hlines(y, group["mean"] - group["std"], group["mean"] + group["std"], color=colours, lw=1.4)
         faces = colours if tuned else "white"
@@ -98,50 +107,83 @@ def _method_dots(part: pd.DataFrame, names: Sequence[str], names_of: Mapping[str
     ax.set_ylim(0.4, len(names) + 0.6)
 
 
-def over_rates(table: pd.DataFrame) -> Figure:
-    """Test accuracy over the noise rate, and the sigma that was chosen at each (`ablations.noise_rates`)."""
-    figure, axes = base.panels(1, 2, size=(9.6, 3.8), sharex=True, width_ratios=(1.5, 1))
-    for method, part in table.groupby("method", sort=False):
-        style = {"color": COLOURS[method], "ls": base.STYLES[method], "label": method}
-        axes[0, 0].errorbar(part["rate"], part["mean"], part["std"], marker="o", capsize=3, **style)
-    axes[0, 0].set(xlabel="rate of symmetric noise", ylabel="test accuracy (%)", ylim=(0, 102))
-    axes[0, 0].legend(loc="lower left")
-    chosen = table[table["method"] == "SLN"]
-    axes[0, 1].plot(chosen["rate"], chosen["sigma"], "o-", color=COLOURS["SLN"])
-    axes[0, 1].set(xlabel="rate of symmetric noise", ylabel="σ chosen on noisy validation labels")
-    axes[0, 1].set_ylim(bottom=0)
+def gains(table: pd.DataFrame) -> Figure:
+    """What SLN adds to other methods, in points of test accuracy (`comparisons.gains`)."""
+    labels = [f"{NOISE_NAMES[noise]}, {settings}" for noise, settings in table.index]
+    figure, axes = panels(1, 1, size=(8.0, 0.5 * len(table) + 1.8))
+    ax, y = axes[0, 0], np.arange(len(table), 0, -1)
+    for number, (under, colour) in enumerate(
+        zip(table.columns, (COLOURS["CE"], OTHER, COLOURS["SLN-MO-LC"]), strict=True)
+    ):
+        style = {"height": 0.25, "color": colour, "label": f"on top of {under}"}
+        ax.barh(y + 0.27 * (1 - number), table[under], **style)
+    ax.axvline(0, color="black", lw=1)
+    ax.set_yticks(y, labels)
+    ax.set(xlabel="gain in test accuracy by stochastic label noise (points), momentum models")
+    ax.grid(axis="y", visible=False)
+    legend_of(ax, "upper", 3)
     return figure
+
+
+def over_rates(table: pd.DataFrame) -> Figure:
+    """Test accuracy by noise rate, and the sigma chosen at each rate (`ablations.noise_rates`)."""
+    figure, axes = panels(1, 2, size=(9.6, 3.8), sharex=True, width_ratios=(1.5, 1))
+    left, right = axes.flat
+    for method, part in table.groupby("method", sort=False):
+        left.errorbar(part["rate"], part["mean"], part["std"], marker="o", capsize=3, **look(method))
+    left.set(xlabel="rate of symmetric noise", ylabel="test accuracy (%)", ylim=(0, 102))
+    left.legend(loc="lower left")
+    chosen = table[table["method"] == "SLN"]
+    right.plot(chosen["rate"], chosen["sigma"], "o-", color=COLOURS["SLN"])
+    right.set(xlabel="rate of symmetric noise", ylabel="σ chosen on noisy validation labels")
+    right.set_ylim(bottom=0)
+    return figure
+
+
+def at_rate(table: pd.DataFrame, rate: float) -> Figure:
+    """The methods at one noise rate (`ablations.noise_rates`)."""
+    part = table[table["rate"] == rate]
+    ax = new_axes((7.2, 3.4))
+    colours = [COLOURS[method] for method in part["method"]]
+    ax.bar(part["method"], part["mean"], yerr=part["std"], color=colours, capsize=3, width=0.6)
+    sigma = part["sigma"].max()
+    title = f"symmetric noise at rate {rate:g}, σ = {sigma:g}"
+    ax.set(ylabel="test accuracy (%)", ylim=(0, 105), title=title)
+    ax.grid(axis="x", visible=False)
+    words = (f"{row.method} {row.mean:.1f} ± {row.std:.1f}%" for row in part.itertuples())
+    ax.figure.words = f"{title}: {', '.join(words)}"
+    return ax.figure
 
 
 def kinds_of_noise(table: pd.DataFrame) -> Figure:
     """What SLN adds by kind of noise, ± two standard errors (`ablations.kinds_of_noise`)."""
-    figure, axes = base.panels(1, 2, size=(9.6, 3.0), sharex=True, sharey=True)
-    names = {"network": "SLN less CE", "momentum": "SLN-MO less CE-MO"}
-    for (weights, title), ax in zip(names.items(), axes.flat, strict=True):
+    figure, axes = panels(1, 2, size=(9.6, 3.0), sharex=True, sharey=True)
+    names = {"network": ("SLN", "CE"), "momentum": ("SLN-MO", "CE-MO")}
+    for (weights, (method, plain)), ax in zip(names.items(), axes.flat, strict=True):
         part = table[table["weights"] == weights].iloc[::-1]
         labels = [NOISE_NAMES[noise] for noise in part["noise"]]
-        colour = COLOURS["SLN" if weights == "network" else "SLN-MO"]
         ax.axvline(0, color="black", lw=1)
-        ax.errorbar(part["gain"], labels, xerr=2 * part["error"], fmt="o", color=colour, capsize=3)
-        ax.set(title=title, xlabel="gain in test accuracy (points)")
+        dots = {"fmt": "o", "color": COLOURS[method], "capsize": 3}
+        ax.errorbar(part["gain"], labels, xerr=2 * part["error"], **dots)
+        ax.set(title=f"{method} less {plain}", xlabel="gain in test accuracy (points)")
         ax.margins(y=0.2)
     return figure
 
 
-def bars(table: pd.DataFrame, what: str) -> Figure:
-    """Test accuracy and memorised wrong labels by `what`, for networks and momentum models."""
-    names = list(dict.fromkeys(table[what]))
-    figure, axes = base.panels(1, 2, size=(9.6, 0.42 * len(names) + 1.7), sharey=True)
+def ranking(table: pd.DataFrame, column: str) -> Figure:
+    """Test accuracy and memorised wrong labels by `column` (`ablations.noise_for`, `ablations.schedules`)."""
+    names = list(dict.fromkeys(table[column]))
+    figure, axes = panels(1, 2, size=(9.6, 0.42 * len(names) + 1.7), sharey=True)
     for offset, weights, method in ((0.19, "network", "SLN"), (-0.19, "momentum", "SLN-MO")):
-        part = table[table["weights"] == weights].set_index(what).loc[names]
+        part = table[table["weights"] == weights].set_index(column).loc[names]
         y = np.arange(len(names), 0, -1) + offset
-        style = {"height": 0.36, "color": COLOURS[method], "label": READERS[weights]}
+        style = {"height": 0.36, "color": COLOURS[method], "label": WEIGHTS[weights]}
         axes[0, 0].barh(y, part["mean"], xerr=part["std"], error_kw={"capsize": 2, "lw": 1}, **style)
         axes[0, 1].barh(y, part["memorised"], **style)
     axes[0, 0].set_yticks(range(len(names), 0, -1), names)
     axes[0, 0].set(xlabel="test accuracy (%)", xlim=(0, 102))
     axes[0, 1].set(xlabel="wrong labels memorised (%)", xlim=(0, 102))
-    figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside upper center", ncols=2)
+    legend_of(axes[0, 0], "upper", 2)
     for ax in axes.flat:
         ax.grid(axis="y", visible=False)
     return figure
@@ -149,7 +191,7 @@ def bars(table: pd.DataFrame, what: str) -> Figure:
 
 def corrections(table: pd.DataFrame) -> Figure:
     """Clean and released correction by kind of noise (`ablations.corrections`)."""
-    figure, axes = base.panels(1, 2, size=(9.6, 3.6), sharex=True)
+    figure, axes = panels(1, 2, size=(9.6, 3.6), sharex=True)
     noises = list(dict.fromkeys(table["noise"]))
     shown = {
         "none": ("SLN-MO, no correction", COLOURS["SLN-MO"]),
@@ -165,13 +207,13 @@ def corrections(table: pd.DataFrame) -> Figure:
         ax.set_xticks(range(len(noises)), [NOISE_NAMES[noise].replace("-", "-\n") for noise in noises])
         ax.set(ylabel=title, ylim=(0, 102))
         ax.grid(axis="x", visible=False)
-    figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside upper center", ncols=3)
+    legend_of(axes[0, 0], "upper", 3)
     return figure
 
 
 def class_counts(table: pd.DataFrame) -> Figure:
-    """What SLN-MO adds by sigma, and by sigma sqrt(C - 1), a line a C (`ablations.class_counts`)."""
-    figure, axes = base.panels(1, 2, size=(9.6, 3.8), sharey=True)
+    """What SLN-MO adds by sigma, and by sigma sqrt(C - 1), one line per C (`ablations.class_counts`)."""
+    figure, axes = panels(1, 2, size=(9.6, 3.8), sharey=True)
     shades = sns.color_palette("viridis", table["classes"].nunique())
     for (C, part), colour in zip(table.groupby("classes"), shades, strict=True):
         for column, ax in zip(("sigma", "when_sure"), axes.flat, strict=True):
@@ -183,55 +225,3 @@ def class_counts(table: pd.DataFrame) -> Figure:
         ax.axhline(0, color="black", lw=0.8)
     axes[0, 0].legend(loc="best")
     return figure
-
-
-def gains(table: pd.DataFrame) -> Figure:
-    """What SLN adds to other methods, in points of test accuracy (`comparisons.gains`)."""
-    labels = [f"{NOISE_NAMES[noise]}, {settings}" for noise, settings in table.index]
-    figure, axes = base.panels(1, 1, size=(8.0, 0.5 * len(table) + 1.8))
-    ax, y = axes[0, 0], np.arange(len(table), 0, -1)
-    for number, (under, colour) in enumerate(
-        zip(table.columns, (COLOURS["CE"], OTHER, COLOURS["SLN-MO-LC"]), strict=True)
-    ):
-        style = {"height": 0.25, "color": colour, "label": f"on top of {under}"}
-        ax.barh(y + 0.27 * (1 - number), table[under], **style)
-    ax.axvline(0, color="black", lw=1)
-    ax.set_yticks(y, labels)
-    ax.set(xlabel="gain in test accuracy by stochastic label noise (points), momentum models")
-    ax.grid(axis="y", visible=False)
-    figure.legend(*ax.get_legend_handles_labels(), loc="outside upper center", ncols=3)
-    return figure
-
-
-def one_variant(table: pd.DataFrame, variant: str) -> Figure:
-    """One variant of SGD noise over its strength, the others' best dotted (`comparisons.strengths`)."""
-    ax = base.new_axes((7.2, 4.0))
-    best = table.loc[table.groupby("variant", sort=False)["validation_mean"].idxmax()]
-    for row in best.itertuples():
-        if row.variant != variant:
-            ax.axhline(row.test_mean, color=COLOURS[row.variant], ls=":", label=f"{row.variant}, best")
-    part = table[table["variant"] == variant]
-    style = {"color": COLOURS[variant], "marker": "o", "capsize": 3, "label": variant}
-    ax.errorbar(part["sigma"], part["test_mean"], part["test_std"], **style)
-    ax.set(xlabel="σ", ylabel="momentum models: test accuracy (%)", xscale="log", ylim=(0, 102))
-    ax.set_xticks(part["sigma"], [f"{sigma:g}" for sigma in part["sigma"]])
-    ax.minorticks_off()
-    ax.legend(loc="lower left")
-    row = best[best["variant"] == variant].iloc[0]
-    ax.figure.words = f"{variant}: {row.test_mean:.1f} ± {row.test_std:.1f}% at its chosen σ = {row.sigma:g}"
-    return ax.figure
-
-
-def at_rate(table: pd.DataFrame, rate: float) -> Figure:
-    """The methods at one noise rate (`ablations.noise_rates`)."""
-    part = table[table["rate"] == rate]
-    ax = base.new_axes((7.2, 3.4))
-    colours = [COLOURS[method] for method in part["method"]]
-    ax.bar(part["method"], part["mean"], yerr=part["std"], color=colours, capsize=3, width=0.6)
-    sigma = part["sigma"].max()
-    title = f"symmetric noise at rate {rate:g}, σ = {sigma:g}"
-    ax.set(ylabel="test accuracy (%)", ylim=(0, 105), title=title)
-    ax.grid(axis="x", visible=False)
-    told = (f"{row.method} {row.mean:.1f} ± {row.std:.1f}%" for row in part.itertuples())
-    ax.figure.words = f"{title}: {', '.join(told)}"
-    return ax.figure

@@ -1,6 +1,6 @@
-"""Pictures of loss landscapes and of sharpness, from the tables of `landscape` and `sharpness`.
+"""Pictures of loss landscapes and of sharpness, from the tables of `analysis.landscape` and `sharpness`.
 
-The loss spans decades, so heights and colours are logarithmic everywhere; ticks are losses, not logarithms.
+The loss spans decades, so heights and colours are logarithmic; ticks are losses, not logarithms.
 """
 
 from __future__ import annotations
@@ -11,11 +11,12 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
+from matplotlib.colorbar import Colorbar
 from matplotlib.colors import LogNorm
 from mpl_toolkits.mplot3d import Axes3D
 
 from sln.analysis.sharpness import MEASURES
-from sln.plots.base import COLOURS, STYLES, Figure, panels
+from sln.plots.style import COLOURS, Figure, legend_of, look, panels
 
 # The labels that a loss surface can be over: columns of `landscape.surface`.
 LOSSES = {
@@ -23,19 +24,23 @@ LOSSES = {
     "true": "training images, true labels",
     "test": "test images",
 }
-AZIMUTH, ELEVATION = -60, 22  # degrees: where the four-panel figure is looked at from
-DRAWN = 21  # most lines a side of a surface, so that a slider is quick
+AZIMUTH, ELEVATION = -60, 22  # degrees: the default point of view
+DRAWN = 21  # largest number of lines per side of a surface, so that a slider is quick
 
 
-def line(tables: Mapping[str, pd.DataFrame], ax: Axes, column: str, title: str) -> Axes:
-    """Loss along one direction, a line a method (`landscape.line`)."""
-    for method, table in tables.items():
-        style = {"color": COLOURS.get(method), "ls": STYLES.get(method, "-")}
-        ax.plot(table["x"], table[column], label=method, **style)
-    ax.set(
-        xlabel="step along the direction (filter norms)", ylabel="cross-entropy", title=title, yscale="log"
-    )
-    return ax
+def lines(tables: Mapping[str, pd.DataFrame]) -> Figure:
+    """Loss along one direction on given labels, true labels and test images, by method (`landscape.line`)."""
+    figure, axes = panels(1, 3, size=(10.2, 3.5), sharex=True, sharey=True)
+    for (column, title), ax in zip(LOSSES.items(), axes.flat, strict=True):
+        for method, table in tables.items():
+            ax.plot(table["x"], table[column], **look(method))
+        ax.set(xlabel="step along the direction (filter norms)", ylabel="cross-entropy")
+        ax.set(title=title, yscale="log")
+    loss_ticks(axes[0, 0])
+    for ax in axes.flat:
+        ax.label_outer()
+    axes[0, 0].legend(loc="lower right")
+    return figure
 
 
 def within(tables: Mapping[str, pd.DataFrame], radius: float) -> dict[str, pd.DataFrame]:
@@ -48,7 +53,7 @@ def within(tables: Mapping[str, pd.DataFrame], radius: float) -> dict[str, pd.Da
 
 
 def common_range(tables: Mapping[str, pd.DataFrame], column: str) -> tuple[float, float]:
-    """The smallest and largest loss of all surfaces; apart, so that a scale between them exists."""
+    """The smallest and largest loss of all surfaces, made unequal for a scale between them."""
     low = min(table[column].min() for table in tables.values())
     high = max(table[column].max() for table in tables.values())
     return low, max(high, 1.001 * low)
@@ -66,7 +71,7 @@ def round_losses(low: float, high: float, most: int = 6) -> np.ndarray:
 
 
 def text_of(losses: np.ndarray) -> list[str]:
-    """Tick labels of as few digits as tell the losses apart, two at least: 0.05, 1, 20."""
+    """Tick labels with the fewest digits, at least two, that keep the losses apart: 0.05, 1, 20."""
     for digits in (2, 3, 4):
         texts = [f"{loss:.{digits}g}" if loss < 10**digits else f"{loss:.0f}" for loss in losses]
         if len(set(texts)) == len(texts):
@@ -82,7 +87,7 @@ def loss_ticks(ax: Axes) -> None:
 
 
 def radii(tables: Mapping[str, pd.DataFrame]) -> list[float]:
-    """What a slider offers for the radius of computed surfaces: their steps, from the second on."""
+    """The radii that a slider offers for computed surfaces: their steps, from the second on."""
     steps = sorted({round(abs(x), 12) for table in tables.values() for x in table["x"]} - {0})
     return steps[1:] or steps
 
@@ -97,9 +102,10 @@ def contours(
 
     The colours compare the surfaces, the lines show the shape of one that is flat (`landscape.surface`).
     labels : one of LOSSES
-    radius : only that part of the surfaces, |x|, |y| <= radius; the colours are then that part's
-    columns : panels in a row; all where none is said
+    radius : show only |x|, |y| <= radius; the colours are then those of that part
+    columns : panels per row, by default all
     """
+    words = _describe(tables, labels, radius)
     tables = tables if radius is None else within(tables, radius)
     columns = columns or len(tables)
     rows = -(-len(tables) // columns)
@@ -110,27 +116,40 @@ def contours(
         ax.set_visible(False)
     for (name, table), ax in zip(tables.items(), axes.flat, strict=False):
         grid = table.pivot(index="y", columns="x", values=labels)
-        levels, style = np.geomspace(low, high, 32), {"norm": LogNorm(low, high), "cmap": "cividis"}
-        filled = ax.contourf(grid.columns, grid.index, grid, levels=levels, **style)
+        levels, colours = np.geomspace(low, high, 32), {"norm": LogNorm(low, high), "cmap": "cividis"}
+        filled = ax.contourf(grid.columns, grid.index, grid, levels=levels, **colours)
         own = np.geomspace(grid.min(axis=None), grid.max(axis=None), 8)[1:-1]
         if own[-1] > own[0]:
-            lines = ax.contour(grid.columns, grid.index, grid, levels=own, colors="white", linewidths=0.8)
-            ax.clabel(lines, own[2:], fmt="%.2g", fontsize=7)
+            white = {"colors": "white", "linewidths": 0.8}
+            ax.clabel(
+                ax.contour(grid.columns, grid.index, grid, own, **white), own[2:], fmt="%.2g", fontsize=7
+            )
         ax.plot(0, 0, "+", color="white", ms=9, mew=2)
         at_centre = f"\n{grid.loc[0, 0]:.2f} at the centre" if 0 in grid.index else ""
-        ax.set(
-            title=f"{name}{at_centre}",
-            xlabel="direction 1",
-            ylabel="direction 2 (filter norms)",
-            aspect="equal",
-        )
+        ax.set(title=f"{name}{at_centre}", aspect="equal")
+        ax.set(xlabel="direction 1", ylabel="direction 2 (filter norms)")
         ax.label_outer()
         ax.grid(False)
-    bar = figure.colorbar(filled, ax=axes, label=f"cross-entropy, {LOSSES[labels]}")
-    ticks = round_losses(low, high)
+    _bar_ticks(figure.colorbar(filled, ax=axes, label=f"cross-entropy, {LOSSES[labels]}"), low, high)
+    figure.words = words
+    return figure
+
+
+def _describe(tables: Mapping[str, pd.DataFrame], labels: str, radius: float | None) -> str:
+    """The lowest and highest loss of each surface up to `radius`."""
+    shown = tables if radius is None else within(tables, radius)
+    ranges = [
+        f"{name} {table[labels].min():.2g} to {table[labels].max():.2g}" for name, table in shown.items()
+    ]
+    far = "" if radius is None else f" up to {radius:g} away"
+    return f"loss on {LOSSES[labels]}{far}: {', '.join(ranges)}"
+
+
+def _bar_ticks(bar: Colorbar, low: float, high: float, most: int = 6) -> None:
+    """Losses at the ticks of a colour bar."""
+    ticks = round_losses(low, high, most)
     bar.set_ticks(ticks, labels=text_of(ticks))
     bar.minorticks_off()
-    return figure
 
 
 def surface_3d(
@@ -142,15 +161,16 @@ def surface_3d(
 ) -> Figure:
     """Loss surfaces in 3-D side by side: one logarithmic z axis for all, and a colour bar for each.
 
-    The paper's figure of landscapes. Colours are each panel's own, as there, and show its shape; heights
+    The paper's figure of landscapes. As there, each panel has its own colours, which show its shape; heights
     compare the panels.
 
     labels : one of LOSSES
-    azimuth, elevation : degrees, where they are looked at from
-    radius : only that part of the surfaces, |x|, |y| <= radius; the z axis is then that part's
+    azimuth, elevation : degrees, the point of view
+    radius : show only |x|, |y| <= radius; the z axis is then that of this part
     """
+    words = f"from {azimuth:g}°, {elevation:g}° up; {_describe(tables, labels, radius)}"
     tables = tables if radius is None else within(tables, radius)
-    # no layout engine: none knows how much room a 3-D axis takes
+    # no layout engine handles the size of a 3-D axis
     figure = Figure(figsize=(3.0 * len(tables) + 0.2, 3.7), layout="none")
     axes = figure.subplots(1, len(tables), squeeze=False, subplot_kw={"projection": "3d"})
     edge = 0.12 / len(tables)
@@ -166,9 +186,9 @@ def surface_3d(
         _look_at(ax, (low, high), azimuth, elevation)
         ax.set_title(name, y=0.98)
         _own_bar(figure, ax, own)
-    figure.text(
-        0.5, 0.01, f"cross-entropy, {LOSSES[labels]} (logarithmic)", ha="center", va="bottom", fontsize=9
-    )
+    text = f"cross-entropy, {LOSSES[labels]} (logarithmic)"
+    figure.text(0.5, 0.01, text, ha="center", va="bottom", fontsize=9)
+    figure.words = words
     return figure
 
 
@@ -193,16 +213,14 @@ def _own_bar(figure: Figure, ax: Axes3D, norm: LogNorm) -> None:
     box = ax.get_position()
     place = figure.add_axes((box.x0 + 0.2 * box.width, 0.135, 0.6 * box.width, 0.026))
     bar = figure.colorbar(ScalarMappable(norm, "viridis"), cax=place, orientation="horizontal")
-    ticks = round_losses(norm.vmin, norm.vmax, most=5)
-    bar.set_ticks(ticks, labels=text_of(ticks))
-    bar.minorticks_off()
+    _bar_ticks(bar, norm.vmin, norm.vmax, most=5)
     bar.ax.tick_params(labelsize=7.5)
 
 
 def between(tables: Mapping[str, pd.DataFrame], start: str, end: str) -> Figure:
-    """Loss on the straight line between two minima, a panel a kind of labels (`landscape.between_methods`).
+    """Loss on the straight line between two minima, one panel per kind of labels (`landscape.between`).
 
-    tables : by where BatchNorm's statistics come from; start, end : the methods at t = 0 and t = 1
+    tables : by BatchNorm's statistics (`landscape.between_methods`); start, end : methods at t = 0 and t = 1
     """
     figure, axes = panels(1, 3, size=(10.2, 3.5), sharex=True, sharey=True)
     styles = {"recomputed": ("black", "-"), "interpolated": ("#999999", "--")}
@@ -212,20 +230,14 @@ def between(tables: Mapping[str, pd.DataFrame], start: str, end: str) -> Figure:
             label = f"BatchNorm statistics {statistics}"
             ax.plot(table["t"], table[column], color=colour, ls=style, label=label)
         for place, method in ((0, start), (1, end)):
-            ax.axvline(place, color=COLOURS.get(method), lw=1.2, zorder=0.9)
-            ax.text(
-                place,
-                1.0,
-                f" {method}",
-                color=COLOURS.get(method),
-                va="top",
-                transform=ax.get_xaxis_transform(),
-            )
+            colour, where = COLOURS.get(method), ax.get_xaxis_transform()
+            ax.axvline(place, color=colour, lw=1.2, zorder=0.9)
+            ax.text(place, 1.0, f" {method}", color=colour, va="top", transform=where)
         ax.set(xlabel=f"t: {start} at 0, {end} at 1", ylabel="cross-entropy", title=title, yscale="log")
     loss_ticks(axes[0, 0])
     for ax in axes.flat:
         ax.label_outer()
-    figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=2)
+    legend_of(axes[0, 0], "lower", 2)
     return figure
 
 
@@ -250,5 +262,5 @@ def sharpness(summary: pd.DataFrame, than: str = "CE") -> Figure:
         ax.set_xscale("symlog", linthresh=0.01)
     ax.set_xlabel(f"relative to the mean of {than}: further left is flatter")
     ax.axvline(1, color="black", lw=1, zorder=0.9)
-    figure.legend(*ax.get_legend_handles_labels(), loc="outside upper center", ncols=len(methods))
+    legend_of(ax, "upper", len(methods))
     return figure

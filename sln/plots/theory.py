@@ -1,4 +1,4 @@
-"""Pictures of the theory of SLN's gradient noise, from values to a Figure, each in under half a second."""
+"""Pictures of the theory of SLN's gradient noise."""
 
 from __future__ import annotations
 
@@ -13,23 +13,22 @@ from matplotlib.patches import Ellipse
 
 from sln.analysis.theory import VARIANTS, drawn_at_logits, noise_at_logit, peaked
 from sln.method import label_noise_covariance
-from sln.plots import base
-from sln.plots.base import COLOURS, RIGHT, WRONG, Figure
+from sln.plots.style import COLOURS, RIGHT, WRONG, Figure, legend_of, new_axes, panels
 from sln.utils.rng import torch_generator
 
-# What the noise is on, by Config.noise_on: name, and colour.
+# Names and colours of what the noise is on, by Config.noise_on.
 NAMES = {
     "gradient": "the parameters’ gradient",
     "logits": "the logits’ gradient",
     "labels": "the labels (SLN)",
 }
 NOISE_COLOURS = {
-    "gradient": COLOURS.get("gradient noise", "#999999"),
-    "logits": COLOURS.get("logit noise", "#000000"),
+    "gradient": COLOURS["gradient noise"],
+    "logits": COLOURS["logit noise"],
     "labels": COLOURS["SLN"],
 }
 MARKERS = {"gradient": "s", "logits": "^", "labels": "o"}
-# Columns of `theory.by_confidence` that the ratio of the two norms is compared with.
+# Columns of `theory.by_confidence` with which the ratio of the two norms is compared.
 REFERENCES = (
     ("ratio_at_logits", "--", "if all logits were equally sensitive"),
     ("ratio_of_differences", ":", "if all differences of logits were"),
@@ -37,11 +36,11 @@ REFERENCES = (
 
 
 def verification(table: pd.DataFrame) -> Figure:
-    """Drawn against exact covariance in parameter space (`theory.verification`): error and expected error.
+    """Error of the drawn covariance in parameter space, and expected error (`theory.verification`).
 
-    Left: the errors themselves; on the diagonal, sampling explains all of it. Right: their ratio by size.
+    Left: both; on the diagonal, sampling explains all of the error. Right: their ratio by network size.
     """
-    figure, axes = base.panels(1, 2, size=(9.6, 4.0))
+    figure, axes = panels(1, 2, size=(9.6, 4.0))
     left, right = axes.flat
     sizes = list(dict.fromkeys(table["parameters"]))
     span = [0.7 * table["expected_error"].min(), 1.4 * table["expected_error"].max()]
@@ -61,18 +60,18 @@ def verification(table: pd.DataFrame) -> Figure:
     right.set(xlabel="parameters of the network", ylabel="error / expected error")
     right.set(ylim=(0, max(3.0, 1.1 * table["error_ratio"].max())), xlim=(-0.5, len(sizes) - 0.5))
     right.set_title("the same, scale-free")
-    figure.legend(*left.get_legend_handles_labels(), loc="outside lower center", ncols=3)
+    legend_of(left, "lower", 3)
     return figure
 
 
 def over_confidence(tables: Mapping[str, pd.DataFrame], binned: Mapping[str, pd.DataFrame]) -> Figure:
-    """E|noise|^2 in the parameter gradient against confidence; a column a network (`theory.by_confidence`).
+    """E|noise|^2 in the parameter gradient by confidence, one column per network (`theory.by_confidence`).
 
-    Above: both variants, an image a dot, lines through the means of bins. Below: their ratio, and what it
-    would be if all directions at the logits weighed the same.
+    Above: both variants, one dot per image, lines through the means of bins. Below: their ratio, and its
+    value if all directions at the logits had the same weight.
     """
     size = (4.9 * len(tables), 6.4)
-    figure, axes = base.panels(2, len(tables), size=size, sharex=True, sharey="row")
+    figure, axes = panels(2, len(tables), size=size, sharex=True, sharey="row")
     for (network, table), above, below in zip(tables.items(), axes[0], axes[1], strict=True):
         means = binned[network]
         for variant in ("logits", "labels"):
@@ -94,8 +93,8 @@ def over_confidence(tables: Mapping[str, pd.DataFrame], binned: Mapping[str, pd.
 
 
 def over_classes(table: pd.DataFrame, sigma: float) -> Figure:
-    """Noise at the logit of a class predicted with p, over the number of classes (`theory.by_classes`)."""
-    ax = base.new_axes((6.6, 4.0))
+    """Noise at the logit of a class predicted with p, by number of classes (`theory.by_classes`)."""
+    ax = new_axes((6.6, 4.0))
     shades = {0.5: "#009E73", 0.9: "#E69F00", 0.999: "#0072B2"}
     for probability, part in table.groupby("p"):
         colour, name = shades.get(probability), f"SLN, p = {probability:g}: formula (line), draws (dots)"
@@ -110,20 +109,19 @@ def over_classes(table: pd.DataFrame, sigma: float) -> Figure:
 
 
 def stochastic_noise(sigma: float, probability: float, num_classes: int = 10) -> Figure:
-    """The instant mathematics of SLN: what the label becomes, and the gradient at the logits with it.
+    """The noise of SLN on the label, and on the gradient at the logits.
 
-    Left: density of the entries of y + sigma z. Right: standard deviation of the noise on the gradient at
-    the logit of a class that is predicted with `probability`, for SLN and for noise on the logits' gradient
-    (variant 2).
+    Left: density of the entries of y + sigma z. Right: standard deviation of the noise on the gradient at the
+    logit of a class predicted with `probability`, for SLN and for noise on the logits' gradient (variant 2).
     """
-    figure, axes = base.panels(1, 2, size=(9.6, 3.6))
-    label_density(axes[0, 0], sigma, num_classes)
-    deviation(axes[0, 1], sigma, probability, num_classes)
+    figure, axes = panels(1, 2, size=(9.6, 3.6))
+    _label_density(axes[0, 0], sigma, num_classes)
+    _deviation(axes[0, 1], sigma, probability, num_classes)
     return figure
 
 
-def label_density(ax: Axes, sigma: float, num_classes: int) -> Axes:
-    """Density of the entries of y + sigma z, and how often the labelled class stays the largest."""
+def _label_density(ax: Axes, sigma: float, num_classes: int) -> None:
+    """Density of the entries of y + sigma z, and how often the labelled class has the largest."""
     z = np.random.default_rng(0).standard_normal((4000, num_classes))
     kept = (np.eye(num_classes)[0] + sigma * z).argmax(axis=1) == 0
     x = np.linspace(-4, 5, 600)
@@ -135,11 +133,10 @@ def label_density(ax: Axes, sigma: float, num_classes: int) -> Axes:
     title = f"σ = {sigma:.2f}: the label stays the largest in {100 * kept.mean():.0f}%"
     ax.set(xlabel="entry of y + σ z", ylabel="density", xlim=(-4, 5), ylim=(0, 1.2), title=title)
     ax.legend(loc="upper right")
-    return ax
 
 
-def deviation(ax: Axes, sigma: float, probability: float, num_classes: int) -> Axes:
-    """Standard deviation of the noise at a class's logit over its probability, SLN and variant 2."""
+def _deviation(ax: Axes, sigma: float, probability: float, num_classes: int) -> None:
+    """Standard deviation of the noise at a class's logit by its probability, SLN and variant 2."""
     p = np.linspace(0, 1, 81)
     spread = noise_at_logit(np.append(p, probability), sigma, num_classes)
     ax.plot(p, spread[:-1], color=NOISE_COLOURS["labels"], label="noise on the label (SLN)")
@@ -150,25 +147,20 @@ def deviation(ax: Axes, sigma: float, probability: float, num_classes: int) -> A
     ax.set(xlabel="predicted probability p of the class", ylabel="std of the noise at its logit")
     ax.set(xlim=(0, 1), ylim=(0, 2.05 * np.sqrt(num_classes - 1)), title=title)
     ax.legend(loc="upper left")
-    return ax
 
 
 def noise_at_logits(sigma: float, probability: float, num_classes: int = 10) -> Figure:
     """The whole covariance at the logits, of SLN and of noise on the logits' gradient (variant 2).
 
-    The first class is predicted with `probability`, the others share the rest. Above: standard deviation over
+    The first class is predicted with `probability`, the others share the rest. Above: standard deviation by
     p; draws, and ellipses of two standard deviations, at the logits of the first class and of another. Below:
-    both covariances as heat maps on one scale, logarithmic beyond sigma^2 / 10; of more than ten classes the
-    first ten.
+    both covariances of at most ten classes as heat maps on one scale, logarithmic beyond sigma^2 / 10.
     """
-    figure = Figure(figsize=(9.0, 7.0))
-    figure.set_layout_engine("none")  # fixed places: finding them takes half of a redraw
-    curve, cloud, left, right = (
-        figure.add_axes((x, y, width, 0.38))
-        for x, y, width in ((0.08, 0.575, 0.37), (0.52, 0.575, 0.37), (0.08, 0.08, 0.37), (0.52, 0.08, 0.37))
-    )
-    deviation(curve, sigma, probability, num_classes)
-    ellipses(cloud, sigma, probability, num_classes)
+    figure = Figure(figsize=(9.0, 7.0), layout="none")  # fixed places: a layout takes half of a redraw
+    places = [(x, y, 0.37, 0.38) for y in (0.575, 0.08) for x in (0.08, 0.52)]
+    curve, cloud, left, right = map(figure.add_axes, places)
+    _deviation(curve, sigma, probability, num_classes)
+    _ellipses(cloud, sigma, probability, num_classes)
     Sigma = label_noise_covariance(peaked(probability, num_classes), sigma).numpy()
     unit = max(sigma**2, 1e-9)
     span = max(np.abs(Sigma).max(), unit)
@@ -179,9 +171,8 @@ def noise_at_logits(sigma: float, probability: float, num_classes: int = 10) -> 
         ("noise on the logits’ gradient", sigma**2 * np.eye(num_classes), right),
     ):
         shown = ax.imshow(matrix[:few, :few], cmap="RdBu_r", norm=scale, interpolation="nearest")
-        ax.set(title=f"{name}: trace {matrix.trace():.2f}", xlabel="class (0 has probability p)")
-        ax.set(xticks=range(few), yticks=range(few))
-        ax.set_ylabel("class")
+        ax.set(title=f"{name}: trace {matrix.trace():.2f}", xticks=range(few), yticks=range(few))
+        ax.set(xlabel="class (0 has probability p)", ylabel="class")
         ax.grid(False)
     place = figure.add_axes((0.90, 0.08, 0.016, 0.38))
     bar = figure.colorbar(shown, cax=place, label="covariance at the logits")
@@ -191,8 +182,8 @@ def noise_at_logits(sigma: float, probability: float, num_classes: int = 10) -> 
     return figure
 
 
-def ellipses(ax: Axes, sigma: float, probability: float, num_classes: int) -> Axes:
-    """300 draws of SLN's noise at the logits of the first and second class, and where 86% of them fall."""
+def _ellipses(ax: Axes, sigma: float, probability: float, num_classes: int) -> None:
+    """300 draws of SLN's noise at the logits of the first and second class, and the ellipses of 86%."""
     p = peaked(probability, num_classes)
     noise = drawn_at_logits(p.clamp_min(1e-12), sigma, 300, torch_generator(0, "bootstrap")).numpy()
     ax.plot(noise[:, 0], noise[:, 1], ".", ms=3, color=NOISE_COLOURS["labels"], alpha=0.6)
@@ -205,12 +196,10 @@ def ellipses(ax: Axes, sigma: float, probability: float, num_classes: int) -> Ax
         small, large = 4 * np.sqrt(variances.clip(0))  # two standard deviations to either side
         angle = np.degrees(np.arctan2(axes_of[1, 1], axes_of[0, 1]))
         colour = NOISE_COLOURS[variant]
-        ax.add_patch(
-            Ellipse((0, 0), large, small, angle=angle, fill=False, ec=colour, ls=style, lw=2, label=name)
-        )
+        line = {"fill": False, "ec": colour, "ls": style, "lw": 2, "label": name}
+        ax.add_patch(Ellipse((0, 0), large, small, angle=angle, **line))
     reach = max(3 * sigma, 2.3 * float(block.diagonal().max().sqrt()), 0.1)
     ax.set(xlim=(-reach, reach), ylim=(-reach, reach), aspect="equal")
     ax.set(xlabel="noise at the logit of the class of p", ylabel="at that of another class")
     ax.set_title("two standard deviations")
     ax.legend(loc="upper right")
-    return ax

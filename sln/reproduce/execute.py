@@ -24,8 +24,7 @@ from sln.reproduce.client import ENGINE, headless, private_sockets
 from sln.reproduce.report import Result, write_report
 from sln.reproduce.summary import write_summary
 from sln.runs.store import versions
-from sln.study.experiments import planned, train_ahead
-from sln.study.plan import at_once, in_words, plan, require_data
+from sln.study.plan import describe, parallel_runs, plan, planned, require_data, train_ahead
 from sln.study.study import Study
 from sln.utils.errors import InputError, choose, require
 from sln.utils.files import figures_folder, project_root, write_json
@@ -70,11 +69,11 @@ def reproduce(
     values = {"PROFILE": profile, **(parameters or {})}
     chosen = choose_notebooks(folder, only, values)
     if dry_run:
-        print(in_words(plan(guess), at_once(planned(guess))))
+        print(describe(plan(guess), parallel_runs(planned(guess))))
         return 0
     require_data(guess)
     if guess.profile.recipes:  # days of training
-        print(in_words(plan(guess), at_once(planned(guess))), file=sys.stderr, flush=True)
+        print(describe(plan(guess), parallel_runs(planned(guess))), file=sys.stderr, flush=True)
     study = Study(profile)
     if only is None:  # one notebook alone trains what it needs
         train_ahead(study)

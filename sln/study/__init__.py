@@ -1,4 +1,4 @@
-"""What is trained and compared: profiles, the paper's recipes, experiments."""
+"""What is trained and compared: profiles, the paper's recipes, comparisons, ablations."""
 
 from sln.study.study import METHODS, VARIANTS, Arm, MethodRuns, Study
 

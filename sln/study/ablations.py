@@ -1,4 +1,4 @@
-"""Questions that the paper leaves open, each an experiment and the table that it ends in."""
+"""Questions that the paper leaves open: for each an experiment, its table, and a sentence from the table."""
 
 from __future__ import annotations
 
@@ -8,9 +8,10 @@ from collections.abc import Mapping
 import numpy as np
 import pandas as pd
 
-from sln.study.study import Arm, MethodRuns, Study
+from sln.config import NOISE_NAMES
+from sln.study.study import Arm, MethodRuns, Study, paired_gain
 
-# Class counts are compared at this noise rate: at 0.4 two classes would hardly differ from a coin's toss.
+# Class counts are compared at this noise rate: at 0.4 two classes would hardly differ from chance.
 CLASS_COUNT_RATE = 0.2
 # sigma sqrt(C - 1), the noise at the logit of a class that the network is sure of.
 NOISE_WHEN_SURE = (0.0, 1.0, 2.0, 3.0, 6.0)
@@ -22,7 +23,7 @@ NOISE_FOR = {"right labels only": "right", "wrong labels only": "wrong"}
 
 
 def rate_arms(study: Study) -> dict[tuple[float, str], Arm]:
-    """CE and SLN, and their momentum models, by symmetric noise's rate; sigma is chosen at each rate."""
+    """CE and SLN, and their momentum models, by rate of symmetric noise; sigma is chosen at each rate."""
     found = {}
     for rate in study.profile.noise_rates:
         plain = study.over_seeds("sym", 0.0, noise_rate=rate)
@@ -61,68 +62,110 @@ def class_arms(study: Study) -> dict[tuple[int, float], Arm]:
     """SLN by number of classes C and by sigma sqrt(C - 1)."""
     return {
         (C, sure): Arm(
-            study.over_seeds("sym", sure / math.sqrt(C - 1), classes=C, noise_rate=CLASS_COUNT_RATE)
+            study.over_seeds("sym", sure / math.sqrt(C - 1), classes=C, noise_rate=CLASS_COUNT_RATE),
+            "momentum",
         )
         for C in study.profile.class_counts
         for sure in NOISE_WHEN_SURE
     }
 
 
-# --- tables -------------------------------------------------------------------------------------------------
+# --- tables, each followed by the sentence that is written from it ------------------------------------------
 
 
 def noise_rates(study: Study) -> pd.DataFrame:
-    """Test accuracy (%) over the noise rate: rate, method, sigma, mean, std, seeds."""
+    """Test accuracy (%) by noise rate: rate, method, sigma, mean, std, seeds."""
     rows = []
-    for (rate, method), reading in study.read(rate_arms(study), "noise rates").items():
-        row = {"rate": rate, "method": method, "sigma": reading.runs[0].config.sigma}
-        rows.append(row | _accuracy(reading))
+    for (rate, method), runs in study.runs_of(rate_arms(study), "noise rates").items():
+        row = {"rate": rate, "method": method, "sigma": runs.first.config.sigma}
+        rows.append(row | _accuracy(runs))
     return pd.DataFrame(rows)
+
+
+def describe_noise_rates(table: pd.DataFrame) -> str:
+    """What SLN adds to the momentum model at each rate of `noise_rates`."""
+    mean = table.pivot_table(index="rate", columns="method", values="mean")
+    sigma = table[table["method"] == "SLN"].set_index("rate")["sigma"]
+    gains = ", ".join(
+        f"{rate:g}: {mean.loc[rate, 'SLN-MO'] - mean.loc[rate, 'CE-MO']:+.1f} (σ {sigma[rate]:g})"
+        for rate in mean.index
+    )
+    return f"SLN-MO less CE-MO by noise rate, in points of test accuracy: {gains}."
 
 
 def kinds_of_noise(study: Study) -> pd.DataFrame:
     """What SLN adds for each kind of noise, paired over seeds, in points of test accuracy.
 
-    Columns: noise, weights (the networks, or their momentum models), sigma, gain, error (its standard error),
-    verdict : "helps", "hurts", or "unclear" where the gain is within two standard errors of 0
+    Columns: noise, weights ("network" or "momentum"), sigma, gain, error (its standard error), verdict:
+    "helps", "hurts", or "unclear" if the gain is within two standard errors of 0.
     """
     rows = []
     for mode in study.profile.noise_modes:
-        readings = study.readings(mode)
+        methods = study.methods(mode)
         for weights, (plain, noisy) in {"network": ("CE", "SLN"), "momentum": ("CE-MO", "SLN-MO")}.items():
-            gain = 100 * (readings[noisy].final("test_accuracy") - readings[plain].final("test_accuracy"))
-            error = gain.std(ddof=1) / math.sqrt(len(gain))
-            verdict = "helps" if gain.mean() > 0 else "hurts"
-            if abs(gain.mean()) <= 2 * error:
-                verdict = "unclear"
-            row = {"noise": mode, "weights": weights, "sigma": readings[noisy].runs[0].config.sigma}
-            rows.append(row | {"gain": gain.mean(), "error": error, "verdict": verdict})
+            gain = paired_gain(methods[noisy], methods[plain])
+            verdict = ("helps" if gain.mean > 0 else "hurts") if gain.clear else "unclear"
+            row = {"noise": mode, "weights": weights, "sigma": methods[noisy].first.config.sigma}
+            rows.append(row | {"gain": gain.mean, "error": gain.error, "verdict": verdict})
     return pd.DataFrame(rows)
+
+
+def describe_kinds_of_noise(table: pd.DataFrame) -> str:
+    """The verdicts of `kinds_of_noise`."""
+    verdicts = [
+        f"{NOISE_NAMES[row.noise]} ({row.weights}): {row.verdict}, {row.gain:+.1f} ± {row.error:.1f}"
+        for row in table.itertuples()
+    ]
+    return "SLN against no stochastic noise, in points: " + "; ".join(verdicts) + "."
 
 
 def noise_for(study: Study) -> pd.DataFrame:
     """Stochastic noise on which labels: noise_for, weights, mean, std, memorised, right_learnt, seeds (%)."""
-    return _both_readers(study.read(noise_for_arms(study), "noise on some labels"), "noise_for")
+    return _by_weights(study.runs_of(noise_for_arms(study), "noise on some labels"), "noise_for")
 
 
 def schedules(study: Study) -> pd.DataFrame:
     """Schedules of sigma: schedule, weights, mean, std, memorised, right_learnt, seeds (%)."""
-    return _both_readers(study.read(schedule_arms(study), "schedules of sigma"), "schedule")
+    return _by_weights(study.runs_of(schedule_arms(study), "schedules of sigma"), "schedule")
+
+
+def describe_ranking(table: pd.DataFrame, column: str) -> str:
+    """The momentum models of `noise_for` or `schedules`, best first; `column` names them."""
+    part = table[table["weights"] == "momentum"].sort_values("mean", ascending=False, kind="stable")
+    ranked = [
+        f"{name} {mean:.1f} ± {std:.1f}% ({memorised:.0f}% of the wrong labels memorised)"
+        for name, mean, std, memorised in part[[column, "mean", "std", "memorised"]].itertuples(index=False)
+    ]
+    return "Momentum models, best first: " + "; ".join(ranked) + "."
 
 
 def corrections(study: Study) -> pd.DataFrame:
     """Clean and released correction by kind of noise: noise, losses, mean, std, label_accuracy, seeds (%).
 
-    label_accuracy : share of training labels that are true, of the targets' largest entries; images of no
-    class (open-set) are left out
+    label_accuracy : share of training labels that are true after correction (the targets' largest entries);
+        images of no class (open-set) are left out
     """
     rows = []
-    for (mode, losses), reading in study.read(correction_arms(study), "label correction").items():
-        of_a_class = [run.examples.query("true >= 0") for run in reading.runs]
+    for (mode, losses), runs in study.runs_of(correction_arms(study), "label correction").items():
+        of_a_class = [run.examples.query("true >= 0") for run in runs.runs]
         truer = [(examples["target"] == examples["true"]).mean() for examples in of_a_class]
-        row = {"noise": mode, "losses": losses} | _accuracy(reading)
+        row = {"noise": mode, "losses": losses} | _accuracy(runs)
         rows.append(row | {"label_accuracy": 100 * float(np.mean(truer))})
     return pd.DataFrame(rows)
+
+
+def describe_corrections(table: pd.DataFrame) -> str:
+    """What each rule of `corrections` gains, and how many labels are true after it."""
+    mean = table.pivot_table(index="noise", columns="losses", values="mean", sort=False)
+    truth = table.pivot_table(index="noise", columns="losses", values="label_accuracy", sort=False)
+    parts = []
+    for noise in mean.index:
+        gain, true = mean.loc[noise] - mean.loc[noise, "none"], truth.loc[noise]
+        parts.append(
+            f"{NOISE_NAMES[noise]}: clean rule {gain['given']:+.1f} points, labels {true['given']:.0f}% "
+            f"true; as released {gain['as-released']:+.1f}, {true['as-released']:.0f}%"
+        )
+    return "Correction against SLN-MO without it: " + "; ".join(parts) + "."
 
 
 def class_counts(study: Study) -> pd.DataFrame:
@@ -131,27 +174,35 @@ def class_counts(study: Study) -> pd.DataFrame:
     when_sure : sigma sqrt(C - 1)
     gain, gain_std : over the same C without stochastic noise, paired over seeds
     """
-    rows = []
-    readings = study.read(class_arms(study), "class counts")
-    for (C, sure), reading in readings.items():
-        read, plain = (MethodRuns("", r.runs, "momentum") for r in (reading, readings[C, 0.0]))
-        gain = 100 * (read.final("test_accuracy") - plain.final("test_accuracy"))
-        row = {"classes": C, "when_sure": sure, "sigma": reading.runs[0].config.sigma}
-        rows.append(row | _accuracy(read) | {"gain": gain.mean(), "gain_std": gain.std(ddof=1)})
+    rows, found = [], study.runs_of(class_arms(study), "class counts")
+    for (C, sure), runs in found.items():
+        gain = paired_gain(runs, found[C, 0.0])
+        row = {"classes": C, "when_sure": sure, "sigma": runs.first.config.sigma}
+        rows.append(row | _accuracy(runs) | {"gain": gain.mean, "gain_std": gain.std})
     return pd.DataFrame(rows)
 
 
-def _accuracy(reading: MethodRuns) -> dict[str, float]:
-    values = 100 * reading.final("test_accuracy")
+def describe_class_counts(table: pd.DataFrame) -> str:
+    """The strength of `class_counts` at which each C gains most."""
+    best = table.loc[table.groupby("classes")["gain"].idxmax()]
+    gains = [
+        f"C = {row.classes}: {row.gain:+.1f} points at σ = {row.sigma:.3g}, σ √(C − 1) = {row.when_sure:g}"
+        for row in best.itertuples()
+    ]
+    return "Largest gain of SLN-MO over no stochastic noise: " + "; ".join(gains) + "."
+
+
+def _accuracy(runs: MethodRuns) -> dict[str, float]:
+    values = 100 * runs.final("test_accuracy")
     return {"mean": values.mean(), "std": values.std(ddof=1), "seeds": len(values)}
 
 
-def _both_readers(readings: Mapping[str, MethodRuns], what: str) -> pd.DataFrame:
+def _by_weights(found: Mapping[str, MethodRuns], column: str) -> pd.DataFrame:
+    """One row per method, whose name is in `column`, and weights."""
     rows = []
-    for name, reading in readings.items():
-        for weights in ("network", "momentum"):
-            read = MethodRuns(name, reading.runs, weights)
-            row = {what: name, "weights": weights} | _accuracy(read)
-            row |= {"memorised": 100 * read.final("wrong_memorised").mean()}
-            rows.append(row | {"right_learnt": 100 * read.final("right_accuracy").mean()})
+    for name, method in found.items():
+        for runs in (method.through("network"), method.through("momentum")):
+            row = {column: name, "weights": runs.weights} | _accuracy(runs)
+            row |= {"memorised": 100 * runs.final("wrong_memorised").mean()}
+            rows.append(row | {"right_learnt": 100 * runs.final("right_accuracy").mean()})
     return pd.DataFrame(rows)

@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
-from sln.config import Config
+from sln.config import NOISE_NAMES, Config
 from sln.study.recipes import SIGMAS
-from sln.study.study import VARIANTS, Arm, MethodRuns, Study
+from sln.study.study import VARIANTS, Arm, Study
 
 # Another method's name in figures, and its `Config.baseline`.
 OTHERS = {
@@ -29,7 +29,7 @@ GRIDS = {
     "SAM": (0.02, 0.05, 0.1, 0.2),
     "Co-teaching": (0.1, 0.2, 0.3, 0.4),
 }
-# Co-teaching forgets as many as are wrong, which its paper takes as known; here half of the classes flip.
+# Co-teaching leaves out the wrong share, which its paper takes as known; here half of the classes flip.
 WRONG_SHARE = {"asym": 0.2}
 NAMES = ("CE", *OTHERS, "SLN", "Co-teaching + SLN", "CE + LC", "SLN + LC")
 
@@ -37,8 +37,8 @@ NAMES = ("CE", *OTHERS, "SLN", "Co-teaching + SLN", "CE + LC", "SLN + LC")
 def arms(study: Study, noise_mode: str, *, tuned: bool = False) -> dict[str, Arm]:
     """Every method's configurations over the comparison's seeds, by name (NAMES).
 
-    Settings are the published ones (SLN's sigma that of the paper's CIFAR-10 runs), or `tuned`: the best of
-    GRIDS, or of the sigmas, on noisy validation labels. What has no setting is in both.
+    Settings are the published ones (SLN's sigma is that of the paper's CIFAR-10 runs), or `tuned`: the best
+    of GRIDS, or of the sigmas, on noisy validation labels. Methods without a setting are in both.
     """
     seeds = study.profile.comparison_seeds
     sigma = study.choose_sigma(noise_mode) if tuned else SIGMAS["cifar10"][noise_mode]
@@ -57,7 +57,7 @@ def arms(study: Study, noise_mode: str, *, tuned: bool = False) -> dict[str, Arm
 
 
 def published(name: str, noise_mode: str) -> float | None:
-    """A method's published setting where `Config` cannot know it; None leaves it to `Config`."""
+    """A method's published setting if it depends on the noise; None: `Config`'s default."""
     return WRONG_SHARE.get(noise_mode) if name == "Co-teaching" else None
 
 
@@ -68,7 +68,7 @@ def other(study: Study, noise_mode: str, name: str, setting: float | None, seeds
 
 
 def best_setting(study: Study, noise_mode: str, name: str) -> float:
-    """The best of GRIDS on noisy validation labels, over as many seeds as sigma is chosen on."""
+    """The best of GRIDS on noisy validation labels, over the same seeds as for the choice of sigma."""
     return study.best(
         {
             setting: other(study, noise_mode, name, setting, study.profile.choice_seeds)
@@ -78,67 +78,100 @@ def best_setting(study: Study, noise_mode: str, name: str) -> float:
 
 
 def setting_of(name: str, config: Config) -> float:
-    """The number that was set or chosen: the method's own setting, or sigma; NaN where there is none."""
+    """The method's own setting, or sigma; NaN if it has none."""
     if name in OTHERS:
         return config.baseline_parameter
     return config.sigma if "SLN" in name else np.nan
 
 
 def table(study: Study) -> pd.DataFrame:
-    """Every method under every kind of noise of the comparison, in per cent; one row a reading.
+    """Every method under every kind of noise of the comparison, in per cent.
 
-    Columns: noise, method, settings ("published" or "tuned"), setting, weights (network or momentum), mean,
-    std (test accuracy over seeds), memorised (share of wrong labels reproduced, mean), seeds.
+    One row per noise, method, settings ("published" or "tuned") and weights ("network" or "momentum").
+    Further columns: setting, mean, std (test accuracy over seeds), memorised (mean share of wrong labels
+    reproduced), seeds.
     """
     rows = []
     for noise_mode in study.profile.comparison_modes:
         for tuned in (False, True) if noise_mode in study.profile.tuned_modes else (False,):
-            told = f"{noise_mode} noise, {'tuned' if tuned else 'published'} settings"
-            for name, reading in study.read(arms(study, noise_mode, tuned=tuned), told).items():
-                row = {"noise": noise_mode, "method": name, "settings": "tuned" if tuned else "published"}
-                row["setting"] = setting_of(name, reading.runs[0].config)
+            settings = "tuned" if tuned else "published"
+            what = f"{noise_mode} noise, {settings} settings"
+            for name, method in study.runs_of(arms(study, noise_mode, tuned=tuned), what).items():
+                row = {"noise": noise_mode, "method": name, "settings": settings}
+                row["setting"] = setting_of(name, method.first.config)
                 for weights in ("network", "momentum"):
-                    read = MethodRuns(name, reading.runs, weights)
-                    accuracy = 100 * read.final("test_accuracy")
-                    rows.append(
-                        row
-                        | {"weights": weights, "mean": accuracy.mean(), "std": accuracy.std(ddof=1)}
-                        | {"memorised": 100 * read.final("wrong_memorised").mean(), "seeds": len(accuracy)}
-                    )
+                    evaluated = method.through(weights)
+                    accuracy = 100 * evaluated.final("test_accuracy")
+                    found = {"weights": weights, "mean": accuracy.mean(), "std": accuracy.std(ddof=1)}
+                    found |= {"memorised": 100 * evaluated.final("wrong_memorised").mean()}
+                    rows.append(row | found | {"seeds": len(accuracy)})
     return pd.DataFrame(rows)
+
+
+def describe_methods(table: pd.DataFrame, settings: str) -> str:
+    """One line per kind of noise of `table`: the three best momentum models, and SLN's place."""
+    lines = []
+    shown = table[(table["settings"] == settings) & (table["weights"] == "momentum")]
+    for noise, part in shown.groupby("noise", sort=False):
+        ranked = part.sort_values("mean", ascending=False, kind="stable").reset_index(drop=True)
+        best = ", ".join(
+            f"{row.method} {row.mean:.1f} ± {row.std:.1f}" for row in ranked.head(3).itertuples(name="R")
+        )
+        place = int(ranked.index[ranked["method"] == "SLN"][0]) + 1
+        sln = ranked.loc[place - 1]
+        lines.append(
+            f"{NOISE_NAMES[noise]}, {settings} settings: best are {best}; SLN is number {place} of "
+            f"{len(ranked)} ({sln['mean']:.1f} ± {sln['std']:.1f})."
+        )
+    return "\n".join(lines)
 
 
 def gains(table: pd.DataFrame) -> pd.DataFrame:
     """What SLN adds to other methods: mean test accuracy with it less without, in points.
 
-    Rows noise, settings; columns one per base (CE, Co-teaching, CE + LC), read through the momentum model.
+    One row per noise and settings, one column per base method (CE, Co-teaching, CE + LC); momentum models.
     """
-    read = table[table["weights"] == "momentum"]
-    mean = read.pivot_table(index=["noise", "settings"], columns="method", values="mean", sort=False)
+    momentum = table[table["weights"] == "momentum"]
+    mean = momentum.pivot_table(index=["noise", "settings"], columns="method", values="mean", sort=False)
     pairs = {"CE": "SLN", "Co-teaching": "Co-teaching + SLN", "CE + LC": "SLN + LC"}
     return pd.DataFrame({base: mean[with_sln] - mean[base] for base, with_sln in pairs.items()})
 
 
+def describe_gains(gains: pd.DataFrame) -> str:
+    """One line per row of `gains`."""
+    lines = []
+    for (noise, settings), row in gains.iterrows():
+        points = ", ".join(f"{base} {value:+.1f}" for base, value in row.items())
+        lines.append(
+            f"SLN on top of another method, {NOISE_NAMES[noise]}, {settings} settings (points): {points}."
+        )
+    return "\n".join(lines)
+
+
 def strengths(study: Study, noise_mode: str = "sym") -> pd.DataFrame:
-    """Last-epoch accuracy of each variant of SGD noise against its strength, on the seeds of choices.
+    """Last-epoch accuracy of each variant of SGD noise by its strength, for the seeds of choices.
 
     Columns: variant, sigma, test_mean, test_std, validation_mean (on noisy labels), all in per cent and of
     the momentum model; relative : sigma over the variant's best on noisy validation labels.
     """
-    grids = {
-        name: study.strengths(noise_on, noise_mode, study.profile.choice_seeds)
-        for name, noise_on in VARIANTS.items()
-    }
     seeds = study.profile.choice_seeds
+    grids = {name: study.strengths(noise_on, noise_mode, seeds) for name, noise_on in VARIANTS.items()}
     grids["SLN"] = {s: Arm(study.over_seeds(noise_mode, s, seeds)) for s in study.profile.sigma_curve if s}
     rows = []
     for name, grid in grids.items():
-        for sigma, reading in study.read(grid, f"{name} by strength").items():
-            read = MethodRuns(name, reading.runs, "momentum")
-            test = 100 * read.final("test_accuracy")
+        for sigma, runs in study.runs_of(grid, f"{name} by strength").items():
+            momentum = runs.through("momentum")
+            test = 100 * momentum.final("test_accuracy")
             row = {"variant": name, "sigma": sigma, "test_mean": test.mean(), "test_std": test.std(ddof=1)}
-            rows.append(row | {"validation_mean": 100 * read.final("validation_accuracy").mean()})
+            rows.append(row | {"validation_mean": 100 * momentum.final("validation_accuracy").mean()})
     found = pd.DataFrame(rows)
     best = found.loc[found.groupby("variant")["validation_mean"].idxmax()].set_index("variant")["sigma"]
     found["relative"] = found["sigma"] / found["variant"].map(best)
     return found
+
+
+def describe_variants(final: pd.DataFrame) -> str:
+    """The variants' test accuracy in per cent, from `analysis.mean_and_std` in shares of 1."""
+    return "; ".join(
+        f"{name} {100 * row['mean']:.1f} ± {100 * row['std']:.1f}%" for name, row in final.iterrows()
+    )

@@ -1,15 +1,18 @@
-"""What a reproduction would train, and about how long that takes on this machine."""
+"""All runs of a study in one list: to train them ahead, or to estimate how long that takes here."""
 
 from __future__ import annotations
 
 import datetime
 import functools
+import math
+import statistics
 import time
-from collections.abc import Iterable
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
 
 import pandas as pd
 import torch
-import torch.nn.functional as F
 
 from sln import fast, runs
 from sln.config import Config
@@ -18,49 +21,83 @@ from sln.datasets import clothing1m, registry
 from sln.datasets.images import CIFAR_MEAN, CIFAR_STD, digits
 from sln.datasets.load import threads
 from sln.runs import parallel
-from sln.study import experiments
-from sln.study.study import Study
+from sln.study import ablations, comparisons
+from sln.study.recipes import RECIPES
+from sln.study.study import VARIANTS, Arm, Study
 from sln.train import State
-from sln.utils.devices import device, torchvision
+from sln.utils.devices import device
+from sln.utils.files import read_json
 
 # training, validation and test images
-SIZES = {"digits": (1150, 287, 360), "cifar10": (50_000, 0, 10_000), "cifar100": (50_000, 0, 10_000)}
-CLOTHING1M_TEST = 14_313 + 10_526  # clean validation and test images
-STEPS = {"cpu": 2, "cuda": 40}  # that the calibration takes, after as many to warm up
+SIZES = {
+    "digits": (1150, 287, 360),
+    "cifar10": (50_000, 0, 10_000),
+    "cifar100": (50_000, 0, 10_000),
+}
+STEPS = {"cpu": 2, "cuda": 40}  # training steps that are timed, after as many to warm up
+# settings that decide how long a training step takes
+STEP = ("dataset", "model", "downsample", "batch_size", "baseline", "precision", "threads")
 
 
-def plan(study: Study) -> pd.DataFrame:
-    """The runs of a study, one row per configuration but for its seed.
+# --- what is trained ----------------------------------------------------------------------------------------
 
-    Columns: run (without its seed), runs, found (trained already), to_train, epochs (left to train, less what
-    a corrected run takes over from its uncorrected one), hours (estimated, one run at a time).
+
+def planned(study: Study) -> list[Config]:
+    """The runs of the notebooks, candidates of choices included, each once."""
+    asked = list(_asked(study))
+    return list(dict.fromkeys([*study.candidates, *asked]))
+
+
+def train_ahead(study: Study) -> None:
+    """Train them all: first the candidates, because the others depend on the choices.
+
+    The notebooks would train them too, but a few at a time, with idle processors at the end of each group.
     """
-    planned = experiments.planned(study)
-    rows: dict[str, dict] = {}
-    for config in planned:
-        name = config.replace(seed=0, noise_seed=0).run_id.rsplit("-seed", 1)[0]
-        row = rows.setdefault(
-            name, {"run": name, "runs": 0, "found": 0, "to_train": 0, "epochs": 0, "hours": 0.0}
-        )
-        row["runs"] += 1
-        if runs.find(config) is not None:
-            row["found"] += 1
-            continue
-        forks = config.corrects and config.uncorrected in planned
-        epochs = config.epochs - (config.correction if forks else 0)
-        row["to_train"] += 1
-        row["epochs"] += epochs
-        row["hours"] += epochs * seconds_an_epoch(config) / 3600
-    return pd.DataFrame(list(rows.values()))
+    guess = Study(study.name, guesses=True)
+    planned(guess)
+    if guess.candidates:
+        study.trained(guess.candidates, f"{study.name}: candidates")
+    study.trained(planned(study), f"{study.name}: all runs")
+
+
+def _asked(study: Study) -> Iterator[Config]:
+    profile = study.profile
+    for name in profile.recipes:
+        yield from (RECIPES[name].config(seed) for seed in study.seeds)
+    for mode in profile.noise_modes:
+        yield from _configs(study.arms(mode))
+    for sigma in profile.sigma_curve:
+        yield from study.over_seeds("sym", sigma, study.curve_seeds)
+    for losses in ("given", "as-released"):  # notebook 3 compares both
+        yield from study.correcting("sym", correction_losses=losses)
+    if profile.alphas:
+        yield from study.averaging("sym")
+    yield from _configs(study.variant_arms())
+    yield from _configs(study.matched())
+    for noise_on in VARIANTS.values():
+        yield from _configs(study.strengths(noise_on, seeds=profile.choice_seeds))
+    for mode in profile.comparison_modes:
+        yield from _configs(comparisons.arms(study, mode))
+        if mode in profile.tuned_modes:
+            yield from _configs(comparisons.arms(study, mode, tuned=True))
+    if profile.noise_rates:
+        yield from _configs(ablations.rate_arms(study))
+        yield from _configs(ablations.noise_for_arms(study))
+        yield from _configs(ablations.schedule_arms(study))
+        yield from _configs(ablations.correction_arms(study))
+        yield from _configs(ablations.class_arms(study))
+
+
+def _configs(arms: Mapping[Any, Arm]) -> Iterable[Config]:
+    return [config for arm in arms.values() for config in arm.configs]
 
 
 def require_data(study: Study) -> None:
-    """Raise InputError unless the data are there that the study's notebooks read and its missing runs need.
+    """Raise InputError unless the data are there that the notebooks read and the missing runs need.
 
-    Better now than after days of training.
+    Checked first, not after days of training.
     """
-    planned = experiments.planned(study)
-    configs = [c for c in planned if c.dataset == study.dataset or runs.find(c) is None]
+    configs = [c for c in planned(study) if c.dataset == study.dataset or runs.find(c) is None]
     for dataset, noise_mode, labels in dict.fromkeys((c.dataset, c.noise_mode, c.labels) for c in configs):
         needed = [dataset] if dataset in ("cifar10", "cifar100") else []
         if dataset == "cifar10" and noise_mode == "openset":
@@ -75,31 +112,76 @@ def require_data(study: Study) -> None:
         clothing1m.imagenet_weights(model)
 
 
-def at_once(configs: Iterable[Config]) -> float:
-    """How many runs make progress at once: one per worker, as far as processors allow for their threads."""
+# --- how long it takes --------------------------------------------------------------------------------------
+
+
+def plan(study: Study) -> pd.DataFrame:
+    """The runs of a study, one row per configuration without its seed.
+
+    Columns: run (its name without the seed), runs, found (trained already), to_train, epochs (left to train,
+    without those that a corrected run takes over from its uncorrected one), hours (estimated, one run at a
+    time).
+    """
+    configs, timed = planned(study), trained_seconds()
+    rows: dict[str, dict] = {}
+    for config in configs:
+        name = config.replace(seed=0, noise_seed=0).run_id.rsplit("-seed", 1)[0]
+        empty = {"run": name, "runs": 0, "found": 0, "to_train": 0, "epochs": 0, "hours": 0.0}
+        row = rows.setdefault(name, empty)
+        row["runs"] += 1
+        if runs.find(config) is not None:
+            row["found"] += 1
+            continue
+        forks = config.corrects and config.uncorrected in configs
+        epochs = config.epochs - (config.correction if forks else 0)
+        row["to_train"] += 1
+        row["epochs"] += epochs
+        row["hours"] += epochs * (timed.get(_pace(config)) or seconds_an_epoch(config)) / 3600
+    return pd.DataFrame(list(rows.values()))
+
+
+def describe(table: pd.DataFrame, parallel: float) -> str:
+    """The plan as text: the table, and the sum for `parallel` runs at the same time."""
+    total = datetime.timedelta(seconds=round(3600 * table["hours"].sum() / parallel))
+    text = (
+        f"{table.to_string(index=False, float_format='%.2f', na_rep='unknown')}\n"
+        f"{table['runs'].sum()} runs, {table['found'].sum()} of them trained already; "
+        f"{table['epochs'].sum()} epochs to train, about {total} with {parallel:.3g} at once on "
+        f"{device()} (estimated from epochs trained here, or from a few steps; notebooks come on top)"
+    )
+    unknown = int(table.loc[table["hours"].isna(), "to_train"].sum())
+    if unknown:
+        text += f"; {unknown} runs of Clothing1M come on top, unknown until one is trained"
+    return text
+
+
+def parallel_runs(configs: Iterable[Config]) -> float:
+    """How many runs make progress at the same time: one per worker, with processors for their threads."""
     if device().type != "cpu":
         return len(set(parallel.slots()))  # several runs on one GPU share it
     threads_each = max((config.threads for config in configs), default=1)
     return min(len(parallel.slots()), max(1, parallel.processors() / threads_each))
 
 
-def in_words(table: pd.DataFrame, at_once: float) -> str:
-    """The plan as text: the table, and the sum."""
-    total = datetime.timedelta(seconds=round(3600 * table["hours"].sum() / at_once))
-    return (
-        f"{table.to_string(index=False, float_format='%.2f')}\n"
-        f"{table['runs'].sum()} runs, {table['found'].sum()} of them trained already; "
-        f"{table['epochs'].sum()} epochs to train, about {total} with {at_once:.3g} at once on "
-        f"{device()} (from a calibration of a few steps; notebooks and the decoding of JPEGs come on top)"
-    )
+def _pace(config: Config) -> tuple:
+    """Settings that decide how long an epoch takes."""
+    return tuple(getattr(config, name) for name in (*STEP, "subset", "classes", "num_per_class"))
+
+
+def trained_seconds() -> dict[tuple, float]:
+    """Median seconds per epoch of the finished runs that were trained on this kind of device, by `_pace`."""
+    seconds = defaultdict(list)
+    for run in runs.finished():
+        trained_on_cpu = read_json(run.folder / "versions.json").get("device", "cpu") == "cpu"
+        if trained_on_cpu == (device().type == "cpu"):
+            seconds[_pace(run.config)].append(run.history["seconds"].median())
+    return {pace: statistics.median(values) for pace, values in seconds.items()}
 
 
 def seconds_an_epoch(config: Config) -> float:
-    """Estimated seconds of one epoch of `config`, its measurements included, from a few steps on noise."""
+    """Estimated seconds of one epoch of `config` with its measurements, from a few steps; NaN: unknown."""
     if config.dataset == "clothing1m":
-        forward_backward, forward = _resnet_seconds(config.model, config.batch_size, config.precision)
-        images = 14 * config.num_per_class if config.num_per_class > 0 else 1_000_000
-        return images * forward_backward + 2 * CLOTHING1M_TEST * forward
+        return math.nan
     train, validation, test = SIZES[config.dataset]
     if config.dataset == "digits":
         train, validation, test = (n * config.num_classes // 10 for n in (train, validation, test))
@@ -107,77 +189,33 @@ def seconds_an_epoch(config: Config) -> float:
         train, test = config.subset or train, config.test_subset or test
         validation = round(config.held_out * train)
         train -= validation
-    same_speed = {"seed": 0, "noise_seed": 0, "noise_mode": "none", "noise_rate": 0.0, "classes": 0}
-    same_speed |= {"sigma": 0.0 if config.baseline == "sce" else 1.0, "baseline_parameter": None}
-    same_speed |= {"strength": "fixed", "sigma_schedule": "constant", "noise_for": "all"}
-    same_speed |= {"correction": -1, "correction_losses": "given"}
-    same_speed |= {"subset": 0, "test_subset": 0, "held_out": 0.0, "epochs": 1, "measure_train_every": 1}
-    same_speed |= {"measure_test_every": 1}
-    forward_backward, forward = _seconds_an_image(config.replace(**same_speed))
-    networks = 2 + len(config.extra_alphas)
-    measured = networks * (
-        test / config.measure_test_every + (validation + train) / config.measure_train_every
-    )
-    return train * forward_backward + measured * forward
+    training, predicting = _seconds_an_image(*(getattr(config, name) for name in STEP))
+    measured = test / config.measure_test_every + (validation + train) / config.measure_train_every
+    return train * training + (2 + len(config.extra_alphas)) * measured * predicting
 
 
 @functools.cache
-def _seconds_an_image(config: Config) -> tuple[float, float]:
-    """(training, predicting): seconds an image, as its runs are trained here."""
-    noise = _noise(config).to(device())
+def _seconds_an_image(*step: object) -> tuple[float, float]:
+    """Seconds per image, (training, predicting), as runs with these settings (STEP) are trained here."""
+    config = Config.from_dict(dict(zip(STEP, step, strict=True)) | {"sigma": 0.0, "correction": -1})
     with threads(config.threads):
-        state, engine = State(config, noise), fast.engine(config, noise.device)
-        engine.train_epoch(state, noise, config, 1, config.sigma)  # to warm up
-        engine.predict(state.network, noise.train, noise)
+        data = (digits() if config.dataset == "digits" else random_images(config)).to(device())
+        state, engine = State(config, data), fast.engine(config, data.device)
+        engine.train_epoch(state, data, config, 1, config.sigma)  # to warm up
+        engine.predict(state.network, data.train, data)
         start = time.perf_counter()
-        engine.train_epoch(state, noise, config, 2, config.sigma)
+        engine.train_epoch(state, data, config, 2, config.sigma)
         trained = time.perf_counter()
-        engine.predict(state.network, noise.train, noise)
-        return (trained - start) / len(noise.train), (time.perf_counter() - trained) / len(noise.train)
+        engine.predict(state.network, data.train, data)
+        return (trained - start) / len(data.train), (time.perf_counter() - trained) / len(data.train)
 
 
-def _noise(config: Config) -> Data:
-    """STEPS batches of random pixels in the shape of the data set's images."""
-    N, side = STEPS[device().type] * config.batch_size, 32 // config.downsample
-    C = config.num_classes
-    shape, mean, std, scale = (3, side, side), CIFAR_MEAN, CIFAR_STD, 255.0
-    if config.dataset == "digits":
-        shape, scale = tuple(digits().train.images.shape[1:]), 16.0
+def random_images(config: Config) -> Data:
+    """A few batches of random training images of CIFAR's shape."""
+    N, C, side = STEPS[device().type] * config.batch_size, config.num_classes, 32 // config.downsample
     generator = torch.Generator().manual_seed(0)
-    images = torch.randint(int(scale) + 1, (N, *shape), generator=generator, dtype=torch.uint8)
+    images = torch.randint(256, (N, 3, side, side), generator=generator, dtype=torch.uint8)
     labels = torch.randint(C, (N,), generator=generator)
-    split = Split(images, labels, labels)
-    return Data(
-        split,
-        split[:0],
-        split[:0],
-        classes=tuple(map(str, range(C))),
-        scale=scale,
-        mean=mean.get(config.dataset, (0.5,)),
-        std=std.get(config.dataset, (0.5,)),
-        padding=4 // config.downsample,
-    )
-
-
-@functools.cache
-def _resnet_seconds(name: str, batch_size: int, precision: str) -> tuple[float, float]:
-    """(training, predicting): seconds an image of Clothing1M's network, without decoding JPEGs."""
-    images = torch.randn(min(batch_size, 8), 3, 224, 224).to(device())
-    labels = torch.zeros(len(images), dtype=torch.long, device=device())
-    with torch.random.fork_rng():
-        network = getattr(torchvision().models, name)(num_classes=14).to(device())
-
-    def seconds(train: bool) -> float:
-        start = time.perf_counter()
-        with (
-            torch.set_grad_enabled(train),
-            torch.autocast(images.device.type, torch.bfloat16, enabled=precision == "bfloat16"),
-        ):
-            loss = F.cross_entropy(network(images).float(), labels)
-        if train:
-            loss.backward()
-        loss.item()  # waits for a GPU
-        return (time.perf_counter() - start) / len(images)
-
-    seconds(True)
-    return seconds(True), seconds(False)
+    split, classes = Split(images, labels, labels), tuple(map(str, range(C)))
+    scale = (255.0, CIFAR_MEAN[config.dataset], CIFAR_STD[config.dataset])
+    return Data(split, split[:0], split[:0], classes, *scale, padding=4 // config.downsample)

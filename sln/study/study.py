@@ -1,24 +1,28 @@
-"""A study: the runs that a profile consists of, read method by method."""
+"""A study: the runs that a profile consists of, method by method."""
 
 from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 import pandas as pd
-import torch
 
 from sln import runs
 from sln.config import Config
 from sln.data import Data
-from sln.datasets.load import load_clean
+from sln.datasets.load import draw_corruption, load_clean
+from sln.noise import Corruption
 from sln.runs import parallel
 from sln.runs.run import Run
 from sln.study.profiles import PROFILES
 from sln.utils.errors import choose, require
+from sln.utils.files import figures_folder, write_atomically, write_text
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 METHODS = ("CE", "CE-MO", "SLN", "SLN-MO", "SLN-MO-LC")
 
@@ -38,11 +42,23 @@ class Arm:
 
 @dataclass(frozen=True)
 class MethodRuns:
-    """One method: runs over seeds, read through the network or its momentum model."""
+    """One method: its runs over seeds, evaluated with the weights of the network or of its momentum model.
+
+    weights : "network", "momentum", or "momentum 0.9" for one of `Config.extra_alphas`
+    """
 
     method: str
     runs: list[Run]
-    weights: str
+    weights: str = "network"
+
+    @property
+    def first(self) -> Run:
+        """The run of the first seed."""
+        return self.runs[0]
+
+    def through(self, weights: str) -> MethodRuns:
+        """The same runs, evaluated with other weights."""
+        return dataclasses.replace(self, weights=weights)
 
     def final(self, column: str) -> np.ndarray:
         """(seeds,): the last epoch's value of a history column."""
@@ -53,18 +69,42 @@ class MethodRuns:
         return pd.DataFrame({run.config.seed: run.of(self.weights)[column] for run in self.runs})
 
 
+@dataclass(frozen=True)
+class Gain:
+    """A difference in test accuracy, paired over seeds, in points: its mean and standard deviation."""
+
+    mean: float
+    std: float
+    seeds: int
+
+    @property
+    def error(self) -> float:
+        """The mean's standard error."""
+        return self.std / self.seeds**0.5
+
+    @property
+    def clear(self) -> bool:
+        """Whether the mean is more than two standard errors from 0."""
+        return abs(self.mean) > 2 * self.error
+
+
+def paired_gain(better: MethodRuns, worse: MethodRuns) -> Gain:
+    """How much more test accuracy `better` has than `worse`, whose runs are of the same seeds."""
+    gain = 100 * (better.final("test_accuracy") - worse.final("test_accuracy"))
+    return Gain(gain.mean(), gain.std(ddof=1), len(gain))
+
+
 class Study:
-    """What a notebook asks; runs that are missing are trained.
+    """The runs and figures of one profile; runs that are missing are trained.
 
-    For example `study.readings("sym")["SLN-MO"].final("test_accuracy")`.
+    For example `study.methods("sym")["SLN-MO"].final("test_accuracy")`.
 
-    guesses : for a plan: nothing is trained, and where a setting would have to be chosen from runs that are
-        missing, the first candidate stands in its place
-    seeds : how many runs a configuration has, instead of the profile's number; settings are chosen on as many
-        as in the profile all the same
+    guesses : for a plan: nothing is trained, and a setting that would be chosen from missing runs is the
+        first candidate
+    seeds : runs per configuration, instead of the profile's number; the number of runs that settings are
+        chosen on stays the profile's
 
-    Raises InputError for an unknown profile, naming the nearest. Sets this process's CPU threads to those of
-    the profile's runs, so that what a notebook computes does not depend on the machine's processors either.
+    Raises InputError for an unknown profile, naming the nearest.
     """
 
     def __init__(self, profile: str, *, guesses: bool = False, seeds: int | None = None) -> None:
@@ -77,17 +117,20 @@ class Study:
             self.profile = dataclasses.replace(self.profile, seeds=seeds, comparison_seeds=compared)
         self.candidates: list[Config] = []  # of every choice that was asked for
         self._scores: dict[tuple, dict] = {}
-        torch.set_num_threads(self.config().threads)
 
     @property
     def dataset(self) -> str:
-        """The data set that the notebooks look at."""
+        """The data set of the notebooks."""
         return self.config().dataset
 
     @property
     def clean(self) -> Data:
         """That data set with true labels."""
         return load_clean(self.config())
+
+    def corruptions(self) -> dict[str, Corruption]:
+        """The training labels of seed 0 under each of the profile's kinds of noise."""
+        return {mode: draw_corruption(self.config(mode)) for mode in self.profile.noise_modes}
 
     @property
     def seeds(self) -> range:
@@ -96,14 +139,14 @@ class Study:
 
     @property
     def curve_seeds(self) -> int:
-        """How many of the first seeds curves over sigma and alpha are over."""
+        """Number of seeds, from the first, of curves over sigma and alpha."""
         return self.profile.curve_seeds or self.profile.seeds
 
     def config(self, noise_mode: str = "sym", sigma: float = 1.0, seed: int = 0, **settings: Any) -> Config:
         """One run's configuration.
 
-        Seed s draws the training, and the corruption too unless a label file fixes it; methods are compared
-        on the same labels.
+        The seed draws the training, and the wrong labels too unless a label file fixes them; all methods are
+        compared on the same labels.
         """
         settings = {"noise_mode": noise_mode, "sigma": float(sigma), "seed": seed} | settings
         config = Config.from_dict({**self.profile.base, **settings})
@@ -113,7 +156,7 @@ class Study:
     def over_seeds(
         self, noise_mode: str = "sym", sigma: float = 1.0, seeds: int | None = None, **settings: Any
     ) -> list[Config]:
-        """One configuration over all seeds, or the first few."""
+        """One configuration for every seed, or for the first `seeds`."""
         count = self.profile.seeds if seeds is None else seeds
         return [self.config(noise_mode, sigma, seed, **settings) for seed in range(count)]
 
@@ -122,10 +165,10 @@ class Study:
         return parallel.get_all(configs, what, keep_state_at=self.profile.correction)
 
     def runs(self, noise_mode: str = "sym", sigma: float = 1.0, **settings: Any) -> list[Run]:
-        """The runs over all seeds of one configuration, trained where missing."""
+        """The runs of one configuration for every seed, trained where missing."""
         return self.trained(self.over_seeds(noise_mode, sigma, **settings), f"{noise_mode}, sigma {sigma:g}")
 
-    def read(self, arms: Mapping[Any, Arm], what: str = "training") -> dict[Any, MethodRuns]:
+    def runs_of(self, arms: Mapping[Any, Arm], what: str = "training") -> dict[Any, MethodRuns]:
         """The runs of an experiment's arms, trained where missing."""
         found = iter(self.trained([config for arm in arms.values() for config in arm.configs], what))
         return {
@@ -133,37 +176,37 @@ class Study:
             for name, arm in arms.items()
         }
 
-    def grid(self, noise_mode: str, sigmas: Sequence[float]) -> dict[float, list[Run]]:
-        """The runs for each sigma, over the seeds that curves are over."""
+    def grid(self, noise_mode: str, sigmas: Sequence[float]) -> dict[float, MethodRuns]:
+        """The runs by sigma, over the seeds of curves."""
         arms = {sigma: Arm(self.over_seeds(noise_mode, sigma, self.curve_seeds)) for sigma in sigmas}
-        return {sigma: reading.runs for sigma, reading in self.read(arms, f"{noise_mode} noise").items()}
+        return self.runs_of(arms, f"{noise_mode} noise")
 
     def averaging(self, noise_mode: str = "sym") -> list[Config]:
-        """The chosen sigma's configurations, read through momentum models of several alphas."""
+        """The chosen sigma's configurations, with a momentum model of each of the profile's alphas."""
         sigma, alphas = self.choose_sigma(noise_mode), list(self.profile.alphas)
         return self.over_seeds(noise_mode, sigma, self.curve_seeds, extra_alphas=alphas)
+
+    def averaged(self, noise_mode: str = "sym") -> MethodRuns:
+        """The runs of `averaging`."""
+        arms = {"SLN-MO": Arm(self.averaging(noise_mode), "momentum")}
+        return self.runs_of(arms, "several alphas")["SLN-MO"]
 
     # --- choices --------------------------------------------------------------------------------------------
 
     def scores(self, candidates: Mapping[Choice, Sequence[Config]]) -> dict[Choice, float]:
-        """Accuracy on *noisy* validation labels by candidate; no true label is looked at.
+        """Accuracy on *noisy* validation labels by candidate; no true label is used.
 
-        That of the momentum model after the last epoch, mean over the candidate's runs.
+        It is the momentum model's after the last epoch, mean over the candidate's runs.
         """
-        configs = [config for some in candidates.values() for config in some]
-        key = tuple(configs)
+        key = tuple(config for configs in candidates.values() for config in configs)
         if key not in self._scores:
-            found = iter(self.trained(configs, "candidates"))
-            self._scores[key] = {
-                candidate: float(
-                    np.mean([next(found).final("momentum")["validation_accuracy"] for _ in some])
-                )
-                for candidate, some in candidates.items()
-            }
+            arms = {name: Arm(list(configs), "momentum") for name, configs in candidates.items()}
+            found = self.runs_of(arms, "candidates")
+            self._scores[key] = {n: float(r.final("validation_accuracy").mean()) for n, r in found.items()}
         return self._scores[key]
 
     def best(self, candidates: Mapping[Choice, Sequence[Config]]) -> Choice:
-        """The candidate with the best of `scores`, and of equals the first."""
+        """The candidate with the best of `scores`; of equals the first."""
         configs = [config for some in candidates.values() for config in some]
         self.candidates += configs
         if len(candidates) == 1 or (self.guesses and any(runs.find(config) is None for config in configs)):
@@ -172,7 +215,7 @@ class Study:
         return max(scores, key=scores.__getitem__)
 
     def sigma_candidates(self, noise_mode: str = "sym", **settings: Any) -> dict[float, list[Config]]:
-        """The runs that sigma is chosen from, by sigma, the smallest first."""
+        """The configurations that sigma is chosen from, by sigma, the smallest first."""
         seeds = self.profile.choice_seeds
         return {
             sigma: self.over_seeds(noise_mode, sigma, seeds, **settings)
@@ -184,9 +227,9 @@ class Study:
         return self.scores(self.sigma_candidates(noise_mode))
 
     def choose_sigma(self, noise_mode: str = "sym", **settings: Any) -> float:
-        """The sigma that the study uses: the best on noisy validation labels, of two equals the smaller.
+        """The study's sigma: the best on noisy validation labels, of equals the smallest.
 
-        Where the profile names the paper's sigma, it is that.
+        It is the paper's if the profile names that.
         """
         if noise_mode in self.profile.sigmas:
             return self.profile.sigmas[noise_mode]
@@ -194,23 +237,24 @@ class Study:
 
     @property
     def source_of_sigma(self) -> str:
-        """In words: where `choose_sigma` has it from."""
+        """Where `choose_sigma` takes it from, in words."""
         return "the paper's" if self.profile.sigmas else "chosen on noisy validation labels"
 
     # --- the methods of the paper's tables ------------------------------------------------------------------
 
     def correcting(self, noise_mode: str = "sym", **settings: Any) -> list[Config]:
-        """SLN-MO-LC: the chosen sigma's configurations, forked at the correction epoch."""
+        """SLN-MO-LC: the chosen sigma's configurations with label correction."""
         settings = {"correction_losses": self.profile.correction_losses} | settings
         sigma = settings.pop("sigma") if "sigma" in settings else self.choose_sigma(noise_mode)
         return self.over_seeds(noise_mode, sigma, correction=self.profile.correction, **settings)
 
-    def corrected(self, noise_mode: str = "sym", **settings: Any) -> list[Run]:
-        """The runs of SLN-MO-LC."""
-        return self.trained(self.correcting(noise_mode, **settings), f"{noise_mode}, label correction")
+    def corrected(self, noise_mode: str = "sym", **settings: Any) -> MethodRuns:
+        """The runs of `correcting`."""
+        name, what = "SLN-MO-LC", f"{noise_mode}, label correction"
+        return self.runs_of({name: Arm(self.correcting(noise_mode, **settings), "momentum")}, what)[name]
 
     def arms(self, noise_mode: str = "sym") -> dict[str, Arm]:
-        """The methods of the paper's tables, and CE read through the momentum model, by name (METHODS)."""
+        """The methods of the paper's tables, and CE's momentum model, by name (METHODS)."""
         plain = self.over_seeds(noise_mode, 0.0)
         noisy = self.over_seeds(noise_mode, self.choose_sigma(noise_mode))
         parts = (
@@ -222,21 +266,21 @@ class Study:
         )
         return dict(zip(METHODS, parts, strict=True))
 
-    def readings(self, noise_mode: str = "sym") -> dict[str, MethodRuns]:
+    def methods(self, noise_mode: str = "sym") -> dict[str, MethodRuns]:
         """The runs of `arms`."""
-        return self.read(self.arms(noise_mode), f"{noise_mode} noise")
+        return self.runs_of(self.arms(noise_mode), f"{noise_mode} noise")
 
     # --- the variants of SGD noise --------------------------------------------------------------------------
 
     def strengths(self, noise_on: str, noise_mode: str = "sym", seeds: int | None = None) -> dict[float, Arm]:
-        """Noise on the gradient or the logits, by sigma, over all seeds or the first few."""
+        """Noise on the gradient or the logits, by sigma, for every seed or the first `seeds`."""
         sigmas = {"gradient": self.profile.gradient_sigmas, "logits": self.profile.logit_sigmas}[noise_on]
         return {s: Arm(self.over_seeds(noise_mode, s, seeds, noise_on=noise_on)) for s in sigmas}
 
     def matched(self, noise_mode: str = "sym") -> dict[str, Arm]:
-        """Noise on the gradient and on the logits whose expected norm is SLN's: only its shape differs.
+        """Noise on the gradient and on the logits of the same expected norm as SLN's: only its shape differs.
 
-        Over the seeds of the comparison where the profile has one, which are few in `quick`.
+        For the seeds of the comparison if the profile has one; they are few in `quick`.
         """
         sigma, seeds = self.choose_sigma(noise_mode), self.profile.comparison_seeds or None
         return {
@@ -247,8 +291,8 @@ class Study:
     def variant_arms(self, noise_mode: str = "sym") -> dict[str, Arm]:
         """CE and the three variants of SGD noise, each at its own best strength.
 
-        That is chosen like SLN's sigma, on noisy validation labels. Where the profile tries no strengths, it
-        is matched to SLN's.
+        The strength is chosen like SLN's sigma, on noisy validation labels, or matched to SLN's if the
+        profile tries no strengths.
         """
         arms = self.arms(noise_mode)
         found, matched = {"CE": arms["CE"]}, self.matched(noise_mode)
@@ -263,9 +307,19 @@ class Study:
 
     def variants(self, noise_mode: str = "sym") -> dict[str, MethodRuns]:
         """The runs of `variant_arms`."""
-        return self.read(self.variant_arms(noise_mode), "variants of SGD noise")
+        return self.runs_of(self.variant_arms(noise_mode), "variants of SGD noise")
 
-    # --- what a notebook says -------------------------------------------------------------------------------
+    # --- what a notebook writes -----------------------------------------------------------------------------
+
+    def save(self, figure: Figure, table: pd.DataFrame, name: str) -> Figure:
+        """Write <name>.png, and <name>.csv with its numbers, to figures/<profile>/; returns the figure."""
+        folder = figures_folder(self.name)
+        index = not isinstance(table.index, pd.RangeIndex)
+        text = table.to_csv(index=index, lineterminator="\n", float_format="%.6g")
+        write_text(folder / f"{name}.csv", text)
+        picture = {"metadata": {"Software": "sln"}}
+        write_atomically(folder / f"{name}.png", lambda temporary: figure.savefig(temporary, **picture))
+        return figure
 
     def check(self, claim: str, holds: bool) -> None:
         """State a claim and whether it holds. AssertionError if it does not, in a profile that asserts."""
@@ -274,7 +328,7 @@ class Study:
         assert holds or not self.profile.asserts, claim
 
     def describe(self) -> pd.DataFrame:
-        """The profile's settings, as a table for the reader."""
+        """The profile's settings, one row per setting."""
         names = [field_.name for field_ in dataclasses.fields(self.profile) if field_.name != "about"]
         values = [str(getattr(self.profile, name)) for name in names]
         return pd.DataFrame({"value": values}, index=pd.Index(names, name="setting"))

@@ -21,8 +21,7 @@ from sln import runs
 from sln.config import Config
 from sln.runs import parallel
 from sln.runs.parallel import WorkerDied
-from sln.study.experiments import planned
-from sln.study.plan import at_once, in_words, plan, require_data
+from sln.study.plan import describe, parallel_runs, plan, planned, require_data
 from sln.study.study import Study
 from sln.utils.errors import InputError
 from sln.utils.progress import Progress
@@ -44,7 +43,7 @@ def sweep(profile: str, *, seeds: int | None = None, ray: str | None = None, dry
     study = Study(profile, guesses=True, seeds=seeds)
     if dry_run:
         asked = planned(study)
-        print(in_words(plan(study), at_once(asked)))
+        print(describe(plan(study), parallel_runs(asked)))
         return 0
     parallel.slots()  # refuses a wrong SLN_WORKERS
     require_data(study)

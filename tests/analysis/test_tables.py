@@ -223,7 +223,7 @@ def test_results_are_beside_the_papers_and_every_step_has_a_verdict(study, monke
     assert steps["verdict"]["sym", "SLN-MO → SLN-MO-LC"] == "disagrees"
     assert steps["verdict"]["openset", "SLN-MO → SLN-MO-LC"] == "agrees"
     assert steps["paper"]["sym", "CE → SLN"] == pytest.approx(80.00 - 53.16)
-    assert "CE → SLN agrees (+10.0 ± 0.0)" in results.in_words(steps.reset_index())
+    assert "CE → SLN agrees (+10.0 ± 0.0)" in results.describe(steps.reset_index())
 
 
 class fake:

@@ -9,7 +9,7 @@ import pytest
 
 from sln import runs
 from sln.reproduce.execute import reproduce
-from sln.study.experiments import planned
+from sln.study.plan import planned
 from sln.study.study import Study
 
 ROOT = Path(__file__).parents[2]

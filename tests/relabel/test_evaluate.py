@@ -82,13 +82,13 @@ def test_the_figures_show_ranks_labels_and_whether_they_are_wrong():
     labels = pd.DataFrame({"given": ["b"] * 4 + ["a"] * 16, "suggested": "a"})
     labels["suspect"] = np.linspace(1, 0, 20)
     labels["rank"] = np.arange(1, 21)
-    figure = plots.suspects.suspects(images, labels, true, first=3, count=8)
+    figure = plots.labels.suspects(images, labels, true, first=3, count=8)
     assert figure.get_suptitle() == "ranks 3 to 10, given → suggested; 2 are wrong"
     shown = [ax for ax in figure.axes if ax.get_visible()]
     assert len(shown) == 8
     assert shown[0].get_title() == "b → a\nsuspect 0.89"
     assert [ax.title.get_color() for ax in shown] == 2 * [plots.WRONG] + 6 * [plots.RIGHT]
     table = evaluate.over_threshold(labels, true)
-    ax = plots.suspects.over_threshold(table, plots.new_axes())
+    ax = plots.labels.suspect_threshold(table).axes[0]
     assert [line.get_xdata().tolist() for line in ax.lines] == 3 * [table["threshold"].tolist()]
     assert np.array_equal(ax.lines[1].get_ydata(), table["recall"])

@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 
-from sln import plots
+from sln.plots import style
 from sln.reproduce import report
 from sln.reproduce.report import Result
 from sln.study.study import Study
@@ -53,9 +53,9 @@ class Page(HTMLParser):
 
 
 def figure(name, rows=3, label="<b>row</b>"):
-    ax = plots.new_axes((2, 2))
+    ax = style.new_axes((2, 2))
     ax.plot([0, 1])
-    plots.save(ax.figure, pd.DataFrame({"label": [label] * rows, "x": range(rows)}), name, "smoke")
+    Study("smoke").save(ax.figure, pd.DataFrame({"label": [label] * rows, "x": range(rows)}), name)
     return figures_folder("smoke") / f"{name}.png"
 
 

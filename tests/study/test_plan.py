@@ -8,7 +8,7 @@ from sln.config import Config
 from sln.reproduce.execute import reproduce
 from sln.runs import parallel
 from sln.study import plan
-from sln.study.experiments import planned as planned_of
+from sln.study.plan import planned as planned_of
 from sln.study.profiles import PROFILES
 from sln.study.recipes import RECIPES
 from sln.study.study import Study
@@ -92,7 +92,7 @@ def test_the_plan_counts_what_is_there_and_what_a_fork_saves(monkeypatch):
     corrected = table.loc["digits-asym0.4-sln0.5-lc1"]
     # two seeds, two readings of the correction; one of three epochs comes from the fork
     assert corrected["epochs"] == 2 * 2 * 2
-    text = plan.in_words(table.reset_index(), 1)
+    text = plan.describe(table.reset_index(), 1)
     assert f"{table['epochs'].sum()} epochs to train" in text
 
 
@@ -159,9 +159,9 @@ def test_runs_at_once_share_the_processors(monkeypatch):
     monkeypatch.setenv("SLN_DEVICE", "cpu")
     monkeypatch.setattr(parallel, "processors", lambda: 4)
     monkeypatch.setenv("SLN_WORKERS", "3")
-    assert plan.at_once([Config()]) == 3
-    assert plan.at_once([Config(dataset="cifar10", threads=2)]) == 2
-    assert plan.at_once([Config(dataset="cifar10", threads=16)]) == 1
+    assert plan.parallel_runs([Config()]) == 3
+    assert plan.parallel_runs([Config(dataset="cifar10", threads=2)]) == 2
+    assert plan.parallel_runs([Config(dataset="cifar10", threads=16)]) == 1
 
 
 def test_the_calibration_leaves_the_runs_own_random_numbers_alone(monkeypatch):

@@ -8,7 +8,7 @@ import pytest
 from sln import runs
 from sln.cli import main
 from sln.runs import store
-from sln.study.experiments import planned
+from sln.study.plan import planned
 from sln.study.profiles import PROFILES, Profile
 from sln.study.study import Study
 

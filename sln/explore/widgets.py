@@ -1,8 +1,8 @@
 """Sliders for the notebooks.
 
-An explorer never trains and never computes for longer than a blink: it hands a slider's value to the very
-function that made the figure above it. Its picture and its words are widgets with a value, not captured
-output: nothing flickers, a page that is loaded again shows them again, and so does a saved notebook.
+A panel of sliders never trains and never computes for long: it passes a slider's value to the function that
+made the figure above it. Its picture and its words are widgets with a value, not captured output: nothing
+flickers, and a reloaded page or a saved notebook shows them again.
 """
 
 from __future__ import annotations
@@ -16,13 +16,13 @@ from typing import Any
 
 import ipywidgets
 
-from sln.plots.base import Figure
+from sln.plots import Figure
 from sln.utils.errors import InputError, choose, require
 
-# What a control may be: a range (low, high, step), or the values themselves, or name -> value.
+# The values of a control: a range (low, high, step), a list of values, or name -> value.
 Control = tuple[float, float, float] | Sequence[Any] | Mapping[str, Any]
 HEIGHT = "420px"
-MOST_FRAMES = 12
+MAX_FRAMES = 12
 EXPLORER, WORDS = "sln-explorer", "sln-words"  # CSS classes, by which the tests in a browser find them
 SYMBOLS = {
     "sigma": "σ",
@@ -33,19 +33,19 @@ SYMBOLS = {
 }
 
 
-def explore(
+def sliders(
     draw: Callable[..., Figure], *fixed: Any, height: str = HEIGHT, **controls: tuple[Any, Control]
-) -> Explorer:
+) -> Sliders:
     """A panel of sliders above the picture that `draw(*fixed, **values)` returns.
 
-    controls : argument name = (start value, control). The start value must be one that the control allows.
-    height : of the picture's place, fixed, so that nothing below moves while it is redrawn
+    controls : argument name = (start value, control); the start value must be one of the control's
+    height : of the picture's place, fixed, so that nothing below moves during a redraw
     """
-    return Explorer(draw, fixed, controls, height)
+    return Sliders(draw, fixed, controls, height)
 
 
-class Explorer(ipywidgets.VBox):
-    """What `explore` returns: `sliders` by name, and the `picture` that follows them."""
+class Sliders(ipywidgets.VBox):
+    """The panel of `sliders`: its controls by name, and the `picture` that follows them."""
 
     def __init__(
         self,
@@ -65,16 +65,16 @@ class Explorer(ipywidgets.VBox):
         self.redraw()
 
     def redraw(self) -> None:
-        """Draw for the values that the sliders have now."""
+        """Draw for the sliders' present values."""
         values = {name: control.value for name, control in self.sliders.items()}
         self.picture.show(functools.partial(self._draw, **values))
 
 
 class Picture(ipywidgets.VBox):
-    """A place for a figure, and below it for what the figure says, in words.
+    """A place for a figure, and below it for its words.
 
-    Where drawing fails, the words say why, and the last picture is hidden; when nobody watches
-    (`SLN_HEADLESS`), it is raised.
+    If drawing fails, the words are the error and the last picture is hidden; in a notebook that `reproduce`
+    executes (`SLN_HEADLESS`), the error is raised.
     """
 
     def __init__(self, height: str = HEIGHT) -> None:
@@ -84,7 +84,7 @@ class Picture(ipywidgets.VBox):
         super().__init__([self.image, self.words], layout=ipywidgets.Layout(min_height=height))
 
     def show(self, draw: Callable[[], Figure]) -> None:
-        """Show what `draw()` returns; one picture in the place of another, with no empty page between."""
+        """Show the figure of `draw()`; the picture is replaced, with no empty page between."""
         try:
             figure = draw()
             self.image.value = figure._repr_png_()
@@ -94,37 +94,37 @@ class Picture(ipywidgets.VBox):
             self.fail(str(error) if isinstance(error, InputError) else f"{type(error).__name__}: {error}")
             return
         self.image.layout.visibility = "visible"
-        self.say(said(figure))
+        self.show_words(describe(figure))
 
-    def say(self, words: str) -> None:
+    def show_words(self, words: str) -> None:
         """Words below the picture."""
         self.words.value = html.escape(words)
 
     def fail(self, words: str) -> None:
-        """What went wrong, in the place of the picture's words; the picture is of something else now."""
+        """An error in the place of the words; the picture is hidden because it shows other values."""
         self.image.layout.visibility = "hidden"
         self.words.value = f'<span style="color: #b00020">{html.escape(words)}</span>'
 
 
-def said(figure: Figure) -> str:
-    """A figure in words: its own, or else its titles."""
+def describe(figure: Figure) -> str:
+    """A figure in words: its own, or its titles."""
     heading = figure.get_suptitle() or ""
     titles = [heading, *(ax.get_title() for ax in figure.axes)]
     return figure.words or " · ".join(title.replace("\n", ", ") for title in titles if title)
 
 
-def frames(draw: Callable[..., Figure], *fixed: Any, **control: tuple[Any, Control]) -> ipywidgets.Widget:
-    """A slider over pictures that are all drawn beforehand, so that it needs no kernel: `explore` for few.
+def play(draw: Callable[..., Figure], *fixed: Any, **control: tuple[Any, Control]) -> ipywidgets.Widget:
+    """A slider over pictures that are all drawn beforehand, so that it needs no kernel.
 
-    control : one argument name = (start value, values), at most MOST_FRAMES values
+    control : one argument name = (start value, values), at most MAX_FRAMES values
 
-    In an executed notebook that is opened again (and trusted) it still moves.
+    It also moves in an executed notebook that is opened again (and trusted).
     """
     _check_arguments(draw, control)
     ((name, (start, values)),) = control.items()
     require(
-        not isinstance(values, tuple) and len(values) <= MOST_FRAMES,
-        f"frames over {name} take a list of at most {MOST_FRAMES} values; widgets.explore takes more",
+        not isinstance(values, tuple) and len(values) <= MAX_FRAMES,
+        f"play over {name} takes a list of at most {MAX_FRAMES} values; explore.sliders takes more",
     )
     chosen = slider(name, start, values)
     pictures = [Picture() for _ in values]
@@ -136,12 +136,12 @@ def frames(draw: Callable[..., Figure], *fixed: Any, **control: tuple[Any, Contr
 
 
 def headless() -> bool:
-    """Whether nobody watches: a notebook that `reproduce` executes."""
+    """Whether `reproduce` executes this notebook, without a person who watches."""
     return bool(os.environ.get("SLN_HEADLESS"))
 
 
 def slider(name: str, start: Any, control: Control) -> ipywidgets.Widget:
-    """One labelled slider that reports once, when it is let go.
+    """One labelled slider that reports once, when it is released.
 
     Raises InputError for a start value that it cannot show.
     """
@@ -158,11 +158,11 @@ def slider(name: str, start: Any, control: Control) -> ipywidgets.Widget:
         kind = ipywidgets.IntSlider if whole else ipywidgets.FloatSlider
         return kind(value=start, min=low, max=high, step=step, **look)
     options = options_of(control)
-    if start not in [value for _, value in options]:
-        raise InputError(
-            f"slider {name} starts at {start!r}, allowed are {', '.join(text for text, _ in options)}"
-        )
-    # one value cannot be moved away from, and the slider looks so
+    texts = ", ".join(text for text, _ in options)
+    require(
+        start in [value for _, value in options], f"slider {name} starts at {start!r}, allowed are {texts}"
+    )
+    # a slider of one value cannot be moved, and looks like it
     return ipywidgets.SelectionSlider(value=start, options=options, disabled=len(options) == 1, **look)
 
 

@@ -1,0 +1,73 @@
+"""The sections of the page (`app.ipynb`, `make app`): sliders over results, or what is missing for them."""
+
+from __future__ import annotations
+
+import html
+
+import ipywidgets
+import pandas as pd
+
+from sln import plots, runs
+from sln.analysis import results
+from sln.config import NOISE_NAMES
+from sln.explore import widgets
+from sln.study.study import Study
+from sln.utils.files import figures_folder, project_root, read_table
+
+
+def corrections(study: Study) -> ipywidgets.Widget:
+    """The images that label correction moved, epoch by epoch, in the runs of a study's first seed."""
+    losses, found = {"given": "clean rule", "as-released": "as released"}, {}
+    for run in runs.finished():
+        config = run.config
+        if config.corrects and config.dataset == study.dataset:
+            rule = {"correction": study.profile.correction, "correction_losses": config.correction_losses}
+            if config == study.config(config.noise_mode, config.sigma, **rule):
+                noise = NOISE_NAMES.get(config.noise_mode, config.noise_mode)
+                found[f"{noise}, {losses[config.correction_losses]}"] = run
+    if not found:
+        return missing("No run with label correction is trained yet")
+    first = next(iter(found.values()))
+    epochs = first.corrected_epochs
+    controls = {"run": (first, found), "epoch": (epochs[-1], epochs), "count": (16, (8, 24, 8))}
+    return widgets.sliders(plots.labels.moved_images, **controls, height="560px")
+
+
+def landscapes(study: Study) -> ipywidgets.Widget:
+    """The loss around the minima, as notebook 4 saved it, in 3-D and at any radius."""
+    table = saved(study, "04_landscape_of_the_paper")
+    if table is None:
+        return missing("No landscape is computed yet")
+    surfaces, landscape = dict(list(table.groupby("method", sort=False))), plots.landscape
+    radii = landscape.radii(surfaces)
+    return widgets.sliders(
+        landscape.surface_3d,
+        surfaces,
+        labels=("given", {name: column for column, name in landscape.LOSSES.items()}),
+        azimuth=(landscape.AZIMUTH, (-180, 180, 10)),
+        elevation=(landscape.ELEVATION, (0, 88, 2)),
+        radius=(radii[-1], radii),
+    )
+
+
+def results_by_noise(study: Study) -> ipywidgets.Widget:
+    """The table of results, as notebook 5 saved it, one kind of noise at a time."""
+    table = saved(study, "05_results")
+    if table is None:
+        return missing("No results are there yet")
+    kinds = {NOISE_NAMES[noise]: noise for noise in dict.fromkeys(table["noise"])}
+    start = next(iter(kinds.values()))
+    return widgets.sliders(plots.results.one_noise, table, results.of_the_paper(), noise=(start, kinds))
+
+
+def saved(study: Study, name: str) -> pd.DataFrame | None:
+    """A table that a notebook saved at the study's profile, or the committed one; else None."""
+    for folder in (figures_folder(study.name), project_root() / "figures" / study.name):
+        if (folder / f"{name}.csv").exists():
+            return read_table(folder / f"{name}.csv")
+    return None
+
+
+def missing(what: str) -> ipywidgets.Widget:
+    """What is missing, and what to do."""
+    return ipywidgets.HTML(f"{html.escape(what)}: run <code>make reproduce</code> in a terminal first.")

@@ -1,0 +1,220 @@
+"""Pictures of labels: given, corrected and suspect ones."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import pandas as pd
+import seaborn as sns
+import torch
+from matplotlib.axes import Axes
+from torch import Tensor
+
+from sln.analysis import label_correction
+from sln.config import NOISE_NAMES, Config
+from sln.data import Data
+from sln.datasets.load import draw_corruption, load_data
+from sln.noise import Corruption
+from sln.plots.style import COLOURS, RIGHT, WRONG, Figure, band, legend_of, new_axes, panels
+from sln.runs.run import Run
+from sln.utils.rng import numpy_generator
+
+# --- images -------------------------------------------------------------------------------------------------
+
+
+def show_image(pixels: Tensor, ax: Axes, title: str, colour: str, scale: float) -> None:
+    """One image (channels, H, W) uint8, grey if it has one channel, with title and frame in `colour`."""
+    shown = pixels.permute(1, 2, 0).numpy() / scale
+    shown = shown[:, :, 0] if shown.shape[2] == 1 else shown
+    ax.imshow(shown, cmap="gray_r", vmin=0, vmax=1, interpolation="nearest")
+    ax.set_title(title, fontsize=8, color=colour, pad=3)
+    ax.set(xticks=[], yticks=[])
+    ax.grid(False)
+    for spine in ax.spines.values():
+        spine.set(visible=True, color=colour, linewidth=1.5)
+
+
+def gallery(
+    images: Tensor, titles: Sequence[str], wrong: Sequence[bool], scale: float, heading: str
+) -> Figure:
+    """Images, eight per row, in WRONG's colour if the given label is wrong and in RIGHT's otherwise."""
+    columns = 8
+    rows = -(-len(images) // columns)
+    figure, axes = panels(rows, columns, size=(1.05 * columns, 1.38 * rows + 0.35))
+    figure.suptitle(heading, fontsize=10)
+    for ax in axes.flat[len(images) :]:
+        ax.set_visible(False)
+    for pixels, title, is_wrong, ax in zip(images, titles, wrong, axes.flat, strict=False):
+        show_image(pixels, ax, title, WRONG if is_wrong else RIGHT, scale)
+    return figure
+
+
+def class_name(noisy: Data, label: int) -> str:
+    """A class's name; "none" for an image of no class."""
+    return "none" if label < 0 else noisy.classes[label]
+
+
+def caption(noisy: Data, given: int, true: int) -> str:
+    """The title of an image: "3", or "given 3, is 8", or "given 3, is none"."""
+    if given == true:
+        return class_name(noisy, given)
+    return f"given {class_name(noisy, given)}\nis {class_name(noisy, true)}"
+
+
+def labelled_images(config: Config, examples: np.ndarray) -> Figure:
+    """Training images by example number (n,), with given labels, and with true ones if they differ."""
+    noisy = load_data(config)
+    split = noisy.train[torch.as_tensor(examples)]
+    pairs = zip(split.given.tolist(), split.true.tolist(), strict=True)
+    titles = [caption(noisy, given, true) for given, true in pairs]
+    return gallery(split.images, titles, split.wrong.tolist(), noisy.scale, "")
+
+
+def moved_images(run: Run, epoch: int, count: int = 16) -> Figure:
+    """The images whose targets correction moved furthest by `epoch`: given label, new target, true label."""
+    table, noisy = label_correction.most_moved(run, epoch, count), run.data
+    split = noisy.train[torch.tensor(table.index.to_numpy())]
+    titles = [
+        f"{class_name(noisy, row.given)} → {class_name(noisy, row.target)}\nis {class_name(noisy, row.true)}"
+        for row in table.itertuples()
+    ]
+    wrong = int((table["given"] != table["true"]).sum())
+    heading = f"epoch {epoch}: given → target; {wrong} of {len(table)} given labels are wrong"
+    figure = gallery(split.images, titles, split.wrong.tolist(), noisy.scale, heading)
+    rule = {"given": "the clean rule", "as-released": "the released code"}[run.config.correction_losses]
+    figure.words = f"the {len(table)} that {rule} moved furthest, {heading}"
+    return figure
+
+
+def suspects(
+    images: Tensor, labels: pd.DataFrame, true: np.ndarray, first: int = 1, count: int = 16
+) -> Figure:
+    """`count` labels from rank `first` on: given → suggested, framed by whether the given label is right.
+
+    images : (N, 3, H, W) uint8; labels : `scores.table`, in the same order; true : (N,)
+    """
+    shown = labels.sort_values("rank").iloc[first - 1 : first - 1 + count]
+    wrong = (shown["given"] != true[shown.index]).tolist()
+    titles = [
+        f"{row.given} → {row.suggested}\nsuspect {row.suspect:.2f}" for row in shown.itertuples(index=False)
+    ]
+    heading = f"ranks {first} to {first + len(shown) - 1}, given → suggested; {sum(wrong)} are wrong"
+    figure = gallery(images[shown.index.tolist()], titles, wrong, 255, heading)
+    figure.words = heading
+    return figure
+
+
+# --- label noise --------------------------------------------------------------------------------------------
+
+
+def transition_matrices(corruptions: Mapping[str, Corruption], classes: Sequence[str]) -> Figure:
+    """The realised transition matrix of each kind of inherent noise, side by side."""
+    figure, axes = panels(1, len(corruptions), size=(3.0 * len(corruptions), 3.4), sharey=True)
+    for (kind, corruption), ax in zip(corruptions.items(), axes.flat, strict=True):
+        title = f"{NOISE_NAMES[kind]}\n{100 * corruption.realised_rate:.1f}% wrong"
+        _transition_matrix(corruption.transition_matrix, classes, ax, title)
+        ax.label_outer()
+    return figure
+
+
+def _transition_matrix(T: np.ndarray, classes: Sequence[str], ax: Axes, title: str) -> None:
+    """T (C, C) as a heat map with its numbers in per cent; rows are true labels, columns given ones."""
+    percent = 100 * T
+    few = len(T) <= 20  # more numbers are too small to read
+    text = np.where(percent >= 0.5, np.char.mod("%.0f", percent), "") if few else None
+    names = classes if few else "auto"
+    colours = {"vmin": 0, "vmax": 100, "cmap": "cividis", "cbar": False}
+    lines = {"annot_kws": {"fontsize": 7}, "linewidths": 0.3, "linecolor": "white"}
+    ticks = {"xticklabels": names, "yticklabels": names}
+    sns.heatmap(percent, annot=text, fmt="", square=True, ax=ax, **colours, **ticks, **lines)
+    ax.set(xlabel="given label", ylabel="true label", title=title)
+    ax.tick_params(axis="y", rotation=0)
+    ax.grid(False)
+
+
+def label_noise(config: Config, noise_mode: str, noise_rate: float, noise_seed: int = 0) -> Figure:
+    """The training labels of `config`'s data set under one kind and rate of inherent noise, drawn here.
+
+    Left T[true, given], right eight images.
+    """
+    noise = {"noise_mode": noise_mode, "noise_rate": noise_rate, "noise_seed": noise_seed}
+    config = config.replace(**noise, labels="generated")
+    corruption, noisy = draw_corruption(config), load_data(config)
+    figure = Figure(figsize=(9.6, 4.2))
+    left, right = figure.subfigures(1, 2, width_ratios=(1, 1.2))
+    heading = f"{NOISE_NAMES[noise_mode]}, rate {noise_rate:.2f}: {100 * corruption.realised_rate:.1f}% wrong"
+    _transition_matrix(corruption.transition_matrix, noisy.classes, left.subplots(), heading)
+    order = numpy_generator(noise_seed, "bootstrap").permutation(len(corruption.given))[:8]
+    for index, ax in zip(order, right.subplots(2, 4).flat, strict=True):
+        title = caption(noisy, int(noisy.train.given[index]), int(noisy.train.true[index]))
+        colour = WRONG if corruption.changed[index] else RIGHT
+        show_image(noisy.train.images[index], ax, title, colour, noisy.scale)
+    right.suptitle("eight training images", fontsize=10)
+    figure.words = f"{heading} of {len(corruption.given):,} labels; seed {noise_seed}"
+    return figure
+
+
+def meaning_of_rate(draws: pd.DataFrame, meanings: pd.DataFrame, rate: float) -> Figure:
+    """What a noise rate means: exact or by chance (left), other classes or all classes (right).
+
+    The tables are those of `analysis.exact_and_bernoulli`, at `rate`, and `analysis.rate_meanings`.
+    """
+    figure, axes = panels(1, 2, size=(9.6, 3.8))
+    left, right = axes.flat
+    exact, coins = draws["exact"].iloc[0], draws["bernoulli"]
+    left.hist(coins, bins=24, color="#999999", label=f"every example its own coin (std {coins.std():.3f})")
+    left.axvline(exact, ymax=0.72, color="black", label=f"exact count (always {exact:.3f})")
+    title = f"{len(draws)} corruptions at rate {rate:g}"
+    left.set(xlabel="realised noise rate", ylabel="draws", title=title)
+    left.margins(y=0.35)
+    for column, style, name in (
+        ("other_classes", "-", "flip to another class (here)"),
+        ("all_classes", "--", "redraw over all classes: r (1 − 1/C)"),
+    ):
+        right.plot(meanings["rate"], meanings[column], color="black", ls=style, label=name)
+    right.set(xlabel="asked noise rate r", ylabel="share of wrong labels", xlim=(0, 1), ylim=(0, 1))
+    right.set_title("Two meanings of “rate r”")
+    for ax in axes.flat:
+        ax.legend(loc="upper left")
+    return figure
+
+
+# --- correction ---------------------------------------------------------------------------------------------
+
+
+def correction(table: pd.DataFrame) -> Figure:
+    """Precision and recall of the moved labels, and truth of all, by epoch (`label_correction.over_seeds`).
+
+    One panel per rule of correction.
+    """
+    rules = list(dict.fromkeys(table["reading"]))
+    figure, axes = panels(1, len(rules), size=(9.6, 3.9), sharex=True, sharey=True)
+    for rule, ax in zip(rules, axes.flat, strict=True):
+        for column, name, colour, style in (
+            ("precision", "precision: moved labels that were wrong", COLOURS["SLN-MO"], "-"),
+            ("recall", "recall: wrong labels that moved", WRONG, "--"),
+            ("label_accuracy", "corrected labels that are true", RIGHT, "-."),
+            ("given_accuracy", "given labels that are true", "#999999", ":"),
+        ):
+            by_epoch = table[table["reading"] == rule].groupby("epoch")[column]
+            line = {"color": colour, "ls": style, "marker": "o", "ms": 3, "label": name}
+            band(ax, by_epoch.mean(), by_epoch.std(), **line)
+        ax.set(xlabel="epoch", ylabel="share", ylim=(0, 1.02), title=rule)
+        ax.label_outer()
+    legend_of(axes[0, 0], "lower", 2)
+    return figure
+
+
+def suspect_threshold(table: pd.DataFrame) -> Figure:
+    """Precision, recall and the labels' truth over the threshold (`evaluate.over_threshold`)."""
+    ax = new_axes((7.2, 4.2))
+    for column, name, colour, style in (
+        ("precision", "precision: flagged labels that are wrong", COLOURS["SLN-MO"], "-"),
+        ("recall", "recall: wrong labels that are flagged", WRONG, "--"),
+        ("true_after", "labels that are true once the flagged are replaced", RIGHT, "-."),
+    ):
+        ax.plot(table["threshold"], table[column], color=colour, ls=style, marker="o", ms=3, label=name)
+    ax.set(xlabel="threshold on how suspect a label is", ylabel="share", xlim=(0, 1), ylim=(0, 1.02))
+    ax.legend(loc="lower left")
+    return ax.figure

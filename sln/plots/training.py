@@ -1,0 +1,228 @@
+"""Pictures of training: over epochs, over sigma and over the momentum model's memory."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import pandas as pd
+import seaborn as sns
+from matplotlib.axes import Axes
+
+from sln import analysis
+from sln.analysis.confidence import pooled_examples
+from sln.config import NOISE_NAMES, Config
+from sln.plots.confidence import histogram
+from sln.plots.labels import caption, class_name, show_image
+from sln.plots.style import COLOURS, RIGHT, WRONG, Figure, band, legend_of, look, new_axes, panels
+from sln.runs.run import Run
+from sln.study.study import MethodRuns
+
+# History columns over epochs, and the titles of their panels.
+LEARNING = {
+    "right_accuracy": "right labels learnt",
+    "wrong_memorised": "wrong labels memorised",
+    "test_accuracy": "test accuracy",
+}
+CONFIDENCE = {
+    "right_confidence": "right given labels",
+    "wrong_confidence": "wrong given labels",
+    "test_confidence": "test images: largest probability",
+}
+WEIGHTS = {"network": ("network", "-"), "momentum": ("momentum model", "--")}  # names and line styles
+LOOKED_AT = 8  # images with a wrong label that `at_epoch` shows
+
+
+# --- methods over epochs ------------------------------------------------------------------------------------
+
+
+def curves(
+    table: pd.DataFrame,
+    columns: Mapping[str, str] = LEARNING,
+    ylabel: str = "share of examples",
+    heading: str = "",
+) -> Figure:
+    """History columns over epochs, one panel per column (column: title); the table is `analysis.curves`'."""
+    figure, axes = panels(1, len(columns), size=(10.2, 3.5), sharex=True, sharey=True)
+    for (column, title), ax in zip(columns.items(), axes.flat, strict=True):
+        curve(table, column, ax)
+        ax.set(ylabel=ylabel, title=title)
+        ax.label_outer()
+    axes[0, 0].legend(loc="lower right")
+    if heading:
+        figure.suptitle(heading, fontsize=10.5)
+    return figure
+
+
+def curve(table: pd.DataFrame, column: str, ax: Axes) -> None:
+    """A history column over epochs, mean ± standard deviation, one line per method (`analysis.curves`)."""
+    for method, part in table.groupby("method", sort=False):
+        measured = part.dropna(subset=f"{column}_mean").set_index("epoch")  # not in every epoch
+        band(ax, measured[f"{column}_mean"], measured[f"{column}_std"], **look(method))
+    ax.set(xlabel="epoch", xlim=(1, table["epoch"].max()), ylim=(0, 1.02))
+
+
+def training_curves(grid: Mapping[float, MethodRuns], sigma: float) -> Figure:
+    """CE beside SLN and SLN-MO at one trained sigma: `curves` of what is learnt."""
+    methods = {"CE": grid[0.0].through("network")}
+    if sigma > 0:
+        methods |= {"SLN": grid[sigma].through("network"), "SLN-MO": grid[sigma].through("momentum")}
+    table = analysis.curves(methods, list(LEARNING))
+    figure = curves(table, heading=f"σ = {sigma:g}")
+    last = table[table["epoch"] == table["epoch"].max()]
+    accuracies = (
+        f"{row.method} {100 * row.test_accuracy_mean:.1f} ± {100 * row.test_accuracy_std:.1f}%, "
+        f"{100 * row.wrong_memorised_mean:.0f}% of wrong labels memorised"
+        for row in last.itertuples()
+    )
+    figure.words = f"σ = {sigma:g}, test accuracy after the last epoch: {'; '.join(accuracies)}"
+    return figure
+
+
+def live_curves(config: Config, rows: Sequence[Mapping[str, float | str]]) -> Figure:
+    """`curves` of one run from its history's rows so far; the axis of epochs is the whole run's."""
+    method = "SLN" if config.sigma > 0 else "CE"
+    names = {"network": method, "momentum": f"{method}-MO"}
+    last = [{"weights": weights, "epoch": config.epochs} for weights in names]  # empty, for the axis
+    table = pd.DataFrame([*rows, *last])
+    table = table[table["weights"].isin(names)].assign(method=table["weights"].map(names))
+    for column in LEARNING:
+        table[f"{column}_mean"] = table.get(column, np.nan)
+        table[f"{column}_std"] = 0.0
+    return curves(table, heading=describe(config))
+
+
+def describe(config: Config) -> str:
+    """One training in words: "σ = 0.5, symmetric noise at rate 0.4, α = 0.99"."""
+    noise = NOISE_NAMES.get(config.noise_mode, config.noise_mode)
+    noise = "right labels" if config.noise_mode == "none" else f"{noise} noise at rate {config.noise_rate:g}"
+    return f"σ = {config.sigma:g}, {noise}, α = {config.alpha:g}"
+
+
+# --- one run ------------------------------------------------------------------------------------------------
+
+
+def at_epoch(run: Run, epoch: int) -> Figure:
+    """One run, with a mark at `epoch`: learning, memorising, confidence; and its result.
+
+    Above, over epochs: accuracy on right and on wrong given labels and on test images. Below: mean
+    probability of right and of wrong given labels over epochs; its histogram, and the network's predictions
+    for the first LOOKED_AT images with a wrong label, both after the last epoch, the only one whose single
+    examples a run keeps.
+    """
+    figure = Figure(figsize=(10.2, 6.2), layout="none")  # fixed places: a layout takes half of a redraw
+    above, below = (
+        [figure.add_axes((x, y, width, 0.34)) for x, width in ((0.07, 0.26), (0.39, 0.26), (0.71, 0.26))]
+        for y in (0.565, 0.085)
+    )
+    for (column, title), ax in zip(LEARNING.items(), above, strict=True):
+        _over_epochs(run, {column: (COLOURS["SLN-MO"], title)}, epoch, ax)
+        ax.set_title(title)
+    for name, style in WEIGHTS.values():
+        above[0].plot([], [], color="black", ls=style, label=name)
+    above[0].set_ylabel("share of examples")
+    above[0].legend(loc="lower right")
+    kinds = {"right_confidence": (RIGHT, "right label"), "wrong_confidence": (WRONG, "wrong label")}
+    _over_epochs(run, kinds, epoch, below[0])
+    below[0].set(title="probability of the given label", ylabel="mean probability")
+    examples = pooled_examples([run])
+    histogram(examples["network_p_given"].to_numpy(), examples["wrong"].to_numpy(), below[1])
+    below[1].set_title(f"network, after epoch {run.config.epochs}")
+    below[1].legend(loc="upper center")
+    below[2].remove()
+    _wrong_images(run, examples, figure, (0.685, 0.055, 0.30, 0.40))
+    figure.suptitle(describe(run.config), fontsize=10.5, y=0.99)
+    figure.words = _describe_epoch(run, epoch)
+    return figure
+
+
+def _over_epochs(run: Run, columns: Mapping[str, tuple[str, str]], epoch: int, ax: Axes) -> None:
+    """History columns (column: colour, name) of both networks over epochs, with a mark at `epoch`."""
+    for column, (colour, name) in columns.items():
+        for weights, (_, style) in WEIGHTS.items():
+            measured = run.of(weights)[column].dropna()  # not in every epoch
+            label = name if weights == "network" and len(columns) > 1 else None
+            ax.plot(measured.index, measured, color=colour, ls=style, label=label)
+            if epoch >= measured.index[0]:
+                ax.plot(epoch, _latest(run, weights, column, epoch), "o", color=colour, ms=7, clip_on=False)
+    ax.axvline(epoch, color="black", lw=1, ls=":")
+    ax.set(xlabel="epoch", xlim=(0, run.config.epochs), ylim=(0, 1.02))
+    ax.locator_params(axis="x", integer=True)
+    if len(columns) > 1:
+        ax.legend(loc="upper left")
+
+
+def _latest(run: Run, weights: str, column: str, epoch: int) -> float:
+    """The last measurement of a history column up to an epoch; NaN before the first."""
+    measured = run.of(weights)[column].dropna().loc[:epoch]
+    return float(measured.iloc[-1]) if len(measured) else np.nan
+
+
+def _wrong_images(
+    run: Run, examples: pd.DataFrame, figure: Figure, place: tuple[float, float, float, float]
+) -> None:
+    """The first images with a wrong label, coloured by the prediction: given label, true one, another."""
+    noisy, rows = run.data, examples[examples["wrong"]].head(LOOKED_AT)
+    x, y, width, height = place
+    for number, row in enumerate(rows.itertuples()):
+        column, line = number % 4, number // 4
+        ax = figure.add_axes((x + column * width / 4, y + (1 - line) * height / 2, 0.05, 0.105))
+        predicted = row.network_prediction
+        colour = {row.given: WRONG, row.true: RIGHT}.get(predicted, "black")
+        title = f"{caption(noisy, row.given, row.true)}\nread as {class_name(noisy, predicted)}"
+        show_image(noisy.train.images[row.Index], ax, title, colour, noisy.scale)
+
+
+def _describe_epoch(run: Run, epoch: int) -> str:
+    parts = []
+    for column, title in LEARNING.items():
+        values = [f"{_latest(run, weights, column, epoch):.0%}" for weights in WEIGHTS]
+        parts.append(f"{title} {values[0]} ({values[1]})".replace("nan%", "not measured yet"))
+    return (
+        f"{describe(run.config)}, epoch {epoch}: {', '.join(parts)} by the network (by its momentum model); "
+        f"histogram and images are those after epoch {run.config.epochs}"
+    )
+
+
+# --- over sigma and alpha -----------------------------------------------------------------------------------
+
+
+def over_sigma(table: pd.DataFrame, chosen: float) -> Figure:
+    """Over sigma: test accuracy, memorised labels, noisy validation accuracy (`analysis.over_sigma`)."""
+    figure, axes = panels(1, 3, size=(10.2, 3.5), sharex=True)
+    shown = (
+        ("test_accuracy", "test accuracy", "share of test images"),
+        ("wrong_memorised", "wrong labels memorised", "share of wrong labels"),
+        ("validation_accuracy", "accuracy on noisy validation labels", "share of validation images"),
+    )
+    for (column, title, ylabel), ax in zip(shown, axes.flat, strict=True):
+        for weights, method in (("network", "SLN"), ("momentum", "SLN-MO")):
+            part = table[table["weights"] == weights]
+            mean, std = part[f"{column}_mean"], part[f"{column}_std"]
+            ax.errorbar(part["sigma"], mean, std, marker="o", capsize=3, **look(method))
+        ax.axvline(chosen, color="black", lw=1, ls=":", label=f"chosen: σ = {chosen:g}")
+        ax.set(xlabel="σ of the stochastic noise (0: CE)", ylabel=ylabel, ylim=(0, 1.02), title=title)
+    legend_of(axes[0, 0], "upper", 3)
+    return figure
+
+
+def momentum_models(table: pd.DataFrame, alpha: float | None = None) -> Figure:
+    """Test accuracy of several momentum models of the same runs (`analysis.by_alpha`); `alpha` stands out."""
+    ax = new_axes((7.2, 4.2))
+    shades = sns.color_palette("viridis", table["alpha"].nunique())
+    for colour, (value, part) in zip(shades, table.groupby("alpha"), strict=True):
+        name = "the network itself" if value == 0 else f"α = {value:g}: about {1 / (1 - value):.0f} steps"
+        by_epoch = part.set_index("epoch")
+        band(ax, by_epoch["mean"], by_epoch["std"], alpha=0.12, color=colour, label=name)
+        if alpha is not None and value != alpha:
+            ax.lines[-1].set_alpha(0.25)
+            ax.collections[-1].set_alpha(0.04)
+    ax.set(xlabel="epoch", ylabel="test accuracy", xlim=(1, table["epoch"].max()), ylim=(0, 1.02))
+    ax.set_title("The same runs, read through several momentum models")
+    ax.legend(loc="lower right")
+    if alpha is not None:
+        last = table[table["epoch"] == table["epoch"].max()].set_index("alpha")[["mean", "std"]]
+        mean, std = 100 * last.loc[alpha]
+        plain = "" if alpha == 0 else f"; the network itself {100 * last.loc[0, 'mean']:.1f}%"
+        ax.figure.words = f"α = {alpha:g}: test accuracy {mean:.1f} ± {std:.1f}% after the last epoch{plain}"
+    return ax.figure
