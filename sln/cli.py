@@ -180,7 +180,7 @@ def train_command(options: argparse.Namespace) -> None:
     use_released_options(options, config)
     run = runs.get(config)
     if distributed.is_main():
-        print(last_epoch(run).to_string(float_format="%.4f"))
+        print(run.last_epoch().to_string(float_format="%.4f"))
         print(f"run: {run.folder}")
 
 
@@ -272,7 +272,7 @@ def show_command(options: argparse.Namespace) -> None:
     run = runs.by_name(options.run)
     print(pd.Series(run.config.to_dict()).to_string())
     print()
-    print(last_epoch(run).to_string(float_format="%.4f"))
+    print(run.last_epoch().to_string(float_format="%.4f"))
 
 
 @command("runs remove", "delete one run", RUN)
@@ -280,13 +280,6 @@ def remove_command(options: argparse.Namespace) -> None:
     """Delete one run."""
     runs.remove(options.run)
     print(f"removed {options.run}")
-
-
-def last_epoch(run: runs.Run) -> pd.DataFrame:
-    """The reported epoch's history, a column per network."""
-    rows = {weights: run.final(weights) for weights in run.history["weights"].unique()}
-    table = pd.DataFrame({weights: {"epoch": row.name} | row.to_dict() for weights, row in rows.items()})
-    return table.drop(index=["weights", "seconds"]).astype(float)
 
 
 # --- data and labels ----------------------------------------------------------------------------------------

@@ -21,10 +21,8 @@ one thread, a stream per run, and all searching for kernels, compiling and captu
 from __future__ import annotations
 
 import contextlib
-import copy
 import functools
-import weakref
-from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterable, Iterator
 
 import torch
 from torch import Tensor, nn
@@ -36,7 +34,8 @@ from sln.objective import Objective, forward
 from sln.train import State
 from sln.utils.graphs import captured, compiled
 from sln.utils.networks import Operands, tensors, uncounted
-from sln.utils.speeds import SPEEDS, Speed, chosen, graphs
+from sln.utils.passes import Passes
+from sln.utils.speeds import SPEEDS, Speed, chosen, uses_graphs
 
 
 def engine(config: Config, device: torch.device) -> train.Engine:
@@ -60,7 +59,7 @@ class Engine(train.Engine):
 
     def prepare(self, state: State, data: Data) -> None:
         """Search for kernels, compile and capture all that the run's epochs replay, on an idle GPU."""
-        if graphs(self.speed, data.device):
+        if uses_graphs(self.speed, data.device):
             torch.cuda.synchronize()
             self._passes = Passes(state.network, data.test.images, data.normalise, self.speed)
         if type(state.objective) is Objective:
@@ -95,7 +94,7 @@ class Engine(train.Engine):
             self._steps[len(index)](index, noise, sigma)
             yield
         count_batches(state, len(batches))
-        if graphs(self.speed, data.device):
+        if uses_graphs(self.speed, data.device):
             if epoch < config.epochs:  # while the GPU is busy
                 self._next = epoch + 1, train.draw(data, config, epoch + 1)
             done = torch.cuda.Event()
@@ -182,7 +181,7 @@ class Step:
         parts = [self._gradient, self._update] if self.between else [self._whole]
         self.parts: list[Callable[[], None]] = [functools.partial(self._uncounted, part) for part in parts]
         self.gradients: list[Tensor | None] = []  # where this captured step leaves them; else empty
-        if graphs(speed, data.device):
+        if uses_graphs(speed, data.device):
             with unchanged(state, buffers):
                 self.parts = captured(self.parts, between=state.network.zero_grad)
                 self.gradients = [parameter.grad for parameter in self.parameters]
@@ -268,68 +267,3 @@ def unchanged(state: State, buffers: EpochBuffers) -> Iterator[None]:
 def _changing(state: State, buffers: EpochBuffers) -> dict[str, Tensor]:
     tensors = {n: t for n, t in state.tensors().items() if n not in ("targets", "epoch")}
     return tensors | {"total": buffers.total}
-
-
-# --- a pass over images -------------------------------------------------------------------------------------
-
-
-class Passes:
-    """Logits of images in evaluation mode, by one captured pass of a batch on a GPU.
-
-    It has a network of its own, with bfloat16 convolutions, that any weights of the same architecture are
-    copied into: the trained network's, an average's, those of a point of a loss landscape.
-    """
-
-    def __init__(
-        self, network: nn.Module, images: Tensor, view: Callable[[Tensor], Tensor], speed: Speed
-    ) -> None:
-        self.network = copy.deepcopy(network).eval().requires_grad_(False)
-        for layer in self.network.modules():
-            if speed.bfloat16 and isinstance(layer, nn.Conv2d):
-                layer.bfloat16()
-        self.view, self.bfloat16 = view, speed.bfloat16
-        size = (train.prediction_size(images.device), *images.shape[1:])
-        self.images = torch.zeros(size, dtype=images.dtype, device=images.device)
-        self.logits = torch.zeros(0)
-        view(self.images[:1])  # what it keeps is made here: inside, it would break the compiled code in two
-        self.compute: Callable[[], Tensor] = compiled(self._compute) if speed.compiled else self._compute
-        (self.part,) = captured([self._pass])
-
-    def __call__(self, weights: Mapping[str, Tensor], batches: Iterable[Tensor]) -> Tensor:
-        """(N, C) float32 on the CPU: the logits of batches of images, with `weights` by name."""
-        self._take(weights)
-        found = []
-        for batch in batches:
-            self.images[: len(batch)] = batch
-            self.part()
-            found.append(self.logits[: len(batch)].clone())
-        return torch.cat(found).cpu() if found else torch.zeros(0, self.logits.shape[1])
-
-    def _take(self, weights: Mapping[str, Tensor]) -> None:
-        pairs = [
-            (mine, weights[name]) for name, mine in tensors(self.network).items() if mine.is_floating_point()
-        ]
-        for kind in {mine.dtype for mine, _ in pairs}:
-            some = [pair for pair in pairs if pair[0].dtype == kind]
-            torch._foreach_copy_([mine for mine, _ in some], [theirs for _, theirs in some])
-
-    @torch.no_grad()
-    def _pass(self) -> None:
-        self.logits = self.compute()
-
-    def _compute(self) -> Tensor:
-        with torch.autocast(self.images.device.type, torch.bfloat16, enabled=self.bfloat16):
-            return self.network(self.view(self.images)).float()
-
-
-_passes: weakref.WeakKeyDictionary[nn.Module, Passes] = weakref.WeakKeyDictionary()
-
-
-def passes(network: nn.Module, images: Tensor) -> Passes | None:
-    """The captured pass of `network` over normalised images like these; None where nothing is captured."""
-    speed = SPEEDS[chosen(images.device)]
-    if not graphs(speed, images.device):
-        return None
-    if network not in _passes:
-        _passes[network] = Passes(network, images, lambda batch: batch, speed)
-    return _passes[network]

@@ -20,6 +20,7 @@ from sln.config import Config
 from sln.data import CropsAndFlips, Data, Split, crop_and_flip, draw_crops
 from sln.metrics import accuracy, measure_test, measure_train
 from sln.objective import Batch, momentum_buffers, restore_momentum, sgd, sigma_of
+from sln.utils.devices import prediction_size
 from sln.utils.errors import require
 from sln.utils.rng import torch_generator
 
@@ -325,11 +326,6 @@ def prediction_batches(split: Split, data: Data, draws: CropsAndFlips | None = N
         rows = slice(start, start + size)
         images = split.images[rows]
         yield images if draws is None else crop_and_flip(images, draws.of(rows), data.padding)
-
-
-def prediction_size(device: torch.device) -> int:
-    """Batch size of predictions: what stays in a core's cache, or fills a GPU."""
-    return 128 if device.type == "cpu" else 2000
 
 
 def measure(

@@ -15,6 +15,7 @@ from sln.analysis import landscape
 from sln.config import Config
 from sln.data import Data, Split
 from sln.utils import graphs, networks, speeds
+from sln.utils.passes import Passes
 from sln.utils.rng import torch_generator
 from sln.utils.speeds import SPEEDS, Speed
 
@@ -92,7 +93,8 @@ def furthest(one, two):
 @pytest.fixture
 def small_passes(monkeypatch):
     """Passes take 16 images at once, so that 40 of them are two full batches and a smaller one."""
-    monkeypatch.setattr(train, "prediction_size", lambda device: 16)
+    for module in ("sln.train", "sln.utils.passes", "sln.analysis.landscape"):
+        monkeypatch.setattr(f"{module}.prediction_size", lambda device: 16)
 
 
 @pytest.fixture
@@ -419,13 +421,13 @@ def test_a_pass_takes_any_weights_and_any_number_of_images(monkeypatch, small_pa
     other = trained(config.replace(seed=1), data)[0].averages["momentum"].module.eval()
     half = torch.autocast("cpu", torch.bfloat16, enabled=operands == "bfloat16")
     with emulated(monkeypatch):
-        passes = fast.Passes(first, data.test.images, data.normalise, CAPTURED[operands])
+        logits_of = Passes(first, data.test.images, data.normalise, CAPTURED[operands])
         for weights in (networks.tensors(other), networks.tensors(first)):
             for count in (0, 3, 16, 40):
                 images = data.train.images[:count]
                 with torch.no_grad(), half:
                     wanted = functional_call(first.eval(), weights, (data.normalise(images),))
-                found = passes(weights, images.split(16) if count else [])
+                found = logits_of(weights, images.split(16) if count else [])
                 assert found.dtype == torch.float32
                 assert torch.equal(found, wanted)
                 assert found.shape == (count, 10)
@@ -568,7 +570,7 @@ def test_a_pass_of_the_papers_network_is_few_operations(monkeypatch, small_passe
     data = photographs(n=4)
     network = models.build("wrn-28-2", in_channels=3, num_classes=10, seed=0)
     with emulated(monkeypatch) as here:
-        fast.Passes(network, data.test.images, data.normalise, SPEEDS["bfloat16"])
+        Passes(network, data.test.images, data.normalise, SPEEDS["bfloat16"])
     recorded = [event.about for event in here.events if event.what == "recorded"]
     assert 28 + 25 < len([o for o in recorded if not o.is_view and "empty" not in o.name()]) <= 100
 

@@ -33,15 +33,15 @@ from torch import Tensor, nn
 from torch.func import functional_call
 from torch.optim.swa_utils import update_bn
 
-from sln import fast, train
 from sln.data import Data
 from sln.datasets.load import threads
 from sln.runs.run import Run
 from sln.study.study import MethodRuns
 from sln.utils import networks
-from sln.utils.devices import device
+from sln.utils.devices import device, prediction_size
 from sln.utils.errors import choose
 from sln.utils.files import read_table, write_text
+from sln.utils.passes import passes
 from sln.utils.progress import Progress
 from sln.utils.rng import torch_generator
 
@@ -133,15 +133,15 @@ def losses(
 
 
 def _logits(network: nn.Module, weights: Weights, images: Tensor) -> Tensor:
-    """(N, C) float32, on the CPU; on a GPU by `fast.passes`, if the speed has them, with bfloat16 operands.
+    """(N, C) float32, on the CPU; on a GPU by `utils.passes`, if the speed has them, with bfloat16 operands.
 
     bfloat16 has the range of float32. Float16 would overflow far from the minimum, where nothing normalises
     the activations.
     """
-    passes = fast.passes(network, images)
-    if passes is not None:
-        batches = images.split(train.prediction_size(images.device))
-        return passes(networks.tensors(network) | weights, batches)
+    captured = passes(network, images)
+    if captured is not None:
+        batches = images.split(prediction_size(images.device))
+        return captured(networks.tensors(network) | weights, batches)
     batches = images.split(CPU_BATCH)
     return torch.cat([functional_call(network, weights, (batch,)) for batch in batches]).cpu()
 

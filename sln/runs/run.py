@@ -80,6 +80,12 @@ class Run:
             return rows.loc[self.of("momentum")["validation_accuracy"].idxmax()]
         return rows.iloc[-1]
 
+    def last_epoch(self) -> pd.DataFrame:
+        """The numbers of the reported epoch, a column per network."""
+        rows = {weights: self.final(weights) for weights in self.history["weights"].unique()}
+        table = pd.DataFrame({weights: {"epoch": row.name} | row.to_dict() for weights, row in rows.items()})
+        return table.drop(index=["weights", "seconds"]).astype(float)
+
     def of(self, weights: str) -> pd.DataFrame:
         """The history of one network, indexed by epoch."""
         return self.history[self.history["weights"] == weights].set_index("epoch")

@@ -58,3 +58,8 @@ def torchvision() -> ModuleType:
         for name in [name for name in sys.modules if name.split(".")[0] == "torchvision"]:
             del sys.modules[name]  # half imported
         return importlib.import_module("torchvision")
+
+
+def prediction_size(device: torch.device) -> int:
+    """Batch size of predictions: what stays in a core's cache, or fills a GPU."""
+    return 128 if device.type == "cpu" else 2000

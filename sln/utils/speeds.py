@@ -64,6 +64,6 @@ def compiles(gpu: torch.device) -> bool:
     )
 
 
-def graphs(speed: Speed, device: torch.device) -> bool:
+def uses_graphs(speed: Speed, device: torch.device) -> bool:
     """Whether steps and passes are CUDA graphs."""
     return speed.graph and device.type == "cuda"

@@ -14,7 +14,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from sln import fast
-from sln.utils import graphs
+from sln.utils import graphs, passes
 
 REFUSED = {torch.Tag.nondeterministic_seeded, torch.Tag.data_dependent_output, torch.Tag.dynamic_output_shape}
 
@@ -188,7 +188,8 @@ def emulated(monkeypatch):
     with monkeypatch.context() as patch:
         for name, fake in instead.items():
             patch.setattr(torch.cuda, name, fake)
-        patch.setattr(fast, "graphs", lambda speed, device: speed.graph)
+        for module in (fast, passes):
+            patch.setattr(module, "uses_graphs", lambda speed, device: speed.graph)
         patch.setattr(graphs.gc, "collect", lambda *generation: 0)  # slow, with so many events to look at
         graphs._instead_of_default.cache_clear()
         try:

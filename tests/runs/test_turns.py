@@ -215,7 +215,8 @@ def ten_runs(tmp_path_factory):
     configs = [digits(seed=seed, epochs=1 + seed % 4, batch_size=700) for seed in range(9)]
     configs.append(configs[3].replace(correction=1))
     with monkeypatch.context() as patch, one_gpu(patch) as here:
-        patch.setattr(train, "prediction_size", lambda device: 400)
+        for module in ("sln.train", "sln.utils.passes"):
+            patch.setattr(f"{module}.prediction_size", lambda device: 400)
         noted(patch, here)
         assert in_turns(configs, 4) == dict.fromkeys(configs)
     monkeypatch.undo()

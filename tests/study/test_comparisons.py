@@ -3,11 +3,11 @@
 import numpy as np
 import pandas as pd
 import pytest
-from sln.plots.style import Figure
 
 from sln import plots
 from sln.analysis import results
 from sln.config import BASELINES
+from sln.plots.style import Figure
 from sln.study import ablations, comparisons, findings
 from sln.study.profiles import PROFILES
 from sln.study.study import VARIANTS, Arm, Study
