@@ -29,7 +29,7 @@ from sln.utils.devices import device
 from sln.utils.errors import InputError, require
 
 Option = tuple[tuple[str, ...], dict[str, Any]]
-# in the order of the help: the words, one line about it, its options, what it does
+# the words, one line about it, its options, what it does
 COMMANDS: list[tuple[str, str, Sequence[Option], Callable[[argparse.Namespace], int | None]]] = []
 GROUPS = {"data": "list or get data sets, label files, weights", "runs": "list, show or remove trained runs"}
 SKIPS_SHOWN = 10  # of the images that `relabel` leaves out; skipped.csv has them all
@@ -252,8 +252,9 @@ def sweep_command(options: argparse.Namespace) -> int:
 
     if "workers" in options:
         os.environ["SLN_WORKERS"] = options.workers
-    given = {name: value for name, value in vars(options).items() if name in ("seeds", "ray", "dry_run")}
-    return sweep(options.profile, **given)
+    return sweep(
+        **{name: value for name, value in vars(options).items() if name not in ("command", "workers")}
+    )
 
 
 @command("runs list", "every run, finished or not")
@@ -345,9 +346,8 @@ def noise_command(options: argparse.Namespace) -> None:
         corruption = draw_corruption(config, exact=exact, own_class=own_class, matrix=matrix)
         corruption.save(options.out)
         print(f"wrote {options.out} and {options.out.with_suffix('.json')}")
-    wrong = corruption.changed.sum()
-    rate = f"{corruption.realised_rate:.4f}"
-    print(f"{corruption.kind}: {wrong} of {len(true)} labels are wrong, a rate of {rate}")
+    wrong, rate = corruption.changed.sum(), corruption.realised_rate
+    print(f"{corruption.kind}: {wrong} of {len(true)} labels are wrong, a rate of {rate:.4f}")
     print("T[true, given], rows sum to one:")
     print(pd.DataFrame(corruption.transition_matrix).to_string(float_format="%.3f"))
 

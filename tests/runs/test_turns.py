@@ -183,7 +183,7 @@ def test_a_capture_that_fails_names_its_run_and_ends_them_all(monkeypatch):
 
 
 def noted(monkeypatch, here):
-    """Have the events tell whose turn it is, and when a capture with its warm-up begins and ends."""
+    """Have the events show whose turn it is, and when a capture with its warm-up begins and ends."""
     captured, whole = fast.captured, runs.in_turns
 
     def noting(*args, **kwargs):
@@ -203,7 +203,8 @@ def noted(monkeypatch, here):
                 return end.value
             yield
 
-    monkeypatch.setattr(fast, "captured", noting)
+    for module in ("sln.fast", "sln.utils.passes"):
+        monkeypatch.setattr(f"{module}.captured", noting)
     monkeypatch.setattr(runs, "in_turns", turn_by_turn)
 
 
