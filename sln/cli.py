@@ -238,8 +238,7 @@ def evaluate_command(options: argparse.Namespace) -> None:
     option(
         "--ray",
         metavar="ADDRESS",
-        help="a Ray cluster that this machine is part of, say 127.0.0.1:6379 or auto; runs and data must be "
-        "in folders that all its machines share",
+        help="a cluster this machine is part of, e.g. auto; its machines share the folders of runs and data",
     ),
     DRY_RUN,
 )
@@ -252,9 +251,8 @@ def sweep_command(options: argparse.Namespace) -> int:
 
     if "workers" in options:
         os.environ["SLN_WORKERS"] = options.workers
-    return sweep(
-        **{name: value for name, value in vars(options).items() if name not in ("command", "workers")}
-    )
+    given = {name: value for name, value in vars(options).items() if name in ("seeds", "ray", "dry_run")}
+    return sweep(options.profile, **given)
 
 
 @command("runs list", "every run, finished or not")
@@ -308,11 +306,7 @@ def data_get_command(options: argparse.Namespace) -> None:
     print("\n".join(f"got {path}" for path in found) or f"{options.name} was complete already")
 
 
-@command(
-    "data check",
-    "decode every image of Clothing1M once, and list the bad ones",
-    option("name", choices=["clothing1m"]),
-)
+@command("data check", "list the bad images of Clothing1M", option("name", choices=["clothing1m"]))
 def data_check_command(options: argparse.Namespace) -> None:
     """Decode every image once; `train --skip-bad-images` leaves out those that are listed."""
     bad = clothing1m_images.check()

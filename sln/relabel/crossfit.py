@@ -155,8 +155,7 @@ def fit(
         are a group
     cache : folder for finished networks; after an interruption the same call continues from there
 
-    `SLN_WORKERS` networks train at once, each on one thread; the results do not depend on it. The workers are
-    processes that import the calling script, so call `fit` below `if __name__ == "__main__":` there.
+    `SLN_WORKERS` networks train at once, each on one thread; the results do not depend on it.
     Raises InputError for anything else.
     """
     require_settings(sigma=sigma, folds=folds, repeats=repeats, epochs=epochs, model=model, seed=seed)

@@ -1,5 +1,6 @@
 """The files around the code agree with each other and with the code."""
 
+import importlib.util
 import re
 import shutil
 import subprocess
@@ -68,7 +69,7 @@ def test_every_make_word_that_is_written_anywhere_exists():
         quoted = re.findall(r"(?:`|<code>)make ([a-z][a-z-]*)", text)
         lines = re.findall(r"^(?: {4})?make ([a-z][a-z-]*)", text, flags=re.MULTILINE)
         written |= {(name, word) for word in (*quoted, *(lines if name != "Makefile" else ()))}
-    assert {("README.md", "reproduce"), ("CONTRIBUTING.md", "lint"), (".ci/run", "test")} <= written
+    assert {("README.md", "reproduce"), ("CONTRIBUTING.md", "lint"), (".ci/run", "test-all")} <= written
     assert {(name, word) for name, word in written if word not in documented()} == set()
 
 
@@ -173,6 +174,15 @@ def test_links_lead_to_files_that_are_committed(name):
     links = re.findall(r"\]\(([^)#]+)\)", (ROOT / name).read_text())
     committed, folder = set(tracked()), (ROOT / name).parent
     assert [link for link in links if "://" not in link and (folder / link) not in committed] == []
+
+
+def test_the_package_keeps_its_limits():
+    spec = importlib.util.spec_from_file_location("size", ROOT / "benchmarks" / "size.py")
+    size = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(size)
+    counts = size.counts()
+    del counts["lines in all"]  # a goal that is not reached yet; `python benchmarks/size.py` prints it
+    assert {what: count for what, (count, limit) in counts.items() if count > limit} == {}
 
 
 def test_the_readme_and_contributing_are_short():
