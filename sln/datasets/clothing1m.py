@@ -44,7 +44,7 @@ RESIZE, CROP = 256, 224  # pixels: the shorter side after resizing, the side of 
 MEAN, STD = (0.6959, 0.6537, 0.6371), (0.3113, 0.3192, 0.3214)
 CHECKED_TOGETHER = 64  # images
 LONGEST = 50  # longer side over shorter side; beyond it, a resized image would fill the memory
-# only these decoders may run, whatever the name of the file
+# only these decoders may run, for any file name
 FORMATS = ("JPEG", "PNG", "GIF", "WEBP", "BMP")
 UNREADABLE = (OSError, SyntaxError, ValueError, EOFError, struct.error, Image.DecompressionBombError)
 # torchvision's IMAGENET1K_V1; a name ends in the first digits of the file's SHA-256

@@ -25,7 +25,7 @@ FORMATS = (*clothing1m.FORMATS, "TIFF", "PPM")
 LARGEST_SIDE = 32  # pixels, the default size of large images
 SAMPLE = 1000  # images that the default size and the brightest value are taken from
 BATCH = 64  # images that are encoded at once
-WHITE = 2**16 - 1  # of images with more than 8 bits, unless the sample says otherwise
+WHITE = 2**16 - 1  # of images with more than 8 bits, if no sampled pixel sets it
 # how to turn an image back by its EXIF orientation
 TURNS = {2: "FLIP_LEFT_RIGHT", 3: "ROTATE_180", 4: "FLIP_TOP_BOTTOM", 5: "TRANSPOSE", 6: "ROTATE_270"}
 TURNS |= {7: "TRANSVERSE", 8: "ROTATE_90"}

@@ -28,7 +28,7 @@ class Profile:
     sigma_choices: tuple[float, ...] = (0.1, 0.2, 0.5, 1.0)
     choice_seeds: int = 2  # the first runs that sigma is chosen on (the paper does not say how many it used)
     sigma_curve: tuple[float, ...] = (0.0, 0.1, 0.2, 0.5, 1.0, 1.5, 2.0)  # accuracy over sigma
-    curve_seeds: int = 0  # of curves over sigma and alpha and of sharpness, the first so many; 0 is all
+    curve_seeds: int = 0  # of curves over sigma and alpha and of sharpness, the first ones; 0 is all
     correction: int = 90  # last epoch before label correction
     alphas: tuple[float, ...] = (0.9, 0.97, 0.997)  # momentum models beside that of Config.alpha
     # sigma by kind of noise where it is not chosen here but the paper's, which chose it in the same way
@@ -38,7 +38,7 @@ class Profile:
     # strengths tried for noise on the gradient and on the logits; where none is, they are matched to SLN's
     gradient_sigmas: tuple[float, ...] = ()
     logit_sigmas: tuple[float, ...] = ()
-    # kinds of noise under which SLN stands beside other methods, on the first so many seeds; none: as in full
+    # kinds of noise under which SLN stands beside other methods, on the first seeds; none: as in full
     comparison_modes: tuple[str, ...] = ()
     comparison_seeds: int = 0
     # kinds of noise under which their settings are also chosen, out of `comparisons.GRIDS`

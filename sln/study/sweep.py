@@ -3,8 +3,8 @@
     python -m sln sweep cifar10 --seeds 5
 
 The runs are those that `reproduce` would ask for. Settings are chosen on the way, so the candidates come
-first. Whatever ends it, the same command continues where it stopped. `python -m sln runs list` in another
-terminal shows the epochs of the runs.
+first. After an interruption the same command continues. `python -m sln runs list` in another terminal shows
+the epochs of the runs.
 """  # fmt: skip
 
 from __future__ import annotations
