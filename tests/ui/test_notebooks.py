@@ -11,7 +11,7 @@ from servers import ROOT, UI, copied, fresh, python, serving, status_of, wait_fo
 
 PROFILE = "smoke"
 PATHS = sorted((ROOT / "notebooks").glob("[0-9][0-9]_*.ipynb"))
-AHEAD = f"from sln.study import Study, experiments as e; e.train_ahead(Study('{PROFILE}'))"
+AHEAD = f"from sln.study import Study, plan; plan.train_ahead(Study('{PROFILE}'))"
 
 
 @pytest.fixture(scope="session")
