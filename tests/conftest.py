@@ -5,6 +5,7 @@ import os
 
 import pytest
 import torch
+from filelock import FileLock
 from hypothesis import settings
 from joblib.externals.loky import get_reusable_executor
 
@@ -12,6 +13,8 @@ from sln import data
 from sln.config import Config
 from sln.datasets import images as source
 from sln.datasets import load
+from sln.study.plan import train_ahead
+from sln.study.study import Study
 from sln.utils.errors import InputError
 
 # what is tested is the CPU's, bit for bit, also where there is a GPU; tests marked gpu name it themselves
@@ -37,6 +40,27 @@ def no_workers_left():
     """What a module's tests keep running is not the next one's."""
     yield
     get_reusable_executor(reuse=True).shutdown(kill_workers=True)
+
+
+@pytest.fixture(scope="session")
+def smoke_runs(tmp_path_factory):
+    """The folder of all runs of the profile `smoke`, trained once for all processes of the session."""
+    base = tmp_path_factory.getbasetemp()
+    base = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
+    with FileLock(base / "smoke.lock"), pytest.MonkeyPatch.context() as patch:
+        patch.setenv("SLN_RUNS", str(base / "smoke"))
+        patch.setenv("SLN_HEADLESS", "1")
+        train_ahead(Study("smoke"))
+    return base / "smoke"
+
+
+@pytest.fixture
+def smoke_study(smoke_runs, tmp_path):
+    """The study of those runs, in a folder of links to them: new runs are the test's own."""
+    (tmp_path / "runs").mkdir()
+    for path in smoke_runs.glob("[!.]*"):
+        (tmp_path / "runs" / path.name).symlink_to(path)
+    return Study("smoke")
 
 
 @pytest.fixture

@@ -141,10 +141,9 @@ def with_gradient_noise(
     gradient: Parameters, sigma: float, draws: int, generator: torch.Generator
 ) -> Parameters:
     """`draws` copies of a gradient, stacked, after `add_gradient_noise` (whose noise is entry by entry)."""
-    stacked = {}
-    for name, value in gradient.items():
-        stacked[name] = nn.Parameter(value.expand(draws, *value.shape).clone())
-        stacked[name].grad = stacked[name].detach().clone()
+    stacked = {name: nn.Parameter(g.expand(draws, *g.shape).clone()) for name, g in gradient.items()}
+    for parameter in stacked.values():
+        parameter.grad = parameter.detach().clone()
     method.add_gradient_noise(stacked.values(), sigma, generator)
     return {name: parameter.grad for name, parameter in stacked.items()}
 
@@ -236,8 +235,7 @@ def small_images(data: Data, count: int) -> tuple[Tensor, Tensor]:
 def small_network(channels: tuple[int, int], num_classes: int, seed: int = 0) -> nn.Module:
     """`models.SmallCNN` with only two convolutions, float64: small enough for a (P, P) matrix."""
     first, second = channels
-    # torch's initialisers use the global generator, which is restored
-    with torch.random.fork_rng(devices=[]):
+    with torch.random.fork_rng(devices=[]):  # torch's initialisers use the global generator
         torch.random.set_rng_state(torch_generator(seed, "initialisation").get_state())
         return nn.Sequential(
             nn.Conv2d(1, first, 3, padding=1, bias=False),
@@ -270,15 +268,17 @@ def fitted(network: nn.Module, images: Tensor, targets: Tensor, steps: int = 100
 
 def jacobian_products(network: nn.Module, images: Tensor) -> tuple[Tensor, Tensor]:
     """Logits (N, C) and J_i J_i' (N, C, C) of each image by itself, in evaluation mode."""
-    network.eval()
 
-    def product(image: Tensor) -> tuple[Tensor, Tensor]:
-        logits, J = jacobian(network, image.unsqueeze(0))
-        return logits[0], J[0] @ J[0].T
+    def product(image: Tensor) -> Tensor:
+        J = jacobian(network, image.unsqueeze(0))[1][0]
+        return J @ J.T
 
+    theta, f = as_function(network.eval(), images)
+    with torch.no_grad():
+        logits = f(theta)
     # Jacobians computed at the same time have at most two million columns together
-    chunk = max(1, 2_000_000 // sum(value.numel() for value in network.parameters()))
-    return vmap(product, chunk_size=chunk)(images)
+    chunk = max(1, 2_000_000 // sum(value.numel() for value in theta.values()))
+    return logits, vmap(product, chunk_size=chunk)(images)
 
 
 @threads(1)
@@ -384,7 +384,7 @@ def by_classes(
         generator = torch_generator(seed, "bootstrap", C, number)
         drawn = drawn_at_logits(peaked(p, C), sigma, draws, generator)[:, 0].std().item()
         formula = noise_at_logit(np.array([p]), sigma, C).item()
-        stds = {"limit": sigma * np.sqrt(C - 1), "std_formula": formula, "std_drawn": drawn}
+        row = {"classes": C, "p": p, "limit": sigma * np.sqrt(C - 1), "std_formula": formula}
         error = (drawn - formula) / (formula / np.sqrt(2 * draws))
-        rows.append({"classes": C, "p": p} | stds | {"error": error})
+        rows.append(row | {"std_drawn": drawn, "error": error})
     return pd.DataFrame(rows)

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from sln import models, plots, runs
+from sln import models, runs
 from sln.analysis import landscape
 from sln.config import Config
 from sln.study.study import MethodRuns
@@ -160,7 +160,7 @@ def test_images_of_no_class_count_for_the_given_labels_only(few_noisy_digits):
     network, split = a_network(), few_noisy_digits.train
     some_without_class = torch.where(torch.arange(72) < 30, -1, split.true)
     clean = dataclasses.replace(few_noisy_digits, train=dataclasses.replace(split, true=some_without_class))
-    assert landscape.losses_at(network, landscape.Seen.of(clean), []) == pytest.approx(
+    assert landscape.losses_at(network, landscape.EvaluationSet.of(clean), []) == pytest.approx(
         slow_losses(network, [], clean), abs=1e-5
     )
 
@@ -235,10 +235,10 @@ def test_surfaces_of_earlier_versions_are_found_under_their_names():
 
 def test_each_pair_of_directions_is_the_surface_of_its_seed():
     run = runs.get(Config(epochs=1), quiet=True)
-    readings = {name: MethodRuns(name, [run], name) for name in ("network", "momentum")}
-    tables = landscape.along_pairs(readings, 2, radius=0.5, points=2, images=50)
-    assert list(tables) == [f"{name}, pair {k}" for name in readings for k in (1, 2)]
-    for name in readings:
+    methods = {name: MethodRuns(name, [run], name) for name in ("network", "momentum")}
+    tables = landscape.along_pairs(methods, 2, radius=0.5, points=2, images=50)
+    assert list(tables) == [f"{name}, pair {k}" for name in methods for k in (1, 2)]
+    for name in methods:
         for pair in (0, 1):
             same = landscape.surface_of(run, name, radius=0.5, points=2, images=50, seed=pair)
             pd.testing.assert_frame_equal(tables[f"{name}, pair {pair + 1}"], same)
@@ -280,7 +280,7 @@ def by_hand(network, images):
 def test_recomputed_statistics_are_those_of_one_full_batch(step, few_noisy_digits):
     network = a_network()
     x, _ = landscape.directions(network)
-    copy, seen = moved_copy(network, step, x), landscape.Seen.of(few_noisy_digits)
+    copy, seen = moved_copy(network, step, x), landscape.EvaluationSet.of(few_noisy_digits)
     found = landscape.batchnorm_statistics(network, landscape.moved(network, [(step, x)]), seen.train)
     for bn, (mean, variance) in by_hand(copy, seen.train).items():
         torch.testing.assert_close(found[f"{bn}.running_mean"], mean, rtol=1e-4, atol=1e-5)
@@ -294,7 +294,7 @@ def test_recomputed_statistics_are_those_of_one_full_batch(step, few_noisy_digit
 
 
 def test_statistics_in_several_batches_are_the_mean_over_equal_batches(few_noisy_digits, monkeypatch):
-    network, seen = a_network(), landscape.Seen.of(few_noisy_digits)  # 72 images
+    network, seen = a_network(), landscape.EvaluationSet.of(few_noisy_digits)  # 72 images
     monkeypatch.setattr(landscape, "STATISTICS_BATCH", 30)
     found = landscape.batchnorm_statistics(network, {}, seen.train)
     parts = [by_hand(network, images) for images in seen.train.split(24)]
@@ -362,7 +362,7 @@ def test_the_line_runs_the_same_both_ways(few_noisy_digits):
 
 def test_recomputed_statistics_at_both_ends_are_each_networks_own(few_noisy_digits):
     first, second = two_networks()
-    seen = landscape.Seen.of(few_noisy_digits)
+    seen = landscape.EvaluationSet.of(few_noisy_digits)
     table = landscape.between(first, second, few_noisy_digits, quarter=1).set_index("t")
     for t, network in ((0.0, first), (1.0, second)):
         expected = landscape.losses_at(network, seen, [], "recomputed")
@@ -379,75 +379,14 @@ def test_a_negative_variance_has_no_loss(few_noisy_digits):
 def test_the_line_between_two_methods_meets_what_training_recorded_and_is_computed_once(monkeypatch):
     run = runs.get(Config(epochs=2), quiet=True)
     other = runs.get(Config(epochs=2, sigma=0), quiet=True)
-    readings = {"SLN-MO": MethodRuns("SLN-MO", [run], "momentum"), "CE": MethodRuns("CE", [other], "network")}
-    tables = landscape.between_methods(readings, "SLN-MO", "CE", quarter=1)
+    methods = {"SLN-MO": MethodRuns("SLN-MO", [run], "momentum"), "CE": MethodRuns("CE", [other], "network")}
+    tables = landscape.between_methods(methods, "SLN-MO", "CE", quarter=1)
     table = tables["interpolated"].set_index("t")
-    for t, reading in enumerate(readings.values()):
-        recorded = reading.runs[0].final(reading.weights)
+    for t, method in enumerate(methods.values()):
+        recorded = method.first.final(method.weights)
         assert table["given"][float(t)] == pytest.approx(recorded["train_loss"], abs=1e-6)
         assert table["test"][float(t)] == pytest.approx(recorded["test_loss"], abs=1e-6)
     monkeypatch.setattr(landscape, "losses", None)
-    again = landscape.between_methods(readings, "SLN-MO", "CE", quarter=1)
+    again = landscape.between_methods(methods, "SLN-MO", "CE", quarter=1)
     for statistics in landscape.BETWEEN:
         pd.testing.assert_frame_equal(again[statistics], tables[statistics], rtol=0, atol=0)
-
-
-# --- pictures -----------------------------------------------------------------------------------------------
-
-
-def bowls(*heights):
-    """Surfaces of known losses: height * (1 + x^2 + 2 y^2) on a grid of 5 x 5."""
-    steps = np.linspace(-0.4, 0.4, 5)
-    grid = pd.DataFrame([{"x": x, "y": y} for y in steps for x in steps])
-    bowl = 1 + grid["x"] ** 2 + 2 * grid["y"] ** 2
-    return {
-        f"method {height:g}": grid.assign(given=height * bowl, true=2 * height * bowl, test=3 * height * bowl)
-        for height in heights
-    }
-
-
-@pytest.mark.parametrize("labels", LOSSES)
-def test_all_panels_have_one_z_axis_that_spans_all_losses_and_each_has_its_own_colour_bar(labels):
-    tables = bowls(0.01, 1, 30)
-    figure = plots.landscape.surface_3d(tables, labels)
-    boxes = [ax for ax in figure.axes if ax.name == "3d"]
-    bars = [ax for ax in figure.axes if ax.name != "3d"]
-    everything = pd.concat(tables.values())[labels]
-    assert len(boxes) == len(bars) == len(tables)
-    for ax, bar, (name, table) in zip(boxes, bars, tables.items(), strict=True):
-        assert 10 ** np.array(ax.get_zlim()) == pytest.approx([everything.min(), everything.max()])
-        texts = [float(text.get_text()) for text in ax.get_zticklabels()]
-        np.testing.assert_allclose(10 ** ax.get_zticks(), texts, rtol=0.05)  # a tick says what is there
-        assert len(texts) >= 3
-        assert ax.get_title() == name
-        assert bar.get_xlim() == pytest.approx((table[labels].min(), table[labels].max()))
-
-
-def test_a_view_can_be_turned_and_zoomed():
-    tables = bowls(1, 2)
-    figure = plots.landscape.surface_3d(tables, azimuth=20, elevation=50, radius=0.2)
-    for ax in figure.axes[:2]:
-        assert (ax.azim, ax.elev) == (20, 50)
-        assert 10 ** ax.get_zlim()[1] == pytest.approx(2 * (1 + 3 * 0.2**2))
-    assert plots.landscape.radii(tables) == pytest.approx([0.4])
-    for radius, rows in ((0.4, 25), (0.2, 9), (0.0, 1)):
-        assert [len(table) for table in plots.landscape.within(tables, radius).values()] == [rows, rows]
-
-
-@pytest.mark.parametrize(("low", "high"), [(0.05, 60), (1.5, 3.6), (1.45, 1.58), (1e-6, 1e4), (2, 2.002)])
-def test_ticks_lie_within_the_range_and_their_texts_differ(low, high):
-    ticks = plots.landscape.round_losses(low, high)
-    texts = plots.landscape.text_of(ticks)
-    assert 2 <= len(set(texts)) == len(ticks)
-    assert ticks.min() >= 0.99 * low
-    assert ticks.max() <= 1.01 * high
-    np.testing.assert_allclose([float(text) for text in texts], ticks, rtol=0.05)
-
-
-def test_flat_and_single_surfaces_can_be_drawn_too():
-    flat = {"flat": bowls(1)["method 1"].assign(given=1.0)}
-    for tables in (bowls(1), flat):
-        plots.landscape.surface_3d(tables)._repr_png_()
-        plots.landscape.contours(tables)._repr_png_()
-    grid = plots.landscape.contours(bowls(1, 2, 3), columns=2)
-    assert [ax.get_visible() for ax in grid.axes[:4]] == [True, True, True, False]

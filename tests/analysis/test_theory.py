@@ -10,13 +10,12 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from sln import method, models, plots
+from sln import method, models
 from sln.analysis import theory
 from sln.config import NOISE_ON
 from sln.data import Split
 from sln.datasets.images import digits
 from sln.method import label_noise_covariance
-from sln.utils.rng import torch_generator
 
 SIGMA = 0.7
 
@@ -82,7 +81,7 @@ def test_a_wrong_covariance_is_noticed_for_one_example_and_for_a_batch(name, net
     # 1 p' and p 1' are too small in parameter space for these draws
     network[-1].weight.data += 0.5
     assert theory.within_sampling_error(theory.verification([network], *batch, sigma=SIGMA, draws=2000))
-    monkeypatch.setattr(theory, "label_noise_covariance", MUTANTS[name])
+    monkeypatch.setattr(method, "label_noise_covariance", MUTANTS[name])
     table = theory.verification([network], *batch, sigma=SIGMA, draws=2000)
     wrong = table["noise_on"] == "labels"
     for _, row in table[wrong].groupby("batch"):
@@ -316,7 +315,7 @@ def test_the_drawn_covariance_is_the_formulas_within_sampling_error():
 
 
 def test_another_covariance_would_be_noticed(monkeypatch):
-    monkeypatch.setattr(theory, "label_noise_covariance", lambda p, sigma: sigma**2 * torch.eye(4).double())
+    monkeypatch.setattr(method, "label_noise_covariance", lambda p, sigma: sigma**2 * torch.eye(4).double())
     table = theory.covariance_check(sigma=0.7, num_classes=4, draws=20_000)
     assert (table["error_ratio"].iloc[2:] > 10).all()
 
@@ -332,44 +331,3 @@ def test_the_noise_at_a_certain_class_grows_with_the_root_of_the_other_classes()
     assert (table["error"].abs() < 4).all()
     certain = table[table["p"] == 0.999]
     assert np.allclose(certain["std_formula"], certain["limit"], rtol=0.002)
-
-
-# --- pictures -----------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("sigma", [0.05, 2.0])
-@pytest.mark.parametrize("probability", [0.0, 0.5, 1.0])
-@pytest.mark.parametrize("C", [2, 10, 100])
-def test_the_sliders_ends_can_be_drawn_and_show_the_covariance(sigma, probability, C):
-    figure = plots.theory.noise_at_logits(sigma, probability, C)
-    figure.canvas.draw()
-    expected = label_noise_covariance(theory.peaked(probability, C), sigma)[:10, :10].numpy()
-    assert np.allclose(figure.axes[2].images[0].get_array(), expected)
-    ellipse = figure.axes[1].patches[0]
-    block = np.linalg.eigvalsh(expected[:2, :2]).clip(0)
-    assert np.allclose(sorted([ellipse.height, ellipse.width]), 4 * np.sqrt(block), atol=1e-6)
-
-
-def test_the_ellipse_holds_as_many_draws_as_two_standard_deviations_do():
-    p = theory.peaked(0.9, 10)
-    noise = theory.drawn_at_logits(p, 1.0, 4000, torch_generator(0, "bootstrap"))[:, :2]
-    ax = plots.theory.noise_at_logits(1.0, 0.9, 10).axes[1]
-    inside = ax.patches[0].contains_points(ax.transData.transform(noise.numpy())).mean()
-    assert inside == pytest.approx(1 - math.exp(-2), abs=0.03)
-
-
-def test_the_pictures_show_their_tables(networks, batch):
-    verified = theory.verification(networks[:2], *batch, sigma=1.0, draws=50)
-    left, right = plots.theory.verification(verified).axes
-    shown = np.concatenate([line.get_ydata() for line in left.lines[1:]])
-    assert np.allclose(np.sort(shown), np.sort(verified["frobenius_error"]))
-    assert len(right.lines) == 1 + 6
-    tables = {"a": theory.by_confidence(networks[0].eval(), batch[0], 1.0)}
-    bins = {"a": theory.binned(tables["a"], (0, 1))}
-    above, below = plots.theory.over_confidence(tables, bins).axes
-    assert np.allclose(below.lines[0].get_ydata(), tables["a"]["ratio"])
-    assert len(above.lines) == 4
-    classes = theory.by_classes(1.0, (2, 5), (0.9,), draws=50)
-    ax = plots.theory.over_classes(classes, 1.0).axes[0]
-    assert np.allclose(ax.lines[1].get_ydata(), classes["std_drawn"])
-    assert len(plots.theory.stochastic_noise(0.0, 0.5).axes) == 2

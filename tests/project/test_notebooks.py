@@ -10,7 +10,6 @@ import pytest
 from sln import runs
 from sln.reproduce.execute import reproduce
 from sln.study.plan import planned
-from sln.study.study import Study
 
 ROOT = Path(__file__).parents[2]
 PATHS = sorted((ROOT / "notebooks").glob("[0-9][0-9]_*.ipynb"))
@@ -27,7 +26,7 @@ def nodes_of(path):
 
 
 def called(node):
-    """The name of what a Call calls, without what it belongs to: `save` for plots.save(...)."""
+    """The name that a Call calls, without its owner: `save` for study.save(...)."""
     return getattr(node.func, "attr", getattr(node.func, "id", ""))
 
 
@@ -126,13 +125,19 @@ def test_it_runs_anywhere(path):
     assert [text for text in texts if isinstance(text, str) and re.match(r"/|~|[A-Za-z]:[\\/]", text)] == []
 
 
+def test_all_open_with_the_same_import():
+    firsts = [cells_of(path, "code")[1].source.splitlines()[0] for path in PATHS]
+    assert {first.split("  #")[0] for first in firsts} == {"from sln import Study, analysis, explore, plots"}
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(600)
-def test_every_notebook_runs_headlessly_and_keeps_its_promises(tmp_path, capfd):
+def test_every_notebook_runs_headlessly_and_keeps_its_promises(smoke_study, tmp_path, capfd):
+    trained = {run.config for run in runs.finished()}
     assert reproduce("smoke", build=tmp_path / "build") == 0
     out = capfd.readouterr().out
     for path in PATHS:
         assert re.search(rf"^{path.stem} .* ok$", out, flags=re.MULTILINE)
         assert (tmp_path / "build" / "smoke" / f"{path.stem}.html").exists()
-    # what was planned is what the notebooks asked for: neither less nor more
-    assert {run.config for run in runs.finished()} == set(planned(Study("smoke")))
+    # the notebooks ask for the planned runs: neither less nor more
+    assert {run.config for run in runs.finished()} == trained == set(planned(smoke_study))

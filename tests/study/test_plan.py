@@ -8,19 +8,19 @@ from sln.config import Config
 from sln.reproduce.execute import reproduce
 from sln.runs import parallel
 from sln.study import plan
-from sln.study.plan import planned as planned_of
 from sln.study.profiles import PROFILES
 from sln.study.recipes import RECIPES
 from sln.study.study import Study
+from sln.utils.files import read_json, write_json
 
 
 @pytest.mark.parametrize("profile", ["cifar10", "paper"])
 def test_the_papers_profiles_train_its_recipes_over_five_seeds_and_nothing_twice(profile):
-    planned = planned_of(Study(profile, guesses=True))
+    planned = plan.planned(Study(profile, guesses=True))
     assert len(set(planned)) == len(planned)
     recipes = [r for r in RECIPES.values() if profile == "paper" or r.dataset == "cifar10"]
     assert {r.config(seed) for r in recipes for seed in range(5)} < set(planned)
-    # beyond the tables, notebook 3 compares both readings of the correction, and others the variants of noise
+    # beyond the tables, notebook 3 compares both rules of correction, and others the variants of noise
     others = set(planned) - {r.config(seed) for r in recipes for seed in range(5)}
     assert {(c.noise_mode, c.correction, c.correction_losses, c.noise_on, c.strength) for c in others} == {
         ("sym", 250, "given", "labels", "fixed"),
@@ -32,7 +32,7 @@ def test_the_papers_profiles_train_its_recipes_over_five_seeds_and_nothing_twice
 
 def test_what_the_notebooks_ask_for_are_the_recipes_own_runs():
     study = Study("cifar10", guesses=True)
-    planned = set(planned_of(study))
+    planned = set(plan.planned(study))
     for mode, sigma in (("sym", 1.0), ("asym", 0.5), ("dependent", 0.5), ("openset", 0.5)):
         assert study.choose_sigma(mode) == sigma
         for seed in study.seeds:
@@ -43,9 +43,9 @@ def test_what_the_notebooks_ask_for_are_the_recipes_own_runs():
 
 
 @pytest.mark.parametrize("profile", ["smoke", "quick", "full", "mini"])
-def test_every_profile_says_what_it_trains(profile):
+def test_every_profile_trains_its_kinds_of_noise(profile):
     study = Study(profile, guesses=True)
-    planned = planned_of(study)
+    planned = plan.planned(study)
     modes = {config.noise_mode for config in planned}
     assert modes == set(study.profile.noise_modes)
     for mode in modes:
@@ -70,50 +70,72 @@ def test_a_study_of_label_files_has_one_corruption_and_of_drawn_labels_one_a_see
 def test_a_dry_run_prints_the_plan_and_does_nothing_else(monkeypatch, capsys, tmp_path):
     monkeypatch.setenv("SLN_WORKERS", "2")
     assert main(["reproduce", "--profile", "smoke", "--dry-run"]) == 0
-    told = capsys.readouterr().out
+    text = capsys.readouterr().out
     study = Study("smoke", guesses=True)
-    assert f"{len(planned_of(study))} runs, 0 of them trained already" in told
-    assert "with 2 at once on cpu" in told
-    assert "digits-asym0.4-sln0.5-lc1 " in told
+    assert f"{len(plan.planned(study))} runs, 0 of them trained already" in text
+    assert "with 2 at once on cpu" in text
+    assert "digits-asym0.4-sln0.5-lc1 " in text
     assert not list(runs.runs_folder().glob("*/config.json"))
 
 
 def test_the_plan_counts_what_is_there_and_what_a_fork_saves(monkeypatch):
+    monkeypatch.setattr(plan, "trained_seconds", dict)
     monkeypatch.setattr(plan, "seconds_an_epoch", lambda config: 36.0)
     study = Study("smoke", guesses=True)
     first = study.config("sym", 0.0, 0)
     runs.get(first, quiet=True)
     table = plan.plan(study).set_index("run")
-    assert table["runs"].sum() == len(planned_of(study))
+    assert table["runs"].sum() == len(plan.planned(study))
     assert table["found"].sum() == 1
     row = table.loc["digits-sym0.4-ce"]
     assert (row["runs"], row["found"], row["to_train"], row["epochs"]) == (2, 1, 1, 3)
     assert row["hours"] == pytest.approx(3 * 0.01)
     corrected = table.loc["digits-asym0.4-sln0.5-lc1"]
-    # two seeds, two readings of the correction; one of three epochs comes from the fork
+    # two seeds, two rules of correction; one of three epochs comes from the fork
     assert corrected["epochs"] == 2 * 2 * 2
     text = plan.describe(table.reset_index(), 1)
     assert f"{table['epochs'].sum()} epochs to train" in text
 
 
-@pytest.mark.parametrize(
-    "config",
-    [
-        Config(),
-        Config(dataset="cifar10", model="wrn-10-1", downsample=4, subset=100, test_subset=10, threads=1),
-        Config(dataset="clothing1m", model="resnet18", num_per_class=2, threads=1, batch_size=2),
-    ],
-    ids=lambda config: config.dataset,
+SMALL = Config(
+    dataset="cifar10", model="wrn-10-1", downsample=4, subset=100, test_subset=10, batch_size=8, threads=1
 )
-def test_an_epochs_time_is_estimated_and_grows_with_the_data(config):
-    seconds = plan.seconds_an_epoch(config)
-    assert seconds > 0
-    if config.dataset == "cifar10":
-        twice = config.replace(subset=200, test_subset=20, seed=3)
-        assert plan.seconds_an_epoch(twice) == pytest.approx(2 * seconds)  # one calibration for both
 
 
-def test_the_papers_profile_says_its_plan_then_trains_then_runs_the_notebooks(monkeypatch, capsys, tmp_path):
+def test_an_epochs_time_is_estimated_from_a_few_steps_and_grows_with_the_data():
+    assert plan.seconds_an_epoch(Config()) > 0
+    twice = SMALL.replace(subset=200, test_subset=20, seed=3)
+    assert plan.seconds_an_epoch(twice) == pytest.approx(2 * plan.seconds_an_epoch(SMALL))  # one calibration
+
+
+def test_an_epochs_time_is_taken_from_finished_runs_of_the_same_data_and_model(monkeypatch, tmp_path):
+    monkeypatch.setattr(plan, "seconds_an_epoch", lambda config: pytest.fail("a calibration"))
+    study = Study("smoke", guesses=True)
+    run = runs.get(study.config("sym", 0.0), quiet=True)
+    (config,) = [c for c in plan.planned(study) if c == study.config("sym", 0.5, seed=1)]
+    monkeypatch.setattr(plan, "planned", lambda study: [config])
+    hours = plan.plan(study)["hours"].tolist()
+    assert hours == pytest.approx([config.epochs * run.history["seconds"].median() / 3600])
+
+
+def test_times_of_another_kind_of_device_do_not_count():
+    run = runs.get(Config(epochs=1), quiet=True)
+    assert len(plan.trained_seconds()) == 1
+    versions = read_json(run.folder / "versions.json")
+    write_json(run.folder / "versions.json", versions | {"device": "NVIDIA H100"})
+    assert plan.trained_seconds() == {}
+
+
+def test_clothing1m_is_not_estimated_before_a_run_is_trained(monkeypatch):
+    config = Config(dataset="clothing1m", model="resnet18")
+    monkeypatch.setattr(plan, "planned", lambda study: [config, config.replace(seed=1)])
+    text = plan.describe(plan.plan(Study("paper", guesses=True)), 1)
+    assert "2 runs of Clothing1M come on top, unknown until one is trained" in text
+
+
+def test_the_papers_profile_prints_its_plan_then_trains_then_runs_the_notebooks(
+    monkeypatch, capsys, tmp_path
+):
     happened = []
     monkeypatch.setattr(plan, "seconds_an_epoch", lambda config: 1.0)
     monkeypatch.setattr("sln.reproduce.execute.require_data", lambda study: happened.append("data"))

@@ -42,7 +42,7 @@ def test_without_the_token_the_page_is_refused(app, open_page):
 
 def test_the_sliders_answer_and_no_code_is_shown(page):
     assert page.locator(".jp-CodeMirrorEditor, .cm-editor").count() == 0
-    assert "widgets.explore" not in page.content()
+    assert "explore.sliders" not in page.content()
     for panel in explorers(page).all():
         if panel.locator("img:visible").count():  # nothing is trained yet
             for row in filter(movable, sliders_of(panel)):

@@ -11,7 +11,7 @@ from servers import ROOT, UI, copied, fresh, python, serving, status_of, wait_fo
 
 PROFILE = "smoke"
 PATHS = sorted((ROOT / "notebooks").glob("[0-9][0-9]_*.ipynb"))
-AHEAD = f"from sln.study import Study, plan as e; e.train_ahead(Study('{PROFILE}'))"
+AHEAD = f"from sln.study import Study, plan; plan.train_ahead(Study('{PROFILE}'))"
 
 
 @pytest.fixture(scope="session")
@@ -111,18 +111,18 @@ def test_a_drag_is_one_redraw_and_nothing_moves(lab, open_page):
 def test_train_this_trains_and_the_slider_has_it(lab, open_page):
     page = opened(lab, open_page, "02_sln_training")
     run_all(page)
-    message, button = page.locator(".sln-training"), page.get_by_role("button", name="Train this")
+    told, button = page.locator(".sln-training"), page.get_by_role("button", name="Train this")
     box = page.locator(".sln-train-this")
     box.locator(".widget-hslider", has_text="σ").locator(".widget-readout").dblclick()
     page.keyboard.type("0.65")
     page.keyboard.press("Enter")
-    expect(message).to_contain_text("σ = 0.65, symmetric noise at rate 0.4, α = 0.99: not trained yet")
+    expect(told).to_contain_text("σ = 0.65, symmetric noise at rate 0.4, α = 0.99: not trained yet")
     button.click()
     expect(button).to_be_disabled()
     # the page answers meanwhile
     first = explorers(page).first
     move(sliders_of(first)[0], first)
-    expect(message).to_contain_text("Done: σ = 0.65", timeout=60_000)
+    expect(told).to_contain_text("Done: σ = 0.65", timeout=60_000)
     panel = explorers(page).filter(has_text="kind of noise").first
     expect(words_of(panel)).to_contain_text("σ = 0.65, symmetric noise")
     names = [path.name for path in (lab.folder / "runs").glob("digits-sym0.4-sln0.65-seed0-*")]

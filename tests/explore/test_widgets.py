@@ -1,0 +1,121 @@
+"""Sliders and pictures, without a browser."""
+
+import io
+
+import pytest
+from PIL import Image
+
+from sln import explore, plots
+from sln.explore import widgets
+from sln.plots import style
+from sln.utils.errors import InputError
+
+
+def titled(fixed, sigma, epoch=1):
+    """A figure that says what it was asked for; sigma 2 cannot be drawn."""
+    if sigma == 2:
+        raise InputError("no run with sigma 2")
+    ax = style.new_axes((2.0, 1.0))
+    ax.set_title(f"{fixed}, σ = {sigma:g}\nepoch {epoch}")
+    return ax.figure
+
+
+def size_of(image):
+    return Image.open(io.BytesIO(image.value)).size
+
+
+def test_a_slider_redraws_once_with_its_value_and_the_words_follow():
+    drawn = []
+
+    def draw(fixed, sigma):
+        drawn.append((fixed, sigma))
+        return titled(fixed, sigma)
+
+    panel = explore.sliders(draw, "fixed", sigma=(1.0, [0.5, 1.0]))
+    before = panel.picture.image.value
+    panel.sliders["sigma"].value = 0.5
+    assert drawn == [("fixed", 1.0), ("fixed", 0.5)]
+    assert panel.picture.words.value == "fixed, σ = 0.5, epoch 1"
+    assert panel.picture.image.value != before
+    assert panel.sliders["sigma"].description == "σ"
+    assert panel.sliders["sigma"].continuous_update is False
+
+
+@pytest.mark.parametrize("control", [(0.0, 0.9, 0.1), [0.1, 0.2], {"a": 0.1}])
+def test_a_slider_that_cannot_show_its_start_is_refused(control, refused):
+    with refused("starts at 1.0"):
+        widgets.slider("sigma", 1.0, control)
+
+
+@pytest.mark.parametrize(("values", "disabled"), [([1.0], True), ([0.5, 1.0], False)])
+def test_a_slider_of_one_value_cannot_be_moved(values, disabled):
+    assert widgets.slider("sigma", 1.0, values).disabled is disabled
+
+
+def test_a_slider_for_no_argument_is_refused_naming_the_nearest(refused):
+    with refused("did you mean 'noise_rate'"):
+        explore.sliders(plots.labels.label_noise, noise_rat=(0.1, [0.1]))
+    with refused("did you mean 'noise_rate'"):
+        explore.play(plots.labels.label_noise, noise_rat=(0.1, [0.1]))
+
+
+def test_an_error_is_shown_in_words_and_the_picture_that_no_longer_fits_is_hidden(monkeypatch):
+    monkeypatch.delenv("SLN_HEADLESS")
+    panel = explore.sliders(titled, "a", sigma=(1.0, [1.0, 2.0]))
+    panel.sliders["sigma"].value = 2.0
+    assert ">no run with sigma 2<" in panel.picture.words.value
+    assert panel.picture.image.layout.visibility == "hidden"
+    panel.sliders["sigma"].value = 1.0
+    assert panel.picture.words.value == "a, σ = 1, epoch 1"
+    assert panel.picture.image.layout.visibility == "visible"
+
+
+def test_an_error_of_the_code_is_named_and_cannot_bring_markup_into_the_page(monkeypatch):
+    monkeypatch.delenv("SLN_HEADLESS")
+    panel = explore.sliders(lambda sigma: {}[f"<b>{sigma}</b>"], sigma=(1.0, [1.0]))
+    assert "KeyError: &#x27;&lt;b&gt;1.0&lt;/b&gt;" in panel.picture.words.value
+
+
+def test_when_nobody_watches_an_error_is_raised():
+    with pytest.raises(InputError, match="no run with sigma 2"):
+        explore.sliders(titled, "a", sigma=(2.0, [2.0]))
+    panel = explore.sliders(titled, "a", sigma=(1.0, [1.0, 2.0]))
+    with pytest.raises(InputError, match="no run with sigma 2"):
+        panel.sliders["sigma"].value = 2.0
+
+
+def test_every_value_of_a_slider_gives_a_picture_of_the_same_size():
+    controls = {"sigma": (1.0, (0.05, 2.0, 0.05)), "probability": (0.9, (0.0, 1.0, 0.01))}
+    panel = explore.sliders(plots.theory.noise_at_logits, **controls, num_classes=(10, (2, 100, 1)))
+    size, words = size_of(panel.picture.image), panel.picture.words.value
+    for name, value in (("sigma", 0.05), ("probability", 0.0), ("num_classes", 100)):
+        panel.sliders[name].value = value
+        assert size_of(panel.picture.image) == size
+        assert panel.picture.words.value != words
+        words = panel.picture.words.value
+
+
+def test_frames_are_drawn_beforehand_and_linked_without_python():
+    panel = explore.play(titled, "a", sigma=(0.5, [0.1, 0.5, 1.0]))
+    chosen, stack = panel.children
+    assert [picture.words.value for picture in stack.children] == [
+        f"a, σ = {sigma:g}, epoch 1" for sigma in (0.1, 0.5, 1.0)
+    ]
+    assert len({picture.image.value for picture in stack.children}) == 3
+    assert stack.selected_index == chosen.index == 1
+    links = [widget for widget in _all_widgets() if type(widget).__name__ == "Link"]
+    assert [(link.source, link.target) for link in links if link.source[0] is chosen] == [
+        ((chosen, "index"), (stack, "selected_index"))
+    ]
+
+
+def _all_widgets():
+    import ipywidgets.widgets.widget as module
+
+    return list(module._instances.values())
+
+
+@pytest.mark.parametrize("values", [list(range(13)), (0, 5, 1)])
+def test_frames_take_few_values_and_say_so(values, refused):
+    with refused("at most 12 values"):
+        explore.play(titled, "a", epoch=(1, values))

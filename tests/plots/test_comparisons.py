@@ -1,0 +1,28 @@
+"""Pictures of comparisons and ablations."""
+
+from sln import plots
+from sln.study import ablations, comparisons
+
+
+def test_every_picture_shows_its_table(smoke_study):
+    table, rates = comparisons.table(smoke_study), ablations.noise_rates(smoke_study)
+    strengths = comparisons.strengths(smoke_study)
+    figures = [
+        plots.comparisons.methods(table),
+        plots.comparisons.gains(comparisons.gains(table)),
+        plots.comparisons.strengths(strengths),
+        plots.comparisons.one_strength(strengths, "SLN"),
+        plots.comparisons.over_rates(rates),
+        plots.comparisons.at_rate(rates, 0.4),
+        plots.comparisons.kinds_of_noise(ablations.kinds_of_noise(smoke_study)),
+        plots.comparisons.ranking(ablations.noise_for(smoke_study), "noise_for"),
+        plots.comparisons.corrections(ablations.corrections(smoke_study)),
+        plots.comparisons.class_counts(ablations.class_counts(smoke_study)),
+    ]
+    for figure in figures:
+        assert isinstance(figure, plots.Figure)
+        assert len(figure._repr_png_()) > 5000
+    # every method's mean is a dot at its place
+    means = {round(x, 6) for c in figures[0].axes[0].collections for x, _ in c.get_offsets().tolist()}
+    read = table[(table["weights"] == "network") & (table["noise"] == "sym")]
+    assert {round(mean, 6) for mean in read["mean"]} <= means

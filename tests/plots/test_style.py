@@ -1,0 +1,18 @@
+"""What all figures share."""
+
+import io
+
+from sln import plots
+from sln.study.study import METHODS, VARIANTS
+
+
+def test_a_picture_is_what_savefig_writes():
+    shown, saved = (plots.theory.stochastic_noise(1.0, 0.9) for _ in range(2))
+    buffer = io.BytesIO()
+    saved.savefig(buffer, format="png", dpi=saved.dpi)
+    assert shown._repr_png_() == buffer.getvalue()
+
+
+def test_a_method_has_one_colour_and_no_two_share_it():
+    assert set(plots.COLOURS) == set(plots.STYLES) == {*METHODS, *VARIANTS}
+    assert len(set(plots.COLOURS.values())) == len(plots.COLOURS)
