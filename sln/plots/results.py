@@ -10,13 +10,13 @@ from sln.config import NOISE_NAMES
 from sln.plots.style import COLOURS, Figure, legend_of, new_axes, panels
 
 
-def table(table: pd.DataFrame) -> Figure:
+def table(accuracies: pd.DataFrame) -> Figure:
     """Test accuracy by kind of noise and method, ± standard deviation over seeds (`results.table`)."""
     ax = new_axes((9.6, 4.2))
-    noises, methods = list(dict.fromkeys(table["noise"])), list(dict.fromkeys(table["method"]))
+    noises, methods = (list(dict.fromkeys(accuracies[column])) for column in ("noise", "method"))
     width = 0.8 / len(methods)
     for number, method in enumerate(methods):
-        part = table[table["method"] == method].set_index("noise").loc[noises]
+        part = accuracies[accuracies["method"] == method].set_index("noise").loc[noises]
         x = np.arange(len(noises)) + (number - (len(methods) - 1) / 2) * width
         bars = {"yerr": part["std"], "error_kw": {"capsize": 2, "lw": 1}}
         ax.bar(x, part["mean"], width=0.92 * width, color=COLOURS[method], label=method, **bars)

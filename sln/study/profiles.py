@@ -1,10 +1,10 @@
-"""Profiles: how much is trained, and how finely it is looked at.
+"""Profiles: how much is trained, and how finely it is analysed.
 
-A profile lists only what differs from `Profile`'s own defaults.
+A profile lists only what differs from `Profile`'s defaults.
 
 The embedded data set's step size was chosen by the momentum model's accuracy on noisy validation labels
 (sigma 1, symmetric noise, 5 seeds): 0.566, 0.570, 0.563 and 0.562 for 0.01, 0.02, 0.05 and 0.1, so it hardly
-matters. The average's alpha of 0.99 is as good by that measure as 0.995, and better than 0.97 and 0.98.
+matters. By that measure alpha = 0.99 is as good as 0.995, and better than 0.97 and 0.98.
 """
 
 from __future__ import annotations
@@ -18,41 +18,41 @@ from sln.study.recipes import RECIPES, SIGMAS
 
 @dataclass(frozen=True, kw_only=True)
 class Profile:
-    """The size of a study: what is trained, and how finely it is looked at."""
+    """The size of a study: what is trained, and how finely it is analysed."""
 
     about: str
     base: Mapping[str, Any] = field(default_factory=dict)  # settings of Config that differ
     seeds: int = 5  # seed s draws the corruption and the training of run s
     noise_modes: tuple[str, ...] = ("sym", "asym", "dependent", "openset")
-    # the paper's candidates, of which the best on noisy validation labels is used
+    # the paper's candidates; the best on noisy validation labels is used
     sigma_choices: tuple[float, ...] = (0.1, 0.2, 0.5, 1.0)
-    choice_seeds: int = 2  # the first runs that sigma is chosen on (the paper does not say how many it used)
+    choice_seeds: int = 2  # seeds, from the first, that sigma is chosen on (the paper does not state its own)
     sigma_curve: tuple[float, ...] = (0.0, 0.1, 0.2, 0.5, 1.0, 1.5, 2.0)  # accuracy over sigma
-    curve_seeds: int = 0  # of curves over sigma and alpha and of sharpness, the first ones; 0 is all
+    curve_seeds: int = 0  # of curves over sigma and alpha and of sharpness, from the first; 0 is all
     correction: int = 90  # last epoch before label correction
     alphas: tuple[float, ...] = (0.9, 0.97, 0.997)  # momentum models beside that of Config.alpha
-    # sigma by kind of noise where it is not chosen here but the paper's, which chose it in the same way
+    # the paper's sigma by kind of noise, chosen in the same way; empty: it is chosen here
     sigmas: Mapping[str, float] = field(default_factory=dict)
-    # how the table's SLN-MO-LC computes its losses; the paper's own runs did it as released
+    # how the table's SLN-MO-LC computes its losses; in the paper's runs: as released
     correction_losses: str = "given"
-    # strengths tried for noise on the gradient and on the logits; where none is, they are matched to SLN's
+    # strengths tried for noise on the gradient and on the logits; none: they are matched to SLN's
     gradient_sigmas: tuple[float, ...] = ()
     logit_sigmas: tuple[float, ...] = ()
-    # kinds of noise under which SLN stands beside other methods, on the first seeds; none: as in full
+    # kinds of noise under which SLN is compared with other methods, and the number of seeds; none: as in full
     comparison_modes: tuple[str, ...] = ()
     comparison_seeds: int = 0
-    # kinds of noise under which their settings are also chosen, out of `comparisons.GRIDS`
+    # kinds of noise under which their settings are also chosen from `comparisons.GRIDS`
     tuned_modes: tuple[str, ...] = ()
-    # what goes beyond the paper; where none is, the numbers are full's
+    # ablations; none: the numbers are those of full
     noise_rates: tuple[float, ...] = ()
     schedules: tuple[str, ...] = ()
     class_counts: tuple[int, ...] = ()
-    directions: int = 3  # pairs of random directions that a landscape is looked at along
-    recipes: tuple[str, ...] = ()  # the paper's experiments that are trained before the notebooks run
-    surface_points: int = 21  # a side, for loss surfaces
-    landscape_images: int = 0  # images that the loss around the minima is over; 0 is all
-    # notebook 9: how many digits it exports (0 is all), how they are judged, and how many photographs of
-    # CIFAR-10 with human labels it judges where they are in the data folder
+    directions: int = 3  # pairs of random directions of a landscape
+    recipes: tuple[str, ...] = ()  # the paper's experiments, trained before the notebooks run
+    surface_points: int = 21  # per side of a loss surface
+    landscape_images: int = 0  # images of the loss around the minima; 0 is all
+    # notebook 9: number of exported digits (0 is all), settings of the fit, and number of photographs of
+    # CIFAR-10 with human labels, if these are in the data folder
     own_images: int = 0
     own_fit: Mapping[str, Any] = field(default_factory=dict)
     photographs: int = 4000
@@ -61,7 +61,7 @@ class Profile:
 
 # The step size was chosen between 0.02 and 0.05 by the momentum model's accuracy on noisy validation labels
 # (sigma 0.5, seed 0): 0.248 and 0.262 on 500 of them, 0.278 and 0.273 on 1,000, so it hardly matters. Images
-# are averaged down, and not augmented, to have the time for 3 seeds on a laptop.
+# are averaged down, and not augmented, so that 3 seeds take minutes on a laptop.
 MINI = {
     "dataset": "cifar10",
     "model": "wrn-10-1",

@@ -21,9 +21,9 @@ CORRECTION = {"cifar10": 250, "cifar100": 250, "clothing1m": 1}
 class Recipe:
     """One training of the paper's tables.
 
-    command : the released repository's, "" for CE, which it has no command for
-    reads : the methods that are read from it, by weights ("network", "momentum")
-    settings : what differs from the data set's own defaults (`config.per`)
+    command : the released repository's; "" for CE, for which it has none
+    reads : its methods by the weights they are evaluated with ("network", "momentum")
+    settings : differences from the data set's defaults (`config.per`)
     """
 
     name: str
@@ -36,8 +36,8 @@ class Recipe:
     def config(self, seed: int = 0, **settings: Any) -> Config:
         """Its configuration for one seed.
 
-        The released label files are the same for every seed. Open-set noise is drawn afresh for each seed:
-        the released script draws it from a generator that it never seeds.
+        The released label files are the same for every seed. Open-set noise is drawn per seed: the released
+        script draws it from a generator that it never seeds.
         """
         drawn = {"noise_seed": seed} if self.noise == "openset" else {}
         return Config.from_dict({"dataset": self.dataset, "seed": seed} | drawn | self.settings | settings)
@@ -87,7 +87,7 @@ def recipe(name: str) -> Recipe:
     return RECIPES[name]
 
 
-# Settings that do not change what is reported, or only in the last bits.
+# Settings that change no reported number, or only its last bits.
 BESIDE_THE_POINT = ("measure_test_every", "measure_train_every", "extra_alphas", "threads")
 
 

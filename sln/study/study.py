@@ -237,7 +237,7 @@ class Study:
 
     @property
     def source_of_sigma(self) -> str:
-        """Where `choose_sigma` takes it from, in words."""
+        """The source of `choose_sigma`, in words."""
         return "the paper's" if self.profile.sigmas else "chosen on noisy validation labels"
 
     # --- the methods of the paper's tables ------------------------------------------------------------------

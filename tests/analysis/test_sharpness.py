@@ -105,7 +105,7 @@ def test_eigenvalues_are_those_of_the_exact_hessian_and_the_trace_lies_around_it
     rest = exact[4:]
     error = math.sqrt(2 * (rest**2).sum() / 200)  # of Hutchinson's estimator, at most
     assert found["trace"] == pytest.approx(H.trace().item(), abs=3 * error)
-    assert 3 * error < 0.1 * H.trace()  # otherwise that says nothing
+    assert 3 * error < 0.1 * H.trace()  # otherwise the law is empty
 
 
 def test_a_trace_all_of_whose_eigenvalues_are_taken_out_is_exact_and_one_that_is_diagonal_too():
@@ -163,7 +163,7 @@ def test_the_average_increase_of_a_quadratic_loss_is_rho_squared_trace_over_2p()
         generator = torch_generator(0, "landscape", 4)
         found = sharpness.average_increase(parts, theta, rho, 4000, generator)
         assert found == pytest.approx(rho**2 * sum(eigenvalues) / 12, rel=0.05)
-    sphere, _, _ = quadratic([2.0] * 6, slope=0.0)  # every direction alike: exact for one
+    sphere, _, _ = quadratic([2.0] * 6, slope=0.0)  # the same in every direction: exact for one
     found = sharpness.average_increase(sphere, torch.zeros(6).double(), 0.5, 1, torch.Generator())
     assert found == pytest.approx(0.25, rel=1e-12)
 

@@ -77,7 +77,7 @@ def outer(a, b):
 @pytest.mark.parametrize("name", MUTANTS)
 def test_a_wrong_covariance_is_noticed_for_one_example_and_for_a_batch(name, networks, batch, monkeypatch):
     network = copy.deepcopy(networks[1])
-    # all logits move alike, which softmax does not feel: a fitted network hardly does, and then the terms
+    # all logits move equally, which leaves softmax as it is: a fitted network hardly does, and then the terms
     # 1 p' and p 1' are too small in parameter space for these draws
     network[-1].weight.data += 0.5
     assert theory.within_sampling_error(theory.verification([network], *batch, sigma=SIGMA, draws=2000))
@@ -131,7 +131,7 @@ def test_the_covariance_of_logit_noise_is_sigma_squared_J_J(training, networks, 
     torch.testing.assert_close(found, SIGMA**2 / 25 * J.T @ J, rtol=1e-8, atol=1e-10)
 
 
-def test_the_covariance_of_gradient_noise_is_sigma_squared_whatever_the_batch(networks, batch):
+def test_the_covariance_of_gradient_noise_is_sigma_squared_for_any_batch(networks, batch):
     found = theory.noise_covariance(networks[0], batch[0], "gradient", SIGMA)
     assert torch.equal(found, SIGMA**2 * torch.eye(122).double())
 
@@ -216,7 +216,7 @@ def test_drawn_gradient_noise_is_what_add_gradient_noise_adds(networks, batch):
 # --- small networks -----------------------------------------------------------------------------------------
 
 
-def test_small_images_are_grey_and_8x8_whatever_the_data_set(few_digits):
+def test_small_images_are_grey_and_8x8_for_any_data_set(few_digits):
     images, targets = theory.small_images(few_digits, 5)
     plain = few_digits.normalise(few_digits.train.images[:5]).double()
     torch.testing.assert_close(images, plain)
@@ -240,7 +240,7 @@ def test_a_small_networks_weights_come_from_its_seed_and_not_from_the_global_gen
 
 
 class Logits(nn.Module):
-    """A network whose parameters are its logits, whatever the image: J J' = I, or without their mean."""
+    """A network whose parameters are its logits for any image: J J' = I, or without their mean."""
 
     def __init__(self, logits, centred):
         super().__init__()

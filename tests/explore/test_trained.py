@@ -180,7 +180,7 @@ def test_what_is_trained_already_is_shown_and_not_trained_again(study, monkeypat
     assert panel.sliders["sigma"].value == 0.0
 
 
-def test_when_nobody_watches_nothing_is_trained(study, monkeypatch):
+def test_in_a_headless_notebook_nothing_is_trained(study, monkeypatch):
     monkeypatch.setenv("SLN_HEADLESS", "1")
     monkeypatch.setattr(background, "start", None)
     panel = explore.TrainedRuns(study)

@@ -12,7 +12,7 @@ from sln.utils.errors import InputError
 
 
 def titled(fixed, sigma, epoch=1):
-    """A figure that says what it was asked for; sigma 2 cannot be drawn."""
+    """A figure whose title holds its arguments; sigma 2 cannot be drawn."""
     if sigma == 2:
         raise InputError("no run with sigma 2")
     ax = style.new_axes((2.0, 1.0))
@@ -76,7 +76,7 @@ def test_an_error_of_the_code_is_named_and_cannot_bring_markup_into_the_page(mon
     assert "KeyError: &#x27;&lt;b&gt;1.0&lt;/b&gt;" in panel.picture.words.value
 
 
-def test_when_nobody_watches_an_error_is_raised():
+def test_in_a_headless_notebook_an_error_is_raised():
     with pytest.raises(InputError, match="no run with sigma 2"):
         explore.sliders(titled, "a", sigma=(2.0, [2.0]))
     panel = explore.sliders(titled, "a", sigma=(1.0, [1.0, 2.0]))
@@ -95,7 +95,7 @@ def test_every_value_of_a_slider_gives_a_picture_of_the_same_size():
         words = panel.picture.words.value
 
 
-def test_frames_are_drawn_beforehand_and_linked_without_python():
+def test_play_draws_beforehand_and_links_without_python():
     panel = explore.play(titled, "a", sigma=(0.5, [0.1, 0.5, 1.0]))
     chosen, stack = panel.children
     assert [picture.words.value for picture in stack.children] == [
@@ -116,6 +116,6 @@ def _all_widgets():
 
 
 @pytest.mark.parametrize("values", [list(range(13)), (0, 5, 1)])
-def test_frames_take_few_values_and_say_so(values, refused):
+def test_play_refuses_many_values(values, refused):
     with refused("at most 12 values"):
         explore.play(titled, "a", epoch=(1, values))

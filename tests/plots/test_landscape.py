@@ -32,7 +32,7 @@ def test_all_panels_have_one_z_axis_that_spans_all_losses_and_each_has_its_own_c
     for ax, bar, (name, table) in zip(boxes, bars, tables.items(), strict=True):
         assert 10 ** np.array(ax.get_zlim()) == pytest.approx([everything.min(), everything.max()])
         texts = [float(text.get_text()) for text in ax.get_zticklabels()]
-        np.testing.assert_allclose(10 ** ax.get_zticks(), texts, rtol=0.05)  # a tick says what is there
+        np.testing.assert_allclose(10 ** ax.get_zticks(), texts, rtol=0.05)  # a tick states its loss
         assert len(texts) >= 3
         assert ax.get_title() == name
         assert bar.get_xlim() == pytest.approx((table[labels].min(), table[labels].max()))
@@ -68,7 +68,7 @@ def test_flat_and_single_surfaces_can_be_drawn_too():
     assert [ax.get_visible() for ax in grid.axes[:4]] == [True, True, True, False]
 
 
-def test_views_say_how_far_the_loss_goes_within_the_radius():
+def test_the_words_state_the_range_of_the_loss_within_the_radius():
     x = np.array([-0.2, -0.1, 0.0, 0.1, 0.2])
     grid = pd.DataFrame([(a, b, 1 + a * a + b * b) for a in x for b in x], columns=["x", "y", "given"])
     assert plots.landscape.surface_3d({"CE": grid}).words.endswith("given labels: CE 1 to 1.1")
