@@ -18,7 +18,7 @@ from sln.config import SETTINGS, Config, Range
 from sln.datasets import clothing1m as clothing1m_images
 from sln.datasets import label_files, registry
 from sln.datasets.load import draw_corruption, load_clean
-from sln.relabel.pipeline import describe, relabel
+from sln.relabel.pipeline import THRESHOLD, describe, relabel
 from sln.runs import clothing1m
 from sln.runs.parallel import WorkerDied
 from sln.study.profiles import PROFILES
@@ -374,7 +374,8 @@ def relabel_command(options: argparse.Namespace) -> None:
         print(sentence)
     for name, why in found.skipped[:SKIPS_SHOWN]:
         print(f"  skipped {name!r}: {why}")
-    print(f"{found.changed} labels at least as suspect as the threshold are replaced in corrected.csv")
+    suspect = f"at least as suspect as the threshold ({vars(options).get('threshold', THRESHOLD):g})"
+    print(f"{found.changed} labels {suspect} are replaced in corrected.csv; lower it to replace more")
     print(f"look at {found.folder / 'suspects.html'}")
 
 

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from sln import objective, train
-from sln.config import NOISE_ON, Config
+from sln.config import NOISE_ON, SIGMA_SCHEDULES, Config
 
 # one batch an epoch, of all 72 examples; no weight ever moves
 STILL = Config(epochs=4, batch_size=72, lr=0.0, weight_decay=0.0, sigma=0.5, noise_seed=3, seed=5)
@@ -38,7 +38,7 @@ def test_the_factors_of_every_schedule_by_hand(name, factors):
 
 
 @pytest.mark.parametrize("noise_on", NOISE_ON)
-@pytest.mark.parametrize("schedule", ["constant", "rising", "falling", "first-half", "second-half"])
+@pytest.mark.parametrize("schedule", SIGMA_SCHEDULES)
 def test_the_history_says_the_sigma_of_every_epoch(schedule, noise_on, few_noisy_digits):
     config = SMALL.replace(sigma_schedule=schedule, sigma=0.25, noise_on=noise_on, correction=3)
     epochs = list(train.train(train.State(config, few_noisy_digits), few_noisy_digits, config))

@@ -65,7 +65,7 @@ def caption(noisy: Data, given: int, true: int) -> str:
 def labelled_images(config: Config, examples: np.ndarray) -> Figure:
     """Training images by example number (n,), with given labels, and with true ones if they differ."""
     noisy = load_data(config)
-    split = noisy.train[torch.as_tensor(examples)]
+    split = noisy.train[torch.tensor(examples)]
     pairs = zip(split.given.tolist(), split.true.tolist(), strict=True)
     titles = [caption(noisy, given, true) for given, true in pairs]
     return gallery(split.images, titles, split.wrong.tolist(), noisy.scale, "")

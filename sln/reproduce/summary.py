@@ -64,13 +64,13 @@ def write_summary(figures: Path) -> None:
 
 
 def summary(figures: Path) -> str:
-    """The page as text. A profile without a manifest is left out."""
+    """The page as text, without the profile `smoke` and those that have no manifest."""
     files = jinja2.FileSystemLoader(Path(__file__).parent)
     environment = jinja2.Environment(
         loader=files, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined
     )
     environment.filters |= {"number": _number, "duration": _duration}
-    manifests = {name: figures / name / "manifest.json" for name in PROFILES}
+    manifests = {name: figures / name / "manifest.json" for name in PROFILES if name != "smoke"}
     done = {name: read_json(path) for name, path in manifests.items() if path.exists()}
     text = environment.get_template("figures_readme.md.j2").render(
         profiles={name: (PROFILES[name].about, manifest) for name, manifest in done.items()},
