@@ -16,7 +16,7 @@ from sln.utils.devices import torchvision
 @pytest.fixture(scope="module")
 def network():
     """A ResNet-18 of random weights."""
-    with torch.random.fork_rng():
+    with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         return torchvision().models.resnet18(weights=None).eval()
 
@@ -89,7 +89,7 @@ def test_resnet18_without_weights_names_the_missing_file(tmp_path, monkeypatch, 
 
 def test_the_weights_of_resnet50_are_downloaded_once(tmp_path, monkeypatch):
     asked = []
-    with torch.random.fork_rng():
+    with torch.random.fork_rng(devices=[]):
         state = torchvision().models.resnet50(weights=None).state_dict()
     monkeypatch.setattr(features.registry, "get", lambda name: asked.append(name) or [])
     monkeypatch.setattr(features.clothing1m, "imagenet_weights", lambda name: state)
