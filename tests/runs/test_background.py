@@ -37,6 +37,7 @@ def begun(training):
     assert training.state == "training"
 
 
+@pytest.mark.slow
 def test_a_run_trained_in_the_background_is_the_run_that_any_other_way_gives(tmp_path, monkeypatch):
     config = Config(epochs=3, sigma=0.65)
     training = background.start(config)
