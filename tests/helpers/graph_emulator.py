@@ -150,7 +150,7 @@ def written(operation, args, kwargs):
     """The tensors among the arguments that the operation writes to."""
     named = dict(zip([a.name for a in operation._schema.arguments], args, strict=False)) | kwargs
     marked = {a.name for a in operation._schema.arguments if a.alias_info and a.alias_info.is_write}
-    if operation.overloadpacket is torch.ops.aten.native_batch_norm:  # its schema does not say so
+    if operation.overloadpacket is torch.ops.aten.native_batch_norm:  # its schema does not show it
         marked = {"running_mean", "running_var"}
     return tensors([named.get(name) for name in marked])
 
@@ -190,7 +190,7 @@ def emulated(monkeypatch):
             patch.setattr(torch.cuda, name, fake)
         for module in (fast, passes):
             patch.setattr(module, "uses_graphs", lambda speed, device: speed.graph)
-        patch.setattr(graphs.gc, "collect", lambda *generation: 0)  # slow, with so many events to look at
+        patch.setattr(graphs.gc, "collect", lambda *generation: 0)  # slow, with many events to look at
         graphs._instead_of_default.cache_clear()
         try:
             with gpu:

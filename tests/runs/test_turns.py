@@ -48,7 +48,7 @@ def place(request, monkeypatch):
 
 
 def left_behind(config):
-    """What must agree of a finished run: its files' bytes, and its history but for the seconds."""
+    """What must agree of a finished run: its files' bytes, and its history except the seconds."""
     folder = runs.find(config).folder
     names = ["weights.safetensors", "examples.csv", *(f"corrections/{n:03d}.npz" for n in range(100))]
     found = {name: (folder / name).read_bytes() for name in names if (folder / name).exists()}
