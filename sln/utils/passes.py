@@ -68,7 +68,7 @@ _passes: weakref.WeakKeyDictionary[nn.Module, Passes] = weakref.WeakKeyDictionar
 
 
 def passes(network: nn.Module, images: Tensor) -> Passes | None:
-    """The captured pass of `network` over normalised images like these; None if the speed captures nothing."""
+    """The captured pass of `network` over such normalised images; None if the speed captures nothing."""
     speed = SPEEDS[chosen(images.device)]
     if not uses_graphs(speed, images.device):
         return None

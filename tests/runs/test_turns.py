@@ -319,9 +319,10 @@ def test_runs_take_turns_on_one_gpu_alone(monkeypatch):
     monkeypatch.setenv("SLN_WORKERS", "3")
     configs = [digits(seed=seed) for seed in range(2)]
     list(parallel.train(configs))
-    with one_gpu(monkeypatch):
+    # a context of its own: `monkeypatch` would restore one_gpu's value at the end of the test
+    with one_gpu(monkeypatch), monkeypatch.context() as patch:
         list(parallel.train(configs))
-        monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+        patch.setattr(torch.cuda, "device_count", lambda: 2)
         list(parallel.train(configs))  # in a process per slot
     assert ways == [["cpu"] * 3, ("turns", 3), ["cuda:0", "cuda:1"] * 3]
 
