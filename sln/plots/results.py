@@ -102,3 +102,17 @@ def steps(table: pd.DataFrame, profile: str) -> Figure:
         ax.margins(y=0.2)
     legend_of(axes[0, 0], "upper", 2)
     return figure
+
+
+def rivals(table: pd.DataFrame) -> Figure:
+    """SLN-MO minus its rivals with t intervals, one panel per kind of noise (`results.early_stopping`)."""
+    noises = list(dict.fromkeys(table["noise"]))
+    figure, axes = panels(1, len(noises), size=(2.4 * len(noises) + 1.6, 2.4), sharey=True)
+    for noise, ax in zip(noises, axes.flat, strict=True):
+        part = table[table["noise"] == noise].iloc[::-1]
+        ax.axvline(0, color="black", lw=1)
+        dots = {"fmt": "o", "color": COLOURS["SLN-MO"], "capsize": 3}
+        ax.errorbar(part["gain"], part["rival"], xerr=reach(part, "gain"), **dots)
+        ax.set(title=NOISE_NAMES[noise], xlabel="SLN-MO minus … (points)")
+        ax.margins(y=0.2)
+    return figure
