@@ -11,16 +11,18 @@ import math
 from pathlib import Path
 
 import matplotlib
+import numpy as np
 import torch
 import torch.nn.functional as F
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
 from sln.data import SPLITS, Data, Split
-from sln.utils.errors import InputError, require
+from sln.utils.errors import require
 from sln.utils.rng import torch_generator
 
-# Neighbours (first and second, third and fourth, ...) look alike; `classes` keeps the first ones.
+# In pairs that look alike: nearest neighbours confuse most of them more often than other letters. The first
+# ones are the classes.
 LETTERS = "EFOQIJCGPRMNUDKXVYBSHWTZAL"
 SIZES = {"train": 2000, "validation": 500, "test": 4000}
 OUTSIDE = 2000  # images for open-set noise
@@ -42,9 +44,9 @@ def letters(classes: int, fold: int) -> Data:
     All three parts belong to `fold`: another fold has other images everywhere.
     Raises InputError for a number of classes outside 2..26, or where matplotlib lacks a font.
     """
-    _require_classes(classes)
+    require(2 <= classes <= 26, f"{classes} classes of letters were asked for, allowed are 2 to 26")
     parts = []
-    for part, (name, count) in enumerate(SIZES.items()):
+    for part, count in enumerate(SIZES.values()):
         generator = torch_generator(0, "letters", fold, part)
         true = torch.randperm(count, generator=generator) % classes
         parts.append(Split(draw(true, generator), true, true))
@@ -62,11 +64,13 @@ def letters(classes: int, fold: int) -> Data:
 def outside_letters(classes: int, fold: int) -> Tensor:
     """(2000, 1, 12, 12) uint8: images of the other letters, for open-set noise.
 
-    Raises InputError if the classes are all 26 letters.
+    Raises InputError if the classes are all 26 letters: there is no other.
     """
-    _require_classes(classes)
     left = len(LETTERS) - classes
-    require(left > 0, "open-set noise needs letters that are no class: classes is 26, allowed are 2 to 25")
+    require(
+        left > 0,
+        "open-set noise needs other letters than the classes: classes is 26, allowed are 2 to 25",
+    )
     generator = torch_generator(0, "letters", fold, len(SPLITS))
     return draw(classes + torch.randperm(OUTSIDE, generator=generator) % left, generator)
 
@@ -94,12 +98,11 @@ def _placed(letter: Tensor, shift: float, generator: torch.Generator) -> Tensor:
     N = len(letter)
     font = torch.randint(len(FONTS), (N,), generator=generator)
     angle = _uniform((N,), -15, 15, generator) * (math.pi / 180)
-    shear, aspect, size = (
-        _uniform((N,), *ends, generator) for ends in ((-0.2, 0.2), (0.85, 1.18), (0.52, 0.7))
-    )
+    ranges = (-0.2, 0.2), (0.85, 1.18), (0.52, 0.7)
+    shear, aspect, size = (_uniform((N,), *ends, generator) for ends in ranges)
     cos, sin, one, zero = angle.cos(), angle.sin(), torch.ones(N), torch.zeros(N)
-    # each a map from the places of the image to those of the glyph, so a smaller `size` is a larger letter
     rotation, sheared = _matrix(cos, -sin, sin, cos), _matrix(one, shear, zero, one)
+    # from places of the image to those of the glyph, so a smaller `size` is a larger letter
     A = rotation @ sheared @ _matrix(size * aspect, zero, zero, size / aspect)
     offset = A @ _uniform((N, 2, 1), -shift, shift, generator)
     # two samples for each pixel and direction, averaged, so that thin strokes do not break
@@ -127,9 +130,5 @@ def glyphs() -> Tensor:
         for i, letter in enumerate(LETTERS):
             picture = Image.new("L", (BOX, BOX))
             ImageDraw.Draw(picture).text((BOX / 2, BOX / 2), letter, font=font, fill=255, anchor="mm")
-            drawn[i, f, 0] = torch.tensor(list(picture.getdata())).view(BOX, BOX) / 255
+            drawn[i, f, 0] = torch.from_numpy(np.array(picture)) / 255
     return drawn
-
-
-def _require_classes(classes: int) -> None:
-    require(2 <= classes <= 26, f"classes of letters is {classes}, allowed are 2 to 26")
