@@ -161,7 +161,7 @@ class Config:
     pretrained: bool = setting(True, "start from ImageNet weights, with a new last layer", only=CLOTHING)
     model: str = setting(per("cnn", "wrn-28-2", "resnet50"), "network", MODELS)
     augment: bool = setting(per(False, True, True), "crop and flip training images at random")
-    epochs: int = setting(per(100, 300, 10, letters=60), "passes over the training set", Range(1, 100_000))
+    epochs: int = setting(per(100, 300, 10), "passes over the training set", Range(1, 100_000))
     batch_size: int = setting(
         per(64, 128, 32),
         "examples per step, over all processes; the last one is smaller",
