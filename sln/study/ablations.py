@@ -9,10 +9,17 @@ import numpy as np
 import pandas as pd
 
 from sln.config import NOISE_NAMES
+from sln.study.statistics import interval
 from sln.study.study import Arm, MethodRuns, Study, paired_gain
 
 # Class counts are compared at this noise rate: at 0.4 two classes would hardly differ from chance.
 CLASS_COUNT_RATE = 0.2
+# History columns, as `clean_price` names them.
+CLEAN_PRICE = {
+    "test_accuracy": "accuracy",
+    "test_confidence": "confidence",
+    "test_calibration_error": "calibration error",
+}
 # sigma sqrt(C - 1), the noise at the logit of a class that the network is sure of.
 NOISE_WHEN_SURE = (0.0, 1.0, 2.0, 3.0, 6.0)
 ALL = "all labels (SLN)"
@@ -31,6 +38,19 @@ def rate_arms(study: Study) -> dict[tuple[float, str], Arm]:
         found |= {(rate, "CE"): Arm(plain), (rate, "CE-MO"): Arm(plain, "momentum")}
         found |= {(rate, "SLN"): Arm(noisy), (rate, "SLN-MO"): Arm(noisy, "momentum")}
     return found
+
+
+def clean_price_arms(study: Study) -> dict[str, Arm]:
+    """CE and SLN, and their momentum models, on true labels only, at the sigma that noisy ones ask for."""
+    clean = {"seeds": study.curve_seeds, "noise_rate": 0.0, "labels": "generated"}
+    plain = study.over_seeds("sym", 0.0, **clean)
+    noisy = study.over_seeds("sym", study.choose_sigma("sym"), **clean)
+    return {
+        "CE": Arm(plain),
+        "CE-MO": Arm(plain, "momentum"),
+        "SLN": Arm(noisy),
+        "SLN-MO": Arm(noisy, "momentum"),
+    }
 
 
 def noise_for_arms(study: Study) -> dict[str, Arm]:
@@ -91,6 +111,34 @@ def describe_noise_rates(table: pd.DataFrame) -> str:
         for rate in mean.index
     )
     return f"SLN-MO less CE-MO by noise rate, in points of test accuracy: {gains}."
+
+
+def clean_price(study: Study) -> pd.DataFrame:
+    """What SLN costs where no label is wrong, on test images.
+
+    Columns: method, quantity (CLEAN_PRICE), mean, low, high (95% t interval over seeds), seeds, sigma. The
+    methods "SLN minus CE" and "SLN-MO minus CE-MO" are differences, paired over seeds.
+    """
+    found = study.runs_of(clean_price_arms(study), "true labels only")
+    sigma, rows = found["SLN"].first.config.sigma, []
+    for column, quantity in CLEAN_PRICE.items():
+        values = {name: method.final(column) for name, method in found.items()}
+        values["SLN minus CE"] = values["SLN"] - values["CE"]
+        values["SLN-MO minus CE-MO"] = values["SLN-MO"] - values["CE-MO"]
+        for name, of_seeds in values.items():
+            estimate = interval(of_seeds)
+            row = {"method": name, "quantity": quantity, "mean": estimate.mean, "low": estimate.low}
+            rows.append(row | {"high": estimate.high, "seeds": estimate.seeds, "sigma": sigma})
+    return pd.DataFrame(rows)
+
+
+def describe_clean_price(table: pd.DataFrame) -> str:
+    """The differences of `clean_price`."""
+    parts = [
+        f"{row.method}, {row.quantity} {row.mean:+.3f} [{row.low:+.3f}, {row.high:+.3f}]"
+        for row in table[table["method"].str.contains("minus")].itertuples()
+    ]
+    return f"Where no label is wrong, at σ = {table['sigma'].iloc[0]:g}: {'; '.join(parts)}."
 
 
 def kinds_of_noise(study: Study) -> pd.DataFrame:
