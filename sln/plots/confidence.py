@@ -110,7 +110,7 @@ def reliability(table: pd.DataFrame, calibrated: pd.DataFrame, demanded: Floors)
         ax.stairs(shares, edges, color="#555555", lw=1, label="share of images")
         ax.plot([0, 1], [0, 1], label="perfect calibration", **FLOOR)
         if kind != TEST:
-            ax.axhline(demanded.accuracy, color="black", lw=1, ls=":", label="a perfect classifier's accuracy")
+            ax.axhline(demanded.accuracy, color="black", lw=1, ls=":", label="a perfect classifier")
         row = errors.loc["error" if kind == TEST else "error_given", method]
         error = f"error {row['mean']:.2f} [{row['low']:.2f}, {row['high']:.2f}]"
         ax.set_title(f"{method}\n{error}" if kind == kinds[0] else error, fontsize=9)
