@@ -130,29 +130,26 @@ def memorised_nats(methods: Mapping[str, MethodRuns]) -> pd.DataFrame:
 
 def describe_memorised_nats(table: pd.DataFrame) -> str:
     """Which methods of `memorised_nats` are below the floor, where the interval allows to tell."""
-    verdicts = {
-        1: "below the floor, so at least that much is memorised",
-        -1: "above the floor: nothing needs to be memorised",
-        0: "not to be told from the floor",
-    }
-    parts = [
-        f"{row.method} {row.loss:.2f}, {_interval(abs(row.below), *sorted(map(abs, (row.low, row.high))))} "
-        f"{verdicts[_sign(row)]}"
-        if _sign(row)
-        else f"{row.method} {row.loss:.2f}, {verdicts[0]}"
-        for row in table.itertuples()
-    ]
+    parts = []
+    for row in table.itertuples():
+        verdict = _verdict(
+            (row.below, row.low, row.high),
+            above="{} below the floor, so at least that much is memorised",
+            below="{} above the floor: nothing needs to be memorised",
+            neither="not to be told from the floor",
+        )
+        parts.append(f"{row.method} {row.loss:.2f}, {verdict}")
     floor = table["floor"].mean()
     return f"Nats of loss on given labels, where the noise alone makes {floor:.3f}: {'; '.join(parts)}."
 
 
-def _sign(row: object) -> int:
-    """1 or -1 if the interval of a table's row is on one side of 0, else 0."""
-    return int(row.low > 0) - int(row.high < 0)
-
-
-def _interval(mean: float, low: float, high: float) -> str:
-    return f"{mean:.2f} [{low:.2f}, {high:.2f}]"
+def _verdict(estimate: tuple[float, float, float], above: str, below: str, neither: str) -> str:
+    """A text for each side of 0 on which the interval (mean, low, high) may be; {} is its size."""
+    mean, low, high = estimate
+    if low <= 0 <= high:
+        return neither
+    small, large = sorted((abs(low), abs(high)))
+    return (above if low > 0 else below).format(f"{abs(mean):.2f} [{small:.2f}, {large:.2f}]")
 
 
 def _estimate(values: object, name: str = "mean") -> dict[str, float]:
@@ -284,12 +281,12 @@ def describe_calibration(table: pd.DataFrame) -> str:
     for method, part in table.groupby("method", sort=False):
         rows = part.set_index("quantity")
         mean, added = rows["mean"], rows.loc["added"]
-        own = _interval(abs(added["mean"]), *sorted(map(abs, (added["low"], added["high"]))))
-        verdict = {
-            1: f"{own} of under-confidence is its own",
-            -1: f"it is surer by {own}",
-            0: "no difference can be told",
-        }[_sign(added)]
+        verdict = _verdict(
+            (added["mean"], added["low"], added["high"]),
+            above="{} of under-confidence is its own",
+            below="it is surer by {}",
+            neither="no difference can be told",
+        )
         parts.append(
             f"{method} is right on {mean['accuracy']:.1%} of the test images and {mean['confidence']:.0%} "
             f"sure (calibration error {mean['error']:.2f}); calibrated to the given labels it would be "
