@@ -24,11 +24,6 @@ LEARNING = {
     "wrong_memorised": "wrong labels memorised",
     "test_accuracy": "test accuracy",
 }
-CONFIDENCE = {
-    "right_confidence": "right given labels",
-    "wrong_confidence": "wrong given labels",
-    "test_confidence": "test images: largest probability",
-}
 WEIGHTS = {"network": ("network", "-"), "momentum": ("momentum model", "--")}  # names and line styles
 LOOKED_AT = 8  # images with a wrong label that `at_epoch` shows
 

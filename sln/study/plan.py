@@ -84,6 +84,8 @@ def _asked(study: Study) -> Iterator[Config]:
         yield from _configs(comparisons.arms(study, mode))
         if mode in profile.tuned_modes:
             yield from _configs(comparisons.arms(study, mode, tuned=True))
+    if not profile.recipes:
+        yield from _configs(ablations.clean_price_arms(study))
     if profile.noise_rates:
         yield from _configs(ablations.rate_arms(study))
         yield from _configs(ablations.noise_for_arms(study))
