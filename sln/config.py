@@ -37,6 +37,7 @@ NOISE_MODES = {
 }
 MODELS = ("cnn", "linear", "wrn-28-2", "wrn-10-1", "resnet50", "resnet18")
 NOISE_ON = ("labels", "logits", "gradient")
+CORRECTION_WEIGHTS = ("loss", "reversed", "none", "mixture")
 SIGMA_SCHEDULES = ("constant", "rising", "falling", "first-half", "second-half")
 # as figures and tables show them
 NOISE_NAMES = {"sym": "symmetric", "asym": "asymmetric", "dependent": "instance-dependent"}
@@ -150,9 +151,7 @@ class Config:
     augment: bool = setting(per(False, True, True), "crop and flip training images at random")
     epochs: int = setting(per(100, 300, 10), "passes over the training set", Range(1, 100_000))
     batch_size: int = setting(
-        per(64, 128, 32),
-        "examples per step, over all processes; the last one is smaller",
-        Range(2, MANY),
+        per(64, 128, 32), "examples per step, over all processes; the last one is smaller", Range(2, MANY)
     )
     lr: float = setting(per(0.02, 0.001, 0.001), "SGD step size", NOT_NEGATIVE)
     lr_drop: int = setting(
@@ -167,9 +166,7 @@ class Config:
         IN_MEMORY,
     )
     sigma: float = setting(
-        per(1.0, 0.5, 0.2),
-        "standard deviation of the stochastic noise; 0 is cross-entropy (CE)",
-        NOT_NEGATIVE,
+        per(1.0, 0.5, 0.2), "standard deviation of the stochastic noise; 0: cross-entropy (CE)", NOT_NEGATIVE
     )
     strength: str = setting(
         "fixed",
@@ -208,6 +205,11 @@ class Config:
         "losses that weigh the given labels: given (against them, on plain images) or as-released (against "
         "labels as corrected so far, on augmented images)",
         ("given", "as-released"),
+    )
+    correction_weight: str = setting(
+        "loss",
+        "w of correction: loss (as released), reversed (1 - w), none (0) or mixture",
+        CORRECTION_WEIGHTS,
     )
     soft_correction: bool = setting(
         per(False, False, True), "correct towards the predicted probabilities, not the predicted class"
@@ -261,7 +263,7 @@ class Config:
             self._reset("noise_on", "strength", "sigma_schedule", "noise_for")
         if not self.corrects:
             self._set(correction=-1)
-            self._reset("correction_losses", "soft_correction")
+            self._reset("correction_losses", "correction_weight", "soft_correction")
 
     def _set(self, **settings: Any) -> None:
         for name, value in settings.items():
