@@ -207,9 +207,7 @@ class Config:
         ("given", "as-released"),
     )
     correction_weight: str = setting(
-        "loss",
-        "w of correction: loss (as released), reversed (1 - w), none (0) or mixture",
-        CORRECTION_WEIGHTS,
+        "loss", "w of correction: loss (released), reversed (1 - w), none (0) or mixture", CORRECTION_WEIGHTS
     )
     soft_correction: bool = setting(
         per(False, False, True), "correct towards the predicted probabilities, not the predicted class"
