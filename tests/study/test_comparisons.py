@@ -5,7 +5,8 @@ import pytest
 from sln.config import BASELINES
 from sln.study import comparisons
 from sln.study.profiles import PROFILES
-from sln.study.study import VARIANTS, Arm, Study
+from sln.study.statistics import Arm
+from sln.study.study import VARIANTS, Study
 
 
 def test_every_other_method_is_compared_and_its_grid_is_four_settings_with_the_published_one():
