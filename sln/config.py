@@ -130,22 +130,16 @@ class Config:
     )
     fold: int = setting(
         0,
-        "part of the data: of the digits, which fifth is tested (fold mod 5); of CIFAR, with subset or "
-        "test_subset, which block of that many images",
+        "which fifth of the digits is tested (mod 5), which block of CIFAR's subsets",
         SEED,
         IN_MEMORY,
     )
-    classes: int = setting(
-        0, "number of classes to keep, the first ones; 0 is all", Range(0, 10), ("digits",)
-    )
+    classes: int = setting(0, "classes to keep, the first ones; 0 is all", Range(0, 10), ("digits",))
     subset: int = setting(0, "training images to use, a block of them; 0 is all", Range(0, MANY), CIFAR)
     test_subset: int = setting(0, "test images to use, a block of them; 0 is all", Range(0, MANY), CIFAR)
     downsample: int = setting(1, "images are averaged over squares of this side in pixels", None, CIFAR)
     held_out: float = setting(
-        0.0,
-        "last share of the training images, kept with given labels to choose settings on",
-        BELOW_ONE,
-        CIFAR,
+        0.0, "last share of the training images, held out to choose settings on", BELOW_ONE, CIFAR
     )
     num_per_class: int = setting(
         18976, "images per class in each epoch's class-balanced subset; -1 is all", Range(-1, MANY), CLOTHING

@@ -112,13 +112,14 @@ def by_weight(rules: Mapping[str, MethodRuns]) -> pd.DataFrame:
 def describe_by_weight(table: pd.DataFrame) -> str:
     """Which rules of `by_weight` differ from the first, the released one, and what they do to the labels."""
     first, lines = table.iloc[0], []
-    lines.append(f"{first.rule}: test accuracy {first.accuracy:.1f}%, {first.labels:.0f}% of labels true.")
+    labels = "{0.labels:.0f}% of labels true ({0.labels_low:.0f} to {0.labels_high:.0f})"
+    lines.append(f"{first.rule}: test accuracy {first.accuracy:.1f}%, {labels.format(first)}.")
     for row in table.iloc[1:].itertuples():
         told = row.gain_low > 0 or row.gain_high < 0
         verdict = ("better" if row.gain > 0 else "worse") if told else "no difference can be told"
         lines.append(
             f"{row.rule}: {row.gain:+.1f} points ({row.gain_low:+.1f} to {row.gain_high:+.1f}), {verdict}; "
-            f"{row.labels:.0f}% of labels true."
+            f"{labels.format(row)}."
         )
     return "\n".join(lines)
 

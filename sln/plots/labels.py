@@ -213,18 +213,21 @@ def correction(table: pd.DataFrame) -> Figure:
 
 def weights_ablation(table: pd.DataFrame) -> Figure:
     """Rules of w: test accuracy and labels that are true, with t intervals (`label_correction.by_weight`)."""
-    figure, axes = panels(1, 2, size=(10.2, 2.9), sharey=True)
+    figure, axes = panels(1, 3, size=(10.2, 2.7), sharey=True)
     seeds = int(table["seeds"].max())
-    titles = {"accuracy": "test accuracy (%)", "labels": "training labels that are true after correction (%)"}
-    for (column, title), colour, ax in zip(
-        titles.items(), (COLOURS["SLN-MO-LC"], COLOURS["SLN-MO"]), axes.flat, strict=True
-    ):
+    titles = {
+        "accuracy": "test accuracy (%)",
+        "gain": "minus the released rule's (points)",
+        "labels": "labels that are true afterwards (%)",
+    }
+    for (column, title), ax in zip(titles.items(), axes.flat, strict=True):
         mean = table[column]
         error = [mean - table[f"{column}_low"], table[f"{column}_high"] - mean]
-        ax.errorbar(mean, range(len(table)), xerr=error, fmt="o", color=colour, capsize=3)
+        ax.errorbar(mean, range(len(table)), xerr=error, fmt="o", color=COLOURS["SLN-MO-LC"], capsize=3)
         ax.set(yticks=range(len(table)), yticklabels=table["rule"], title=title)
         ax.margins(y=0.2)
     axes[0, 0].invert_yaxis()
+    axes[0, 1].axvline(0, color="black", lw=1)
     figure.supxlabel(f"mean and 95% t interval over {seeds} seeds", fontsize=9)
     return figure
 

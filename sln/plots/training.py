@@ -68,7 +68,7 @@ def curves(
 
 
 def curve(table: pd.DataFrame, column: str, ax: Axes) -> None:
-    """A history column over epochs, mean over seeds (`analysis.curves`): thin, and `smoothed` as thick lines."""
+    """A history column over epochs, mean over seeds (`analysis.curves`); the thick lines are `smoothed`."""
     for method, part in table.groupby("method", sort=False):
         measured = part.set_index("epoch")[f"{column}_mean"].dropna()  # not in every epoch
         ax.plot(measured.index, measured, color=COLOURS.get(method), lw=0.5, alpha=0.45)
@@ -126,8 +126,8 @@ def accuracies(table: pd.DataFrame) -> Figure:
     methods = list(dict.fromkeys(table["method"]))
     for number, (reading, part) in enumerate(table.groupby("reading", sort=False)):
         places = np.arange(len(methods)) + 0.22 * (number - 1)
-        point = {"fmt": "osv"[number], "color": ("black", "#777777", "#D55E00")[number], "capsize": 3}
-        ax.errorbar(part["mean"], places, xerr=reach(part), **point, label=reading)
+        point = {"fmt": "osv"[number], "mfc": ("black", "grey", "white")[number], "capsize": 3}
+        ax.errorbar(part["mean"], places, xerr=reach(part), color="black", **point, label=reading)
     ax.set(yticks=range(len(methods)), yticklabels=methods, xlabel="test accuracy (%)")
     ax.invert_yaxis()
     ax.legend(loc="best", title=f"95% t interval, {int(table['seeds'].max())} seeds")
@@ -212,7 +212,7 @@ def _describe_epoch(run: Run, epoch: int) -> str:
     parts = []
     for column, title in LEARNING.items():
         values = [f"{_latest(run, weights, column, epoch):.0%}" for weights in WEIGHTS]
-        parts.append(f"{title} {values[0]} ({values[1]})".replace("nan%", "not measured yet"))
+        parts.append(f"{title} {values[0]} ({values[1]})")
     return (
         f"{describe(run.config)}, epoch {epoch}: {', '.join(parts)} by the network (by its momentum model); "
         f"histogram and images are those after epoch {run.config.epochs}"
@@ -263,9 +263,9 @@ def momentum_models(table: pd.DataFrame, alpha: float | None = None) -> Figure:
             ax.collections[-1].set_alpha(0.04)
     ax.set(xlabel="epoch", ylabel="test accuracy", xlim=(1, table["epoch"].max()), ylim=(0, 1.02))
     ax.set_title("The same runs, read through several momentum models")
-    place = 0.0
-    for end, name, colour in sorted(ends):
-        place = max(end, place + 0.055)  # apart enough to be read
+    place = 2.0
+    for end, name, colour in sorted(ends, reverse=True):
+        place = min(end, place - 0.055)  # apart enough to be read
         ax.text(1.01, place, name, color=colour, va="center", fontsize=8, transform=ax.get_yaxis_transform())
     if alpha is not None:
         last = table[table["epoch"] == table["epoch"].max()].set_index("alpha")[["mean", "std"]]
