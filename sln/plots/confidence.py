@@ -73,12 +73,12 @@ def correction_weights(table: pd.DataFrame) -> Figure:
     """Histograms of w, and of the target that stays on the given label (`label_correction.weights`)."""
     figure, axes = panels(1, 2, size=(9.6, 3.4), sharey=True)
     names = {
-        "w": "w: loss of the momentum model, scaled to [0, 1]",
-        "on_given": "target that stays on the given label",
+        "w": ("w: loss of the momentum model, scaled to [0, 1]", "The weight of the given label"),
+        "on_given": ("target's entry of the given label", "What stays on the given label"),
     }
-    for (column, name), ax in zip(names.items(), axes.flat, strict=True):
+    for (column, (name, title)), ax in zip(names.items(), axes.flat, strict=True):
         histogram(table[column].to_numpy(), table["wrong"].to_numpy(), ax)
-        ax.set_xlabel(name)
+        ax.set(xlabel=name, title=title, ylim=(0, 1.05))
         ax.label_outer()
     axes[0, 0].legend(loc="upper right")
     return figure

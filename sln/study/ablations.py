@@ -23,6 +23,12 @@ CLEAN_PRICE = {
     "test_calibration_error": "calibration error",
 }
 ALL = "all labels (SLN)"
+WEIGHTS = {
+    "w (released: a high loss keeps the label)": "loss",
+    "1 − w (a low loss keeps the label)": "reversed",
+    "w = 0 (the prediction alone)": "none",
+    "posterior of low losses (DivideMix)": "mixture",
+}
 NOISE_FOR = {"right labels only": "right", "wrong labels only": "wrong"}
 
 
@@ -76,6 +82,15 @@ def correction_arms(study: Study) -> dict[tuple[str, str], Arm]:
         for losses in ("given", "as-released"):
             found[mode, losses] = Arm(study.correcting(mode, correction_losses=losses), "momentum")
     return found
+
+
+def weight_arms(study: Study) -> dict[str, Arm]:
+    """SLN-MO-LC of the chosen sigma by rule of the given label's weight, over the seeds of curves."""
+    seeds = study.curve_seeds
+    return {
+        name: Arm(study.correcting("sym", correction_weight=rule, seeds=seeds), "momentum")
+        for name, rule in WEIGHTS.items()
+    }
 
 
 def class_arms(study: Study) -> dict[tuple[int, float], Arm]:
