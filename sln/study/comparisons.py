@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
-from sln.config import NOISE_NAMES, Config
+from sln.config import BASELINES, NOISE_NAMES, Config
 from sln.study.recipes import SIGMAS
 from sln.study.study import VARIANTS, Arm, Study
 
@@ -16,21 +16,24 @@ OTHERS = {
     "GCE": "gce",
     "SCE": "sce",
     "ELR": "elr",
+    "forward correction": "forward",
+    "confidence penalty": "confidence-penalty",
     "SAM": "sam",
     "Co-teaching": "co-teaching",
 }
-# What is tried for each when settings are chosen: four, as for sigma, the published one among them.
+# What is tried when settings are chosen: so widely that the best is inside, or at the end of what the setting
+# can be (GCE's q = 1, label smoothing below 1). Forward correction has no setting.
 GRIDS = {
-    "label smoothing": (0.1, 0.2, 0.4, 0.6),
-    "mixup": (0.2, 1.0, 8.0, 32.0),
-    "GCE": (0.3, 0.5, 0.7, 0.9),
-    "SCE": (0.01, 0.1, 0.3, 1.0),
-    "ELR": (1.0, 3.0, 7.0, 12.0),
-    "SAM": (0.02, 0.05, 0.1, 0.2),
-    "Co-teaching": (0.1, 0.2, 0.3, 0.4),
+    "label smoothing": (0.1, 0.2, 0.4, 0.6, 0.8, 0.9),
+    "mixup": (1.0, 8.0, 32.0, 128.0, 512.0),
+    "GCE": (0.3, 0.5, 0.7, 0.9, 1.0),
+    "SCE": (0.001, 0.003, 0.01, 0.03, 0.1, 0.3),
+    "ELR": (1.0, 3.0, 7.0, 12.0, 25.0),
+    "forward correction": (0.0,),
+    "confidence penalty": (0.3, 1.0, 2.0, 4.0, 8.0),
+    "SAM": (0.05, 0.1, 0.2, 0.4, 0.8),
+    "Co-teaching": (0.1, 0.2, 0.3, 0.4, 0.5, 0.6),
 }
-# Co-teaching leaves out the wrong share, which its paper takes as known; here half of the classes flip.
-WRONG_SHARE = {"asym": 0.2}
 NAMES = ("CE", *OTHERS, "SLN", "Co-teaching + SLN", "CE + LC", "SLN + LC")
 
 
@@ -47,8 +50,7 @@ def arms(study: Study, noise_mode: str, *, tuned: bool = False) -> dict[str, Arm
         setting = best_setting(study, noise_mode, name) if tuned else published(name, noise_mode)
         found[name] = other(study, noise_mode, name, setting, seeds)
     found["SLN"] = study.over_seeds(noise_mode, sigma, seeds)
-    share = published("Co-teaching", noise_mode)
-    both = {"baseline": "co-teaching"} | ({} if share is None else {"baseline_parameter": share})
+    both = {"baseline": "co-teaching", "baseline_parameter": published("Co-teaching", noise_mode)}
     paired = study.choose_sigma(noise_mode, **both) if tuned else sigma
     found["Co-teaching + SLN"] = study.over_seeds(noise_mode, paired, seeds, **both)
     found["CE + LC"] = study.correcting(noise_mode, sigma=0.0, seeds=seeds)
@@ -56,15 +58,30 @@ def arms(study: Study, noise_mode: str, *, tuned: bool = False) -> dict[str, Arm
     return {name: Arm(configs) for name, configs in found.items()}
 
 
-def published(name: str, noise_mode: str) -> float | None:
-    """A method's published setting if it depends on the noise; None: `Config`'s default."""
-    return WRONG_SHARE.get(noise_mode) if name == "Co-teaching" else None
+def published(name: str, noise_mode: str, noise_rate: float = 0.4, dataset: str = "digits") -> float:
+    """A method's setting by its authors for label noise of this kind and rate; sources are in `baselines`.
+
+    Rates are shares of wrong labels: half of `noise_rate` under asymmetric noise, where half of the classes
+    flip. Co-teaching takes that share as known. Between the rates of a paper's table the nearest counts; the
+    digits count as MNIST.
+    """
+    asymmetric = noise_mode == "asym"
+    wrong = noise_rate / 2 if asymmetric else noise_rate
+    settings = {
+        "mixup": 8.0 if wrong < 0.35 else 32.0,  # 20%; 50% and 80%
+        "SCE": 0.01 if dataset == "digits" else 0.1,
+        "ELR": 1.0 if asymmetric else 3.0,
+        "SAM": 0.1 if wrong < 0.7 else 0.05,  # 20% to 60%; 80%
+        "Co-teaching": wrong,
+    }
+    default, _ = BASELINES[OTHERS[name]]
+    return settings.get(name, default)
 
 
-def other(study: Study, noise_mode: str, name: str, setting: float | None, seeds: int) -> list[Config]:
+def other(study: Study, noise_mode: str, name: str, setting: float, seeds: int) -> list[Config]:
     """Another method's configurations over the first `seeds` seeds, without stochastic noise."""
-    settings = {} if setting is None else {"baseline_parameter": setting}
-    return study.over_seeds(noise_mode, 0.0, seeds, baseline=OTHERS[name], **settings)
+    settings = {"baseline": OTHERS[name], "baseline_parameter": setting}
+    return study.over_seeds(noise_mode, 0.0, seeds, **settings)
 
 
 def best_setting(study: Study, noise_mode: str, name: str) -> float:

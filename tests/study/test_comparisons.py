@@ -2,20 +2,36 @@
 
 import pytest
 
-from sln.config import BASELINES
+from sln.config import BASELINES, Config
 from sln.study import comparisons
-from sln.study.profiles import PROFILES
 from sln.study.study import VARIANTS, Arm, Study
 
 
-def test_every_other_method_is_compared_and_its_grid_is_four_settings_with_the_published_one():
+def test_every_other_method_is_compared_and_its_grid_has_the_published_setting():
     assert set(comparisons.OTHERS.values()) == set(BASELINES) - {"none"}
     assert set(comparisons.GRIDS) == set(comparisons.OTHERS)
     for name, grid in comparisons.GRIDS.items():
-        published, _ = BASELINES[comparisons.OTHERS[name]]
-        assert len(grid) == len(PROFILES["quick"].sigma_choices) == 4
-        assert (0.4 if published is None else published) in grid
-        assert len(set(grid)) == 4
+        assert list(grid) == sorted(set(grid))
+        for mode in ("sym", "asym", "dependent"):
+            assert comparisons.published(name, mode) in grid
+
+
+def test_published_settings_follow_the_noise():
+    def settings(*noise):
+        return {name: comparisons.published(name, *noise) for name in ("mixup", "SCE", "ELR", "SAM", "GCE")}
+
+    assert settings("sym") == {"mixup": 32.0, "SCE": 0.01, "ELR": 3.0, "SAM": 0.1, "GCE": 0.7}
+    assert settings("asym") == {"mixup": 8.0, "SCE": 0.01, "ELR": 1.0, "SAM": 0.1, "GCE": 0.7}
+    assert settings("sym", 0.2)["mixup"] == 8.0
+    assert settings("sym", 0.8, "cifar10") == {"mixup": 32.0, "SCE": 0.1, "ELR": 3.0, "SAM": 0.05, "GCE": 0.7}
+    assert comparisons.published("Co-teaching", "asym", 0.4) == 0.2
+    assert comparisons.published("Co-teaching", "dependent", 0.3) == 0.3
+
+
+@pytest.mark.parametrize("name", sorted(set(comparisons.OTHERS) - {"Co-teaching"}))
+def test_the_default_of_the_command_line_is_the_setting_published_for_symmetric_noise(name):
+    default = Config(baseline=comparisons.OTHERS[name], sigma=0.0).baseline_parameter
+    assert default == comparisons.published(name, "sym", 0.4)
 
 
 def test_methods_are_compared_on_the_same_labels_seeds_and_epochs():
