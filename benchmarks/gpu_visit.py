@@ -45,7 +45,8 @@ from sln import analysis, plots, runs
 from sln.analysis import results
 from sln.config import Config
 from sln.runs import store, turns
-from sln.study.study import MethodRuns, Study
+from sln.study.statistics import MethodRuns
+from sln.study.study import Study
 from sln.train import Epoch
 from sln.utils import files
 from sln.utils.devices import device

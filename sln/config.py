@@ -130,11 +130,18 @@ class Config:
         per("generated", "released", "released"),
         "released (the authors' label files), generated (drawn here), or the path of a label CSV",
     )
+    fold: int = setting(
+        0,
+        "part of the data: of the digits, which fifth is tested (fold mod 5); of CIFAR, with subset or "
+        "test_subset, which block of that many images",
+        SEED,
+        IN_MEMORY,
+    )
     classes: int = setting(
         0, "number of classes to keep, the first ones; 0 is all", Range(0, 10), ("digits",)
     )
-    subset: int = setting(0, "training images to use, the first ones; 0 is all", Range(0, MANY), CIFAR)
-    test_subset: int = setting(0, "test images to use, the first ones; 0 is all", Range(0, MANY), CIFAR)
+    subset: int = setting(0, "training images to use, a block of them; 0 is all", Range(0, MANY), CIFAR)
+    test_subset: int = setting(0, "test images to use, a block of them; 0 is all", Range(0, MANY), CIFAR)
     downsample: int = setting(1, "images are averaged over squares of this side in pixels", None, CIFAR)
     held_out: float = setting(
         0.0,
@@ -217,12 +224,12 @@ class Config:
     )
     measure_train_every: int = setting(
         per(5, 10, 1),
-        "epochs between measurements on training and validation images; the last epoch always has one",
+        "epochs between measurements on training images; the first ten and the last always have one",
         Range(1, MANY),
     )
     measure_test_every: int = setting(
         1,
-        "epochs between measurements on test images; the last 10 always have them; changes no other number",
+        "epochs between measurements on test and validation images; the last ten always have them",
         Range(1, MANY),
         IN_MEMORY,
         kept=True,
@@ -260,6 +267,8 @@ class Config:
         self._check_combination()
         if self.classes == 10:
             self._set(classes=0)
+        if self.dataset in CIFAR and not (self.subset or self.test_subset):  # all images are one block
+            self._reset("fold")
         if self.sigma == 0:
             self._reset("noise_on", "strength", "sigma_schedule", "noise_for")
         if not self.corrects:

@@ -237,6 +237,9 @@ def instance_dependent(true: np.ndarray, scores: np.ndarray, rate: float, *, see
     """Instance-dependent noise: a network's most confusing examples get the class it confuses them with.
 
     Chen et al., "Beyond class-conditional assumption", AAAI 2021. The released label files were made so.
+    Deviation: in every class the true label stays the most frequent given one, as it is in the released
+    files, because otherwise no method could be right about that class. An example whose flip would break
+    this is passed over.
 
     Parameters
     ----------
@@ -245,6 +248,8 @@ def instance_dependent(true: np.ndarray, scores: np.ndarray, rate: float, *, see
         (`datasets.load.averaged_softmax`)
     rate : share of examples to flip: exactly round(rate N), those with the largest score of a wrong class
     seed : for the record, the seed of the scores; nothing is drawn here
+
+    Raises InputError if so many flips would leave a class whose true label is not the most frequent one.
     """
     true, scores = np.asarray(true), np.asarray(scores, dtype=float)
     _require_rate(rate)
@@ -256,9 +261,20 @@ def instance_dependent(true: np.ndarray, scores: np.ndarray, rate: float, *, see
     require_labels(true, C, "true labels")
     wrong = scores.copy()
     wrong[np.arange(len(true)), true] = -np.inf
-    most_confusing = np.argsort(-wrong.max(axis=1), kind="stable")[: round(rate * len(true))]
-    given = true.astype(np.int64)
-    given[most_confusing] = wrong[most_confusing].argmax(axis=1)
+    confused_with, given = wrong.argmax(axis=1), true.astype(np.int64)
+    counts = np.diag(np.bincount(true, minlength=C))  # [true, given]
+    left = wanted = round(rate * len(true))
+    for n in np.argsort(-wrong.max(axis=1), kind="stable"):
+        i, j = true[n], confused_with[n]
+        flipped = np.delete(counts[i], i).max()
+        if left and counts[i, i] - 1 > max(flipped, counts[i, j] + 1):
+            counts[i, i], counts[i, j], given[n], left = counts[i, i] - 1, counts[i, j] + 1, j, left - 1
+    highest = (wanted - left) / len(true)
+    require(
+        left == 0,
+        f"noise rate {rate} would leave a class whose true label is not its most frequent one; "
+        f"the highest possible for these scores is {highest:.3f}",
+    )
     return Corruption(true, given, C, "dependent", rate, seed)
 
 

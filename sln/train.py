@@ -25,6 +25,7 @@ from sln.utils.errors import require
 from sln.utils.rng import torch_generator
 
 ALWAYS_TESTED = 10  # last epochs, for any `measure_test_every`: results are read there
+ALWAYS_WHOLE = 10  # first epochs, for any `measure_train_every`: networks learn fastest there
 
 
 class State:
@@ -190,7 +191,7 @@ def train_in_turns(
             "sigma": sigma,
             "seconds": time.perf_counter() - start,
         }
-        whole = epoch % config.measure_train_every == 0 or epoch == config.epochs
+        whole = epoch % config.measure_train_every == 0 or epoch <= ALWAYS_WHOLE or epoch == config.epochs
         tested = epoch % config.measure_test_every == 0 or epoch > config.epochs - ALWAYS_TESTED
         rows = [
             shared | {"weights": name} | measure(network, data, whole=whole, tested=tested, engine=engine)
@@ -338,12 +339,12 @@ def measure(
 ) -> dict[str, float]:
     """One history row's numbers: on test, on validation against its given, noisy labels, and on training.
 
-    Those on validation and training are NaN without `whole`, since they cost most, and curves over epochs
-    need them less often; those on test are NaN without `tested`.
+    Those on training are NaN without `whole`, since they cost most, and curves over epochs need them less
+    often; those on test and validation are NaN without `tested`.
     """
     predict = (engine or Engine()).predict
-    train, validation = (part if whole else part[:0] for part in (data.train, data.validation))
-    test = data.test if tested else data.test[:0]
+    train = data.train if whole else data.train[:0]
+    test, validation = (part if tested else part[:0] for part in (data.test, data.validation))
     return {
         **measure_test(predict(network, test, data), test.true),
         "validation_accuracy": accuracy(predict(network, validation, data), validation.given),

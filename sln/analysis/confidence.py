@@ -13,7 +13,7 @@ from sklearn.metrics import average_precision_score, roc_auc_score
 from sln.datasets.load import threads
 from sln.metrics import reliability
 from sln.runs.run import Run
-from sln.study.study import MethodRuns
+from sln.study.statistics import MethodRuns
 from sln.train import predict
 
 BINS = np.linspace(0, 1, 21)

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from sln.method import corrected_targets
 from sln.runs.run import Run
-from sln.study.study import MethodRuns
+from sln.study.statistics import MethodRuns
 
 
 def targets_at(run: Run, epoch: int) -> Tensor:

@@ -36,7 +36,7 @@ from torch.optim.swa_utils import update_bn
 from sln.data import Data
 from sln.datasets.load import threads
 from sln.runs.run import Run
-from sln.study.study import MethodRuns
+from sln.study.statistics import MethodRuns
 from sln.utils import networks
 from sln.utils.devices import device, prediction_size
 from sln.utils.errors import choose

@@ -11,7 +11,8 @@ import pandas as pd
 from sln import runs
 from sln.analysis.tables import mean_and_std
 from sln.study.recipes import RECIPES, recipe_of
-from sln.study.study import Study, paired_gain
+from sln.study.statistics import paired
+from sln.study.study import Study
 from sln.utils.errors import require
 from sln.utils.files import figures_folder, project_root, read_json, read_table
 
@@ -138,18 +139,18 @@ def recipe_table() -> pd.DataFrame:
 def steps_of_the_order(study: Study, dataset: str = "cifar10") -> pd.DataFrame:
     """Each step of the paper's order, ours beside the paper's, in points of test accuracy.
 
-    ours, error : mean over seeds of the paired difference, and its standard error; paper : difference of its
-    means; verdict : "agrees" or "disagrees" in sign, or "unclear" if ours is within two standard errors of 0
+    ours, low, high : mean over seeds of the paired difference, and its t interval; paper : difference of its
+    means; verdict : whether the paper's sign holds (`Estimate.verdict`)
     """
     paper, rows = of_the_paper(dataset)["mean"], []
     for noise_mode in study.profile.noise_modes:
         methods = study.methods(noise_mode)
         for worse, better in STEPS:
-            gain = paired_gain(methods[better], methods[worse])
+            gain = paired(methods[better], methods[worse])
             theirs = paper[noise_mode, better] - paper[noise_mode, worse]
-            agrees = "agrees" if np.sign(gain.mean) == np.sign(theirs) else "disagrees"
-            row = {"noise": noise_mode, "step": f"{worse} → {better}", "ours": gain.mean, "error": gain.error}
-            rows.append(row | {"paper": theirs, "verdict": agrees if gain.clear else "unclear"})
+            row = {"noise": noise_mode, "step": f"{worse} → {better}", "ours": gain.mean}
+            row |= {"low": gain.low, "high": gain.high, "paper": theirs}
+            rows.append(row | {"verdict": gain.verdict(theirs)})
     return pd.DataFrame(rows)
 
 
@@ -158,7 +159,8 @@ def describe_steps(steps: pd.DataFrame) -> str:
     lines = []
     for noise_mode, part in steps.groupby("noise", sort=False):
         verdicts = [
-            f"{row.step} {row.verdict} ({row.ours:+.1f} ± {row.error:.1f})" for row in part.itertuples()
+            f"{row.step} {row.verdict} ({row.ours:+.1f}, {row.low:+.1f} to {row.high:+.1f})"
+            for row in part.itertuples()
         ]
         lines.append(f"{noise_mode}: {'; '.join(verdicts)}.")
     return "\n".join(lines)

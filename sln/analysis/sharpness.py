@@ -36,7 +36,7 @@ from torch.func import functional_call
 from sln.analysis.landscape import EvaluationSet, filter_normalised, first_images
 from sln.datasets.load import threads
 from sln.runs.run import Run
-from sln.study.study import MethodRuns
+from sln.study.statistics import MethodRuns
 from sln.utils.devices import device
 from sln.utils.errors import choose
 from sln.utils.files import read_json, write_json

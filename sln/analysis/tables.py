@@ -9,7 +9,7 @@ import pandas as pd
 
 from sln import noise
 from sln.noise import Corruption
-from sln.study.study import MethodRuns
+from sln.study.statistics import MethodRuns
 from sln.utils.rng import numpy_generator
 
 # --- over seeds ---------------------------------------------------------------------------------------------

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from sklearn.datasets import load_digits, load_sample_images
-from sklearn.model_selection import train_test_split
+from sklearn.model_selection import StratifiedKFold, train_test_split
 from torch import Tensor
 
 from sln.config import Config
@@ -18,27 +18,25 @@ from sln.datasets.registry import DATAPATHS, cifar_root
 from sln.utils.devices import torchvision
 from sln.utils.errors import choose, require
 
-# The published split of the embedded digits: 1,150 train / 287 validation / 360 test, stratified by class.
-DIGITS_SPLIT_SEED = 2021
-DIGITS_TEST, DIGITS_VALIDATION = 360, 287
+# The digits' five folds are the test sets, 359 or 360 images each, stratified by class; of the others 1,150
+# are trained on and 287 or 288 are for validation.
+DIGITS_SPLIT_SEED, DIGITS_FOLDS, DIGITS_TRAIN = 2021, 5, 1150
 
 
 @functools.cache
-def digits() -> Data:
+def digits(fold: int = 0) -> Data:
     """scikit-learn's handwritten digits with true labels: 1,797 images of 8x8 pixels 0..16.
 
     The images ship with scikit-learn. Source: UCI "Optical Recognition of Handwritten Digits", test part.
-    Split once, stratified, by DIGITS_SPLIT_SEED.
+    Fold `fold` mod 5 is the test set, so five runs of different folds test every image once.
     """
     bunch = load_digits()
     images = torch.from_numpy(bunch.images.astype(np.uint8)).unsqueeze(1)
     labels = torch.from_numpy(bunch.target.astype(np.int64))
-    everything = np.arange(len(labels))
-    rest, test = train_test_split(
-        everything, test_size=DIGITS_TEST, stratify=bunch.target, random_state=DIGITS_SPLIT_SEED
-    )
+    folds = StratifiedKFold(DIGITS_FOLDS, shuffle=True, random_state=DIGITS_SPLIT_SEED)
+    rest, test = list(folds.split(bunch.data, bunch.target))[fold % DIGITS_FOLDS]
     train, validation = train_test_split(
-        rest, test_size=DIGITS_VALIDATION, stratify=bunch.target[rest], random_state=DIGITS_SPLIT_SEED
+        rest, train_size=DIGITS_TRAIN, stratify=bunch.target[rest], random_state=DIGITS_SPLIT_SEED
     )
     parts = [
         Split(images[index], labels[index], labels[index])
@@ -83,14 +81,14 @@ def cifar(config: Config) -> Data:
     or damaged, and for a subset larger than the data set.
     """
     images, labels, classes = read_cifar(config.dataset, train=True)
-    everything = _photographs(images, labels, config.subset, config)
+    everything = _photographs(images, labels, block(config.subset, config.fold, len(labels)), config)
     kept = len(everything) - round(config.held_out * len(everything))
     require(kept > 0, f"held_out {config.held_out} of {len(everything)} images leaves none to train on")
     images, labels, _ = read_cifar(config.dataset, train=False)
     return Data(
         train=everything[:kept],
         validation=everything[kept:],
-        test=_photographs(images, labels, config.test_subset, config),
+        test=_photographs(images, labels, block(config.test_subset, config.fold, len(labels)), config),
         classes=classes,
         scale=255.0,
         mean=CIFAR_MEAN[config.dataset],
@@ -104,10 +102,21 @@ def published_labels(dataset: str) -> np.ndarray:
     return read_cifar(dataset, train=True)[1]
 
 
-def _photographs(images: np.ndarray, labels: np.ndarray, subset: int, config: Config) -> Split:
-    require(subset <= len(labels), f"a subset of {subset} images was asked for, there are {len(labels)}")
+def block(subset: int, fold: int, total: int) -> slice:
+    """Block `fold` of `subset` images among `total`, from the start again after the last whole one; 0: all.
+
+    Raises InputError for a subset of more than `total` images.
+    """
+    require(subset <= total, f"a subset of {subset} images was asked for, there are {total}")
+    if subset == 0:
+        return slice(0, total)
+    start = fold % (total // subset) * subset
+    return slice(start, start + subset)
+
+
+def _photographs(images: np.ndarray, labels: np.ndarray, rows: slice, config: Config) -> Split:
     # copies: a view would keep all images in memory
-    images, labels = (values[:subset].copy() if subset else values for values in (images, labels))
+    images, labels = (values[rows].copy() for values in (images, labels))
     true = torch.from_numpy(labels)
     return Split(downsampled(torch.from_numpy(images), config.downsample), true, true)
 
@@ -123,7 +132,7 @@ def downsampled(images: Tensor, side: int) -> Tensor:
 def clean(config: Config) -> Data:
     """The data set of `config` with true labels."""
     if config.dataset == "digits":
-        return first_classes(digits(), config.num_classes)
+        return first_classes(digits(config.fold), config.num_classes)
     return cifar(config)
 
 

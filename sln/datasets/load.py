@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 
 from sln import noise
-from sln.config import HUMAN_NOISE, Config
+from sln.config import CIFAR, HUMAN_NOISE, Config
 from sln.data import SPLITS, Data, Split
 from sln.datasets import images, label_files
 from sln.datasets.images import outside_images, published_labels
@@ -23,6 +23,7 @@ from sln.utils.devices import device
 from sln.utils.errors import InputError, require
 from sln.utils.files import data_folder, lock, runs_folder, write_atomically
 from sln.utils.progress import Progress
+from sln.utils.rng import numpy_generator
 
 # The kinds of noise in the authors' label files.
 RELEASED_NOISE = ("sym", "asym", "dependent")
@@ -57,7 +58,7 @@ def load_clean(config: Config) -> Data:
 
 def data_settings(config: Config) -> Config:
     """`config` with its data's settings; all others have their defaults. Runs that agree share the data."""
-    kept = ("dataset", "noise_mode", "classes", "subset", "test_subset", "held_out", "downsample")
+    kept = ("dataset", "noise_mode", "fold", "classes", "subset", "test_subset", "held_out", "downsample")
     if config.noise_mode != "none":
         kept += ("noise_rate", "noise_seed", "labels")
     if config.noise_mode == "dependent" and config.labels != "released":
@@ -92,7 +93,7 @@ def draw_corruption(
 
 
 def labels_on_file(config: Config) -> Corruption | None:
-    """The labels of all training images from the file that `config` names; None where they are drawn here.
+    """The labels of the training images from the file that `config` names; None where they are drawn here.
 
     The released label files are for symmetric, asymmetric and instance-dependent noise, human labels are
     CIFAR-N's, and `labels` may name any CSV. Open-set noise was never released as a file.
@@ -101,13 +102,17 @@ def labels_on_file(config: Config) -> Corruption | None:
     own_file = config.labels.endswith(".csv")
     if not (human or own_file or (config.labels == "released" and config.noise_mode in RELEASED_NOISE)):
         return None
-    digits = config.dataset == "digits"
-    true = images.clean(config).train.true.numpy() if digits else published_labels(config.dataset)
-    if human:
-        return label_files.human(config.dataset, config.noise_mode, true)
-    if own_file:
+    if config.dataset not in CIFAR:
+        true = images.clean(config).train.true.numpy()
         return label_files.from_csv(Path(config.labels), true, config.num_classes)
-    return label_files.released(config.dataset, config.noise_mode, config.noise_rate, true)
+    true = published_labels(config.dataset)  # files have a row for every image
+    if human:
+        filed = label_files.human(config.dataset, config.noise_mode, true)
+    elif own_file:
+        filed = label_files.from_csv(Path(config.labels), true, config.num_classes)
+    else:
+        filed = label_files.released(config.dataset, config.noise_mode, config.noise_rate, true)
+    return filed.rows(images.block(config.subset, config.fold, len(true)))
 
 
 def labels_are_pinned(config: Config) -> bool:
@@ -130,15 +135,30 @@ def _load(config: Config) -> Data:
 
 
 def _scores(clean: Data, config: Config) -> np.ndarray:
-    """Averaged softmax outputs for instance-dependent noise, computed once and saved beside the runs."""
+    """(N_train + N_validation, C) scores for instance-dependent noise, computed once, saved beside the runs.
+
+    Training and validation images have networks of their own. One network would make the same mistakes on
+    both, and validation labels would then favour whoever imitates them.
+    """
     base = data_settings(config.replace(labels="generated"))
-    name = f"averaged-softmax-{base.dataset}-seed{base.noise_seed}-{base.replace(noise_rate=0.4).digest()}"
+    name = f"scores-{base.dataset}-seed{base.noise_seed}-{base.replace(noise_rate=0.4).digest()}"
     path = runs_folder() / f"{name}.npy"
     with lock(name):
         if not path.exists():
             what, quiet = "scores of instance-dependent noise", base.dataset == "digits"  # a second or two
-            with threads(base.threads), Progress(AVERAGED_EPOCHS, what, "epochs", quiet=quiet) as progress:
-                scores = averaged_softmax(clean.to(device()), base, AVERAGED_EPOCHS, progress.advance)
+            parts = [slice(0, len(clean.train)), slice(len(clean.train), None)]
+            networks = parts if len(clean.validation) else parts[:1]
+            epochs, images = AVERAGED_EPOCHS, clean.to(device())
+            with (
+                threads(base.threads),
+                Progress(epochs * len(networks), what, "epochs", quiet=quiet) as progress,
+            ):
+                scores = np.concatenate(
+                    [
+                        averaged_softmax(images, base, epochs, network, progress.advance)[rows]
+                        for network, rows in enumerate(networks)
+                    ]
+                )
             buffer = io.BytesIO()
             np.save(buffer, scores)
             write_atomically(path, lambda temporary: temporary.write_bytes(buffer.getvalue()))
@@ -232,13 +252,17 @@ def class_map(dataset: str) -> dict[int, int]:
 
 
 def averaged_softmax(
-    clean: Data, config: Config, epochs: int, advance: Callable[[], None] = lambda: None
+    clean: Data,
+    config: Config,
+    epochs: int,
+    network: int = 0,
+    advance: Callable[[], None] = lambda: None,
 ) -> np.ndarray:
     """(N_train + N_validation, C): softmax outputs averaged over `epochs`, for instance-dependent noise.
 
     The network is `config`'s, trained by plain cross-entropy on the *true* labels of the same training and
-    validation images (Chen et al., AAAI 2021). Its seed is `config.noise_seed`. `advance` is called after
-    every epoch.
+    validation images (Chen et al., AAAI 2021). Its seed is drawn from (`config.noise_seed`, `network`), so
+    its weights and batches are not those of a run. `advance` is called after every epoch.
     """
     both = Split(
         *(
@@ -247,9 +271,9 @@ def averaged_softmax(
         )
     )
     everything = dataclasses.replace(clean, train=both)
-    config = config.replace(
-        noise_mode="none", sigma=0.0, correction=-1, extra_alphas=(), epochs=epochs, seed=config.noise_seed
-    )
+    seed = int(numpy_generator(config.noise_seed, "instance-dependent noise", network).integers(2**32))
+    settings = {"noise_mode": "none", "sigma": 0.0, "correction": -1, "extra_alphas": ()}
+    config = config.replace(**settings, epochs=epochs, seed=seed)
     state = State(config, everything)
     mean = torch.zeros(len(both), clean.num_classes)
     for epoch in range(1, epochs + 1):

@@ -11,7 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 
 from sln.config import NOISE_NAMES
-from sln.plots.style import COLOURS, Figure, legend_of, look, new_axes, panels
+from sln.plots.style import COLOURS, Figure, legend_of, look, new_axes, panels, reach
 from sln.plots.training import curve
 
 WEIGHTS = {"network": "networks", "momentum": "momentum models"}
@@ -164,8 +164,8 @@ def kinds_of_noise(table: pd.DataFrame) -> Figure:
         labels = [NOISE_NAMES[noise] for noise in part["noise"]]
         ax.axvline(0, color="black", lw=1)
         dots = {"fmt": "o", "color": COLOURS[method], "capsize": 3}
-        ax.errorbar(part["gain"], labels, xerr=2 * part["error"], **dots)
-        ax.set(title=f"{method} less {plain}", xlabel="gain in test accuracy (points)")
+        ax.errorbar(part["gain"], labels, xerr=reach(part, "gain"), **dots)
+        ax.set(title=f"{method} minus {plain}", xlabel="gain in test accuracy (points)")
         ax.margins(y=0.2)
     return figure
 
@@ -218,7 +218,7 @@ def class_counts(table: pd.DataFrame) -> Figure:
     for (C, part), colour in zip(table.groupby("classes"), shades, strict=True):
         for column, ax in zip(("sigma", "when_sure"), axes.flat, strict=True):
             style = {"color": colour, "marker": "o", "capsize": 3, "label": f"C = {C}"}
-            ax.errorbar(part[column], part["gain"], part["gain_std"], **style)
+            ax.errorbar(part[column], part["gain"], reach(part, "gain"), **style)
     axes[0, 0].set(xlabel="σ", ylabel="gain of SLN-MO over σ = 0 (points)")
     axes[0, 1].set(xlabel="σ √(C − 1): noise at the logit of a sure class")
     for ax in axes.flat:

@@ -11,7 +11,7 @@ from matplotlib.axes import Axes
 from sln.analysis.confidence import BINS, pooled_examples
 from sln.metrics import error_of
 from sln.plots.style import COLOURS, RIGHT, WRONG, Figure, legend_of, panels
-from sln.study.study import MethodRuns
+from sln.study.statistics import MethodRuns
 
 DISSECTION_COLOURS = {
     "right label, right prediction": "#009E73", "right label, wrong prediction": "#E69F00",

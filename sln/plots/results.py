@@ -7,7 +7,7 @@ import pandas as pd
 from matplotlib.lines import Line2D
 
 from sln.config import NOISE_NAMES
-from sln.plots.style import COLOURS, Figure, legend_of, new_axes, panels
+from sln.plots.style import COLOURS, Figure, legend_of, new_axes, panels, reach
 
 
 def table(accuracies: pd.DataFrame) -> Figure:
@@ -90,7 +90,7 @@ def steps(table: pd.DataFrame, profile: str) -> Figure:
         part = table[table["noise"] == noise].iloc[::-1]
         ax.axvline(0, color="black", lw=1)
         ours = {"fmt": "o", "color": COLOURS["SLN-MO"], "capsize": 3, "label": f"ours ({profile})"}
-        ax.errorbar(part["ours"], part["step"], xerr=2 * part["error"], **ours)
+        ax.errorbar(part["ours"], part["step"], xerr=reach(part, "ours"), **ours)
         ax.plot(part["paper"], part["step"], "o", color="black", mfc="none", ms=9, label="paper (CIFAR-10)")
         ax.set(xlabel="gain in test accuracy (points)", title=NOISE_NAMES[noise])
         ax.margins(y=0.3)

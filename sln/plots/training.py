@@ -16,7 +16,7 @@ from sln.plots.confidence import histogram
 from sln.plots.labels import caption, class_name, show_image
 from sln.plots.style import COLOURS, RIGHT, WRONG, Figure, band, legend_of, look, new_axes, panels
 from sln.runs.run import Run
-from sln.study.study import MethodRuns
+from sln.study.statistics import MethodRuns
 
 # History columns over epochs, and the titles of their panels.
 LEARNING = {

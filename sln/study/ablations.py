@@ -9,7 +9,8 @@ import numpy as np
 import pandas as pd
 
 from sln.config import NOISE_NAMES
-from sln.study.study import Arm, MethodRuns, Study, paired_gain
+from sln.study.statistics import Arm, MethodRuns, paired
+from sln.study.study import Study
 
 # Class counts are compared at this noise rate: at 0.4 two classes would hardly differ from chance.
 CLASS_COUNT_RATE = 0.2
@@ -96,27 +97,28 @@ def describe_noise_rates(table: pd.DataFrame) -> str:
 def kinds_of_noise(study: Study) -> pd.DataFrame:
     """What SLN adds for each kind of noise, paired over seeds, in points of test accuracy.
 
-    Columns: noise, weights ("network" or "momentum"), sigma, gain, error (its standard error), verdict:
-    "helps", "hurts", or "unclear" if the gain is within two standard errors of 0.
+    Columns: noise, weights ("network" or "momentum"), sigma, gain, low, high (its t interval), verdict on
+    "SLN helps" (`Estimate.verdict`).
     """
     rows = []
     for mode in study.profile.noise_modes:
         methods = study.methods(mode)
         for weights, (plain, noisy) in {"network": ("CE", "SLN"), "momentum": ("CE-MO", "SLN-MO")}.items():
-            gain = paired_gain(methods[noisy], methods[plain])
-            verdict = ("helps" if gain.mean > 0 else "hurts") if gain.clear else "unclear"
+            gain = paired(methods[noisy], methods[plain])
             row = {"noise": mode, "weights": weights, "sigma": methods[noisy].first.config.sigma}
-            rows.append(row | {"gain": gain.mean, "error": gain.error, "verdict": verdict})
+            row |= {"gain": gain.mean, "low": gain.low, "high": gain.high}
+            rows.append(row | {"verdict": gain.verdict()})
     return pd.DataFrame(rows)
 
 
 def describe_kinds_of_noise(table: pd.DataFrame) -> str:
     """The verdicts of `kinds_of_noise`."""
     verdicts = [
-        f"{NOISE_NAMES[row.noise]} ({row.weights}): {row.verdict}, {row.gain:+.1f} ± {row.error:.1f}"
+        f"{NOISE_NAMES[row.noise]} ({row.weights}): {row.verdict}, "
+        f"{row.gain:+.1f} ({row.low:+.1f} to {row.high:+.1f})"
         for row in table.itertuples()
     ]
-    return "SLN against no stochastic noise, in points: " + "; ".join(verdicts) + "."
+    return "SLN helps, in points over no stochastic noise: " + "; ".join(verdicts) + "."
 
 
 def noise_for(study: Study) -> pd.DataFrame:
@@ -172,13 +174,13 @@ def class_counts(study: Study) -> pd.DataFrame:
     """Test accuracy (%) of SLN-MO by classes C and strength: classes, when_sure, sigma, mean, std, seeds.
 
     when_sure : sigma sqrt(C - 1)
-    gain, gain_std : over the same C without stochastic noise, paired over seeds
+    gain, low, high : over the same C without stochastic noise, paired over seeds, and its t interval
     """
     rows, found = [], study.runs_of(class_arms(study), "class counts")
     for (C, sure), runs in found.items():
-        gain = paired_gain(runs, found[C, 0.0])
+        gain = paired(runs, found[C, 0.0])
         row = {"classes": C, "when_sure": sure, "sigma": runs.first.config.sigma}
-        rows.append(row | _accuracy(runs) | {"gain": gain.mean, "gain_std": gain.std})
+        rows.append(row | _accuracy(runs) | {"gain": gain.mean, "low": gain.low, "high": gain.high})
     return pd.DataFrame(rows)
 
 

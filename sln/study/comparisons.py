@@ -7,7 +7,8 @@ import pandas as pd
 
 from sln.config import BASELINES, NOISE_NAMES, Config
 from sln.study.recipes import SIGMAS
-from sln.study.study import VARIANTS, Arm, Study
+from sln.study.statistics import Arm
+from sln.study.study import VARIANTS, Study
 
 # Another method's name in figures, and its `Config.baseline`.
 OTHERS = {

@@ -23,7 +23,8 @@ from sln.datasets.load import threads
 from sln.runs import parallel
 from sln.study import ablations, comparisons
 from sln.study.recipes import RECIPES
-from sln.study.study import VARIANTS, Arm, Study
+from sln.study.statistics import Arm
+from sln.study.study import VARIANTS, Study
 from sln.train import State
 from sln.utils.devices import device
 from sln.utils.files import read_json

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 
-import numpy as np
 import pandas as pd
 
 from sln import runs
@@ -18,6 +16,7 @@ from sln.noise import Corruption
 from sln.runs import parallel
 from sln.runs.run import Run
 from sln.study.profiles import PROFILES
+from sln.study.statistics import Arm, MethodRuns
 from sln.utils.errors import choose, require
 from sln.utils.files import figures_folder, write_atomically, write_text
 
@@ -30,68 +29,6 @@ METHODS = ("CE", "CE-MO", "SLN", "SLN-MO", "SLN-MO-LC")
 VARIANTS = {"gradient noise": "gradient", "logit noise": "logits"}
 
 Choice = TypeVar("Choice", float, str)
-
-
-@dataclass(frozen=True)
-class Arm:
-    """One method of an experiment: a configuration for every seed, and the weights it is evaluated with."""
-
-    configs: list[Config]
-    weights: str = "network"
-
-
-@dataclass(frozen=True)
-class MethodRuns:
-    """One method: its runs over seeds, evaluated with the weights of the network or of its momentum model.
-
-    weights : "network", "momentum", or "momentum 0.9" for one of `Config.extra_alphas`
-    """
-
-    method: str
-    runs: list[Run]
-    weights: str = "network"
-
-    @property
-    def first(self) -> Run:
-        """The run of the first seed."""
-        return self.runs[0]
-
-    def through(self, weights: str) -> MethodRuns:
-        """The same runs, evaluated with other weights."""
-        return dataclasses.replace(self, weights=weights)
-
-    def final(self, column: str) -> np.ndarray:
-        """(seeds,): the last epoch's value of a history column."""
-        return np.array([run.final(self.weights)[column] for run in self.runs], dtype=float)
-
-    def curve(self, column: str) -> pd.DataFrame:
-        """Epochs x seeds: a history column."""
-        return pd.DataFrame({run.config.seed: run.of(self.weights)[column] for run in self.runs})
-
-
-@dataclass(frozen=True)
-class Gain:
-    """A difference in test accuracy, paired over seeds, in points: its mean and standard deviation."""
-
-    mean: float
-    std: float
-    seeds: int
-
-    @property
-    def error(self) -> float:
-        """The mean's standard error."""
-        return self.std / self.seeds**0.5
-
-    @property
-    def clear(self) -> bool:
-        """Whether the mean is more than two standard errors from 0."""
-        return abs(self.mean) > 2 * self.error
-
-
-def paired_gain(better: MethodRuns, worse: MethodRuns) -> Gain:
-    """How much more test accuracy `better` has than `worse`, whose runs are of the same seeds."""
-    gain = 100 * (better.final("test_accuracy") - worse.final("test_accuracy"))
-    return Gain(gain.mean(), gain.std(ddof=1), len(gain))
 
 
 class Study:
@@ -145,13 +82,14 @@ class Study:
     def config(self, noise_mode: str = "sym", sigma: float = 1.0, seed: int = 0, **settings: Any) -> Config:
         """One run's configuration.
 
-        The seed draws the training, and the wrong labels too unless a label file fixes them; all methods are
-        compared on the same labels.
+        The seed draws the training, and the wrong labels too unless a label file fixes them, and it is the
+        fold of the data; all methods are compared on the same images and labels.
         """
         settings = {"noise_mode": noise_mode, "sigma": float(sigma), "seed": seed} | settings
         config = Config.from_dict({**self.profile.base, **settings})
         drawn = config.labels == "generated" or noise_mode == "openset"
-        return config.replace(noise_seed=settings.get("noise_seed", seed if drawn else 0))
+        noise_seed = seed if drawn else 0
+        return config.replace(**{"noise_seed": noise_seed, "fold": seed} | settings)
 
     def over_seeds(
         self, noise_mode: str = "sym", sigma: float = 1.0, seeds: int | None = None, **settings: Any

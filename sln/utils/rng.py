@@ -24,6 +24,7 @@ STREAMS = (
     "matched strength",  # batch and z for the estimate of the noise's expected norm
     "mixup",  # partners and weights
     "cross-fitting",  # the fold of an example, and the training seeds of the folds
+    "instance-dependent noise",  # the seeds of the networks that give its scores
 )
 
 

@@ -7,7 +7,7 @@ import torch
 from sln import runs
 from sln.analysis import label_correction
 from sln.config import Config
-from sln.study.study import MethodRuns
+from sln.study.statistics import MethodRuns
 
 
 @pytest.fixture(scope="module")

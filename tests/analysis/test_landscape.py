@@ -12,7 +12,7 @@ from torch import nn
 from sln import models, runs
 from sln.analysis import landscape
 from sln.config import Config
-from sln.study.study import MethodRuns
+from sln.study.statistics import MethodRuns
 
 LOSSES = ["given", "true", "test"]
 

@@ -15,7 +15,7 @@ from torch import nn
 from sln import models, runs
 from sln.analysis import landscape, sharpness
 from sln.config import Config
-from sln.study.study import MethodRuns
+from sln.study.statistics import MethodRuns
 from sln.utils.rng import torch_generator
 
 

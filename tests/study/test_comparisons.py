@@ -4,7 +4,8 @@ import pytest
 
 from sln.config import BASELINES, Config
 from sln.study import comparisons
-from sln.study.study import VARIANTS, Arm, Study
+from sln.study.statistics import Arm
+from sln.study.study import VARIANTS, Study
 
 
 def test_every_other_method_is_compared_and_its_grid_has_the_published_setting():
