@@ -124,6 +124,7 @@ PROFILES: dict[str, Profile] = {
         comparison_modes=("sym", "asym", "dependent"),
         comparison_seeds=5,
         tuned_modes=("sym", "asym", "dependent"),
+        choice_seeds=5,
         noise_rates=(0.0, 0.2, 0.4, 0.6, 0.8),
         schedules=("rising", "falling", "first-half", "second-half"),
         class_counts=(2, 5, 10),
