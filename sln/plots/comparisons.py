@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping
 
 import numpy as np
@@ -71,14 +72,14 @@ def methods(table: pd.DataFrame) -> Figure:
     """
     part = table[table["weights"] == "momentum"]
     noises, settings = part["noise"].unique(), part["settings"].unique()
-    size = (3.9 * len(noises) + 0.6, (0.27 * part["method"].nunique() + 0.9) * len(settings) + 0.3)
+    size = (4.6 * len(noises), (0.27 * part["method"].nunique() + 0.9) * len(settings) + 0.3)
     figure, axes = panels(len(settings), len(noises), size=size, sharex="col")
     for (row, column), ax in np.ndenumerate(axes):
         where = (part["noise"] == noises[column]) & (part["settings"] == settings[row])
         _sorted_dots(part[where].sort_values("mean"), ax)
-        ax.set_title(f"{NOISE_NAMES[noises[column]]}, {settings[row]} settings")
+        ax.set_title(f"{NOISE_NAMES[noises[column]]}, {settings[row]}")
     for ax in axes[-1]:
-        ax.set_xlabel("test accuracy (%), momentum models")
+        ax.set_xlabel("test accuracy (%)")
     return figure
 
 
@@ -89,6 +90,28 @@ def _sorted_dots(part: pd.DataFrame, ax: Axes) -> None:
     ax.scatter(part["mean"], y, c=colours, s=34, zorder=3)
     ax.axvline(part.loc[part["method"] == "SLN", "mean"].iloc[0], color=COLOURS["SLN-MO"], lw=1, ls=":")
     ax.set_yticks(y, names)
+
+
+def choices(table: pd.DataFrame) -> Figure:
+    """Noisy validation accuracy by each method's setting; dots: chosen (`comparisons.choices`)."""
+    part = table[(table["stage"] == 1) & (table.groupby("method")["setting"].transform("nunique") > 1)]
+    methods = list(part["method"].unique())
+    figure, axes = panels(3, -(-len(methods) // 3), size=(9.6, 7.4), sharey=True)
+    for method, ax in itertools.zip_longest(methods, axes.flat):
+        if method is None:
+            ax.set_visible(False)
+            continue
+        of_it = part[part["method"] == method]
+        for noise, line in of_it.groupby("noise", sort=False):
+            names = [f"{setting:g}" for setting in line["setting"]]  # evenly spaced, as categories
+            (drawn, *_) = ax.errorbar(names, line["score"], line["error"], label=NOISE_NAMES[noise])
+            chosen = line[line["chosen"]].iloc[0]
+            ax.plot([f"{chosen['setting']:g}"], [chosen["score"]], "o", color=drawn.get_color())
+        ax.set_title(method)
+    for ax in axes[:, 0]:
+        ax.set_ylabel("accuracy on noisy\nvalidation labels (%)")
+    legend_of(axes[0, 0], "upper", 3)
+    return figure
 
 
 def gains(table: pd.DataFrame) -> Figure:
