@@ -14,6 +14,7 @@ CHANGED = {
     "noise_mode": "asym",
     "noise_rate": 0.3,
     "noise_seed": 1,
+    "fold": 1,
     "epochs": 99,
     "batch_size": 63,
     "lr": 0.03,

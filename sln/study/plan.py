@@ -67,6 +67,8 @@ def _asked(study: Study) -> Iterator[Config]:
         yield from (RECIPES[name].config(seed) for seed in study.seeds)
     for mode in profile.noise_modes:
         yield from _configs(study.arms(mode))
+    for mode in profile.letters_modes:
+        yield from _configs(study.arms(mode, dataset="letters"))
     for sigma in profile.sigma_curve:
         yield from study.over_seeds("sym", sigma, study.curve_seeds)
     for losses in ("given", "as-released"):  # notebook 3 compares both
