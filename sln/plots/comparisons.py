@@ -10,10 +10,9 @@ import pandas as pd
 from matplotlib.axes import Axes
 
 from sln.config import NOISE_NAMES
-from sln.plots.style import COLOURS, Figure, legend_of, new_axes, panels
+from sln.plots.style import COLOURS, Figure, legend_of, new_axes, panels, reach
 from sln.plots.training import curve
 
-WEIGHTS = {"network": "networks", "momentum": "momentum models"}
 OTHER = "#777777"  # a method that is not the paper's
 # the paper's names of methods, for their colours
 PAPERS = {"CE": "CE-MO", "SLN": "SLN-MO", "SLN + LC": "SLN-MO-LC"}

@@ -132,7 +132,6 @@ PROFILES: dict[str, Profile] = {
         schedules=("rising", "falling", "first-half", "second-half"),
         class_counts=(2, 5, 10, 26),
         letters_modes=("sym", "asym", "dependent", "openset"),
-        choice_seeds=5,
         directions=4,
         surface_points=41,
     ),
