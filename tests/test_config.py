@@ -270,6 +270,7 @@ def test_the_defaults_are_those_of_the_released_scripts():
         ({"baseline": "sam", "noise_on": "gradient"}, ("baseline sam", "noise_on labels only")),
         ({"baseline": "elr", "correction": 50}, ("baseline elr", "label correction")),
         ({"baseline": "sce"}, ("baseline sce", "sigma 0")),
+        ({"baseline": "forward"}, ("baseline forward", "sigma 0")),
         ({"baseline": "co-teaching", "lr_drop": 5}, ("baseline co-teaching", "constant lr", "lr_drop")),
         ({"baseline": "gce", "baseline_parameter": 1.5}, ("baseline_parameter of gce", "to 1")),
         ({"baseline": "label-smoothing", "baseline_parameter": 1.5}, ("label-smoothing", "to 1")),
@@ -284,7 +285,7 @@ def test_what_would_be_ignored_or_cannot_work_is_refused(settings, words, refuse
 
 
 def test_a_robust_method_has_its_published_setting_where_nothing_is_said():
-    published = {"label-smoothing": 0.1, "mixup": 1.0, "gce": 0.7, "sce": 0.1, "elr": 3.0, "sam": 0.05}
+    published = {"label-smoothing": 0.1, "mixup": 32.0, "gce": 0.7, "sce": 0.01, "elr": 3.0, "sam": 0.1}
     for name, setting in published.items():
         assert Config(baseline=name, sigma=0.0).baseline_parameter == setting
         said = Config(baseline=name, sigma=0.0, baseline_parameter=setting)

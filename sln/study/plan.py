@@ -47,7 +47,7 @@ STEP = ("dataset", "model", "downsample", "batch_size", "baseline", "precision",
 def planned(study: Study) -> list[Config]:
     """The runs of the notebooks, candidates of choices included, each once."""
     asked = list(_asked(study))
-    return list(dict.fromkeys([*study.candidates, *asked]))
+    return list(dict.fromkeys([*study.candidates, *study.dependent, *asked]))
 
 
 def train_ahead(study: Study) -> None:

@@ -53,6 +53,8 @@ class Study:
             compared = min(seeds, self.profile.comparison_seeds)
             self.profile = dataclasses.replace(self.profile, seeds=seeds, comparison_seeds=compared)
         self.candidates: list[Config] = []  # of every choice that was asked for
+        self.dependent: list[Config] = []  # the same, of choices at what another choice gave
+        self.chosen: dict[tuple, Any] = {}  # what was chosen, by candidates
         self._scores: dict[tuple, dict] = {}
 
     @property

@@ -9,7 +9,8 @@ def test_every_picture_shows_its_table(smoke_study):
     strengths = comparisons.strengths(smoke_study)
     figures = [
         plots.comparisons.methods(table),
-        plots.comparisons.gains(comparisons.gains(table)),
+        plots.comparisons.choices(comparisons.choices(smoke_study)),
+        plots.comparisons.gains(comparisons.gains(smoke_study)),
         plots.comparisons.strengths(strengths),
         plots.comparisons.one_strength(strengths, "SLN"),
     ]
