@@ -17,11 +17,12 @@ from typing import Any, NamedTuple
 
 from sln.utils.errors import InputError, choose, require
 
-DATASETS = ("digits", "cifar10", "cifar100", "clothing1m")
+DATASETS = ("digits", "letters", "cifar10", "cifar100", "clothing1m")
+EMBEDDED = ("digits", "letters")  # no download, and runs take seconds
 CIFAR = ("cifar10", "cifar100")
 CLOTHING = ("clothing1m",)
-IN_MEMORY = ("digits", *CIFAR)
-NUM_CLASSES = {"digits": 10, "cifar10": 10, "cifar100": 100, "clothing1m": 14}
+IN_MEMORY = (*EMBEDDED, *CIFAR)
+NUM_CLASSES = {"digits": 10, "letters": 10, "cifar10": 10, "cifar100": 100, "clothing1m": 14}
 
 DRAWN_NOISE = ("none", "sym", "asym", "dependent", "openset")
 HUMAN_NOISE = {
@@ -31,6 +32,7 @@ HUMAN_NOISE = {
 # The released script, too, has open-set noise on CIFAR-10 only. Clothing1M comes with its wrong labels.
 NOISE_MODES = {
     "digits": DRAWN_NOISE,
+    "letters": DRAWN_NOISE,
     "cifar10": DRAWN_NOISE + HUMAN_NOISE["cifar10"],
     "cifar100": (*DRAWN_NOISE[:4], *HUMAN_NOISE["cifar100"]),
     "clothing1m": ("own",),
@@ -100,9 +102,10 @@ def setting(
     )
 
 
-def per(digits: Any, cifar: Any, clothing1m: Any) -> dict[str, Any]:
-    """A default per data set; CIFAR's and Clothing1M's are the released scripts'."""
-    return {"digits": digits, "cifar10": cifar, "cifar100": cifar, "clothing1m": clothing1m}
+def per(digits: Any, cifar: Any, clothing1m: Any, letters: Any = None) -> dict[str, Any]:
+    """A default per data set: the letters' is the digits' unless given, the others' the released scripts'."""
+    embedded = {"digits": digits, "letters": digits if letters is None else letters}
+    return embedded | {"cifar10": cifar, "cifar100": cifar, "clothing1m": clothing1m}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -130,11 +133,17 @@ class Config:
     )
     fold: int = setting(
         0,
-        "which fifth of the digits is tested (mod 5), which block of CIFAR's subsets",
+        "part of the data: of the digits, which fifth is tested (fold mod 5); of the letters, which images "
+        "are drawn; of CIFAR, with subset or test_subset, which block of that many images",
         SEED,
         IN_MEMORY,
     )
-    classes: int = setting(0, "classes to keep, the first ones; 0 is all", Range(0, 10), ("digits",))
+    classes: int = setting(
+        0,
+        "number of classes, the first ones of the ten digits or of the 26 letters; 0 is ten",
+        Range(0, 26),
+        EMBEDDED,
+    )
     subset: int = setting(0, "training images to use, a block of them; 0 is all", Range(0, MANY), CIFAR)
     test_subset: int = setting(0, "test images to use, a block of them; 0 is all", Range(0, MANY), CIFAR)
     downsample: int = setting(1, "images are averaged over squares of this side in pixels", None, CIFAR)
@@ -219,7 +228,7 @@ class Config:
         Range(1, MANY),
     )
     measure_test_every: int = setting(
-        1,
+        per(1, 1, 1, letters=5),
         "epochs between measurements on test and validation images; the last ten always have them",
         Range(1, MANY),
         IN_MEMORY,
@@ -256,7 +265,7 @@ class Config:
             belongs = value == self.default(name) or self.dataset in only
             require(belongs, f"{name} belongs to {', '.join(only)}, the data set is {self.dataset}")
         self._check_combination()
-        if self.classes == 10:
+        if self.classes == NUM_CLASSES[self.dataset]:
             self._set(classes=0)
         if self.dataset in CIFAR and not (self.subset or self.test_subset):  # all images are one block
             self._reset("fold")
@@ -274,7 +283,8 @@ class Config:
         self._set(**{name: self.default(name) for name in names})
 
     def _check_combination(self) -> None:
-        digits, clothing = self.dataset == "digits", self.dataset == "clothing1m"
+        digits, embedded = self.dataset == "digits", self.dataset in EMBEDDED
+        clothing = self.dataset == "clothing1m"
         if self.labels.endswith(".csv"):
             drawn = self.noise_mode in DRAWN_NOISE[1:]
             require(
@@ -285,17 +295,19 @@ class Config:
         require(
             not clothing or self.labels == "released", "clothing1m has its own labels only, leave out labels"
         )
-        released = digits and self.labels == "released"
         require(
-            not released, "there are no released labels of the digits; use generated, or the path of a CSV"
+            not embedded or self.labels != "released",
+            f"there are no released labels of the {self.dataset}; use generated, or the path of a CSV",
         )
         require(self.downsample in (1, 2, 4), f"downsample is {self.downsample}, allowed are 1, 2 and 4")
         belongs = self.model.startswith("resnet") == clothing
         require(belongs, f"model {self.model} does not go with dataset {self.dataset}")
-        require(not digits or not self.augment, "the digits have no augmentation")
+        require(not embedded or not self.augment, f"the {self.dataset} have no augmentation")
         require(self.num_per_class != 0, "num_per_class is 0, allowed are -1 (all) and values from 1 up")
-        require(self.classes != 1, "classes is 1, allowed are 0 (all) and values from 2 to 10")
-        any_class = self.classes in (0, 10) or self.noise_mode in ("none", "sym", "openset")
+        most = 10 if digits else 26
+        possible = self.classes == 0 or 2 <= self.classes <= most
+        require(possible, f"classes is {self.classes}, allowed are 0 (ten) and values from 2 to {most}")
+        any_class = not digits or self.classes in (0, 10) or self.noise_mode in ("none", "sym", "openset")
         require(any_class, f"noise_mode {self.noise_mode} needs all ten classes of the digits")
         matchable = self.strength == "fixed" or self.noise_on != "labels"
         require(matchable, "strength matched goes with noise_on logits or gradient: it matches SLN's noise")

@@ -14,6 +14,7 @@ CHANGED = {
     "noise_mode": "asym",
     "noise_rate": 0.3,
     "noise_seed": 1,
+    "fold": 1,
     "epochs": 99,
     "batch_size": 63,
     "lr": 0.03,
@@ -84,8 +85,8 @@ CHANGED_CLOTHING = {
         ("alpha", NAN, "from 0 to below 1"),
         ("threads", 0, "from 1 to "),
         ("measure_test_every", 0, "from 1 to "),
-        ("classes", 11, "from 0 to 10"),
-        ("classes", -1, "from 0 to 10"),
+        ("classes", 27, "from 0 to 26"),
+        ("classes", -1, "from 0 to 26"),
         ("baseline_parameter", -0.1, "from 0 up"),
         ("baseline_parameter", NAN, "from 0 up"),
     ],
@@ -253,6 +254,10 @@ def test_the_defaults_are_those_of_the_released_scripts():
         ({"dataset": "clothing1m", "extra_alphas": [0.9]}, ("extra_alphas",)),
         ({"dataset": "cifar10", "classes": 4}, ("classes", "belongs to digits", "cifar10")),
         ({"classes": 1}, ("classes is 1", "2 to 10")),
+        ({"classes": 11}, ("classes is 11", "2 to 10")),
+        ({"dataset": "letters", "classes": 1}, ("classes is 1", "2 to 26")),
+        ({"dataset": "letters", "augment": True}, ("letters", "augmentation")),
+        ({"dataset": "letters", "labels": "released"}, ("no released labels of the letters",)),
         ({"classes": 4, "noise_mode": "asym"}, ("noise_mode asym", "all ten classes")),
         ({"classes": 9, "noise_mode": "dependent"}, ("noise_mode dependent", "all ten classes")),
         ({"dataset": "clothing1m", "baseline": "gce"}, ("baseline", "clothing1m")),
@@ -301,8 +306,10 @@ def test_replacing_the_method_replaces_a_setting_that_was_not_said_and_keeps_one
 
 
 def test_the_number_of_classes_is_the_data_sets_or_what_is_kept_of_it():
-    assert [Config(dataset=dataset).num_classes for dataset in DATASETS] == [10, 10, 100, 14]
+    assert [Config(dataset=dataset).num_classes for dataset in DATASETS] == [10, 10, 10, 100, 14]
     assert Config(classes=4).num_classes == 4
+    assert Config(dataset="letters", classes=26).num_classes == 26
+    assert Config(dataset="letters", classes=10) == Config(dataset="letters")
 
 
 def test_the_run_id_does_not_change_with_how_often_test_images_are_measured():

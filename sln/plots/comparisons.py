@@ -1,4 +1,4 @@
-"""Pictures of comparisons (variants of SGD noise, other methods) and of ablations."""
+"""Pictures of comparisons: variants of SGD noise, other methods."""
 
 from __future__ import annotations
 
@@ -6,12 +6,11 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pandas as pd
-import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 
 from sln.config import NOISE_NAMES
-from sln.plots.style import COLOURS, Figure, legend_of, look, new_axes, panels, reach
+from sln.plots.style import COLOURS, Figure, legend_of, new_axes, panels
 from sln.plots.training import curve
 
 WEIGHTS = {"network": "networks", "momentum": "momentum models"}
@@ -122,106 +121,4 @@ def gains(table: pd.DataFrame) -> Figure:
     ax.set(xlabel="gain in test accuracy by stochastic label noise (points), momentum models")
     ax.grid(axis="y", visible=False)
     legend_of(ax, "upper", 3)
-    return figure
-
-
-def over_rates(table: pd.DataFrame) -> Figure:
-    """Test accuracy by noise rate, and the sigma chosen at each rate (`ablations.noise_rates`)."""
-    figure, axes = panels(1, 2, size=(9.6, 3.8), sharex=True, width_ratios=(1.5, 1))
-    left, right = axes.flat
-    for method, part in table.groupby("method", sort=False):
-        left.errorbar(part["rate"], part["mean"], part["std"], marker="o", capsize=3, **look(method))
-    left.set(xlabel="rate of symmetric noise", ylabel="test accuracy (%)", ylim=(0, 102))
-    left.legend(loc="lower left")
-    chosen = table[table["method"] == "SLN"]
-    right.plot(chosen["rate"], chosen["sigma"], "o-", color=COLOURS["SLN"])
-    right.set(xlabel="rate of symmetric noise", ylabel="σ chosen on noisy validation labels")
-    right.set_ylim(bottom=0)
-    return figure
-
-
-def at_rate(table: pd.DataFrame, rate: float) -> Figure:
-    """The methods at one noise rate (`ablations.noise_rates`)."""
-    part = table[table["rate"] == rate]
-    ax = new_axes((7.2, 3.4))
-    colours = [COLOURS[method] for method in part["method"]]
-    ax.bar(part["method"], part["mean"], yerr=part["std"], color=colours, capsize=3, width=0.6)
-    sigma = part["sigma"].max()
-    title = f"symmetric noise at rate {rate:g}, σ = {sigma:g}"
-    ax.set(ylabel="test accuracy (%)", ylim=(0, 105), title=title)
-    ax.grid(axis="x", visible=False)
-    words = (f"{row.method} {row.mean:.1f} ± {row.std:.1f}%" for row in part.itertuples())
-    ax.figure.words = f"{title}: {', '.join(words)}"
-    return ax.figure
-
-
-def kinds_of_noise(table: pd.DataFrame) -> Figure:
-    """What SLN adds by kind of noise, ± two standard errors (`ablations.kinds_of_noise`)."""
-    figure, axes = panels(1, 2, size=(9.6, 3.0), sharex=True, sharey=True)
-    names = {"network": ("SLN", "CE"), "momentum": ("SLN-MO", "CE-MO")}
-    for (weights, (method, plain)), ax in zip(names.items(), axes.flat, strict=True):
-        part = table[table["weights"] == weights].iloc[::-1]
-        labels = [NOISE_NAMES[noise] for noise in part["noise"]]
-        ax.axvline(0, color="black", lw=1)
-        dots = {"fmt": "o", "color": COLOURS[method], "capsize": 3}
-        ax.errorbar(part["gain"], labels, xerr=reach(part, "gain"), **dots)
-        ax.set(title=f"{method} minus {plain}", xlabel="gain in test accuracy (points)")
-        ax.margins(y=0.2)
-    return figure
-
-
-def ranking(table: pd.DataFrame, column: str) -> Figure:
-    """Test accuracy and memorised wrong labels by `column` (`ablations.noise_for`, `ablations.schedules`)."""
-    names = list(dict.fromkeys(table[column]))
-    figure, axes = panels(1, 2, size=(9.6, 0.42 * len(names) + 1.7), sharey=True)
-    for offset, weights, method in ((0.19, "network", "SLN"), (-0.19, "momentum", "SLN-MO")):
-        part = table[table["weights"] == weights].set_index(column).loc[names]
-        y = np.arange(len(names), 0, -1) + offset
-        style = {"height": 0.36, "color": COLOURS[method], "label": WEIGHTS[weights]}
-        axes[0, 0].barh(y, part["mean"], xerr=part["std"], error_kw={"capsize": 2, "lw": 1}, **style)
-        axes[0, 1].barh(y, part["memorised"], **style)
-    axes[0, 0].set_yticks(range(len(names), 0, -1), names)
-    axes[0, 0].set(xlabel="test accuracy (%)", xlim=(0, 102))
-    axes[0, 1].set(xlabel="wrong labels memorised (%)", xlim=(0, 102))
-    legend_of(axes[0, 0], "upper", 2)
-    for ax in axes.flat:
-        ax.grid(axis="y", visible=False)
-    return figure
-
-
-def corrections(table: pd.DataFrame) -> Figure:
-    """Clean and released correction by kind of noise (`ablations.corrections`)."""
-    figure, axes = panels(1, 2, size=(9.6, 3.6), sharex=True)
-    noises = list(dict.fromkeys(table["noise"]))
-    shown = {
-        "none": ("SLN-MO, no correction", COLOURS["SLN-MO"]),
-        "given": ("clean rule", COLOURS["SLN-MO-LC"]),
-        "as-released": ("as released", OTHER),
-    }
-    for number, (losses, (name, colour)) in enumerate(shown.items()):
-        part = table[table["losses"] == losses].set_index("noise").loc[noises]
-        x = np.arange(len(noises)) + 0.27 * (number - 1)
-        axes[0, 0].bar(x, part["mean"], 0.25, yerr=part["std"], color=colour, label=name, capsize=2)
-        axes[0, 1].bar(x, part["label_accuracy"], 0.25, color=colour)
-    for ax, title in zip(axes.flat, ("test accuracy (%)", "training labels that are true (%)"), strict=True):
-        ax.set_xticks(range(len(noises)), [NOISE_NAMES[noise].replace("-", "-\n") for noise in noises])
-        ax.set(ylabel=title, ylim=(0, 102))
-        ax.grid(axis="x", visible=False)
-    legend_of(axes[0, 0], "upper", 3)
-    return figure
-
-
-def class_counts(table: pd.DataFrame) -> Figure:
-    """What SLN-MO adds by sigma, and by sigma sqrt(C - 1), one line per C (`ablations.class_counts`)."""
-    figure, axes = panels(1, 2, size=(9.6, 3.8), sharey=True)
-    shades = sns.color_palette("viridis", table["classes"].nunique())
-    for (C, part), colour in zip(table.groupby("classes"), shades, strict=True):
-        for column, ax in zip(("sigma", "when_sure"), axes.flat, strict=True):
-            style = {"color": colour, "marker": "o", "capsize": 3, "label": f"C = {C}"}
-            ax.errorbar(part[column], part["gain"], reach(part, "gain"), **style)
-    axes[0, 0].set(xlabel="σ", ylabel="gain of SLN-MO over σ = 0 (points)")
-    axes[0, 1].set(xlabel="σ √(C − 1): noise at the logit of a sure class")
-    for ax in axes.flat:
-        ax.axhline(0, color="black", lw=0.8)
-    axes[0, 0].legend(loc="best")
     return figure

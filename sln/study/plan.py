@@ -15,10 +15,10 @@ import pandas as pd
 import torch
 
 from sln import fast, runs
-from sln.config import Config
+from sln.config import EMBEDDED, Config
 from sln.data import Data, Split
 from sln.datasets import clothing1m, registry
-from sln.datasets.images import CIFAR_MEAN, CIFAR_STD, digits
+from sln.datasets.images import CIFAR_MEAN, CIFAR_STD, clean
 from sln.datasets.load import threads
 from sln.runs import parallel
 from sln.study import ablations, comparisons
@@ -32,6 +32,7 @@ from sln.utils.files import read_json
 # training, validation and test images
 SIZES = {
     "digits": (1150, 287, 360),
+    "letters": (2000, 500, 4000),
     "cifar10": (50_000, 0, 10_000),
     "cifar100": (50_000, 0, 10_000),
 }
@@ -67,6 +68,8 @@ def _asked(study: Study) -> Iterator[Config]:
         yield from (RECIPES[name].config(seed) for seed in study.seeds)
     for mode in profile.noise_modes:
         yield from _configs(study.arms(mode))
+    for mode in profile.letters_modes:
+        yield from _configs(study.arms(mode, dataset="letters"))
     for sigma in profile.sigma_curve:
         yield from study.over_seeds("sym", sigma, study.curve_seeds)
     for losses in ("given", "as-released"):  # notebook 3 compares both
@@ -187,7 +190,7 @@ def seconds_an_epoch(config: Config) -> float:
     train, validation, test = SIZES[config.dataset]
     if config.dataset == "digits":
         train, validation, test = (n * config.num_classes // 10 for n in (train, validation, test))
-    else:
+    elif config.dataset != "letters":
         train, test = config.subset or train, config.test_subset or test
         validation = round(config.held_out * train)
         train -= validation
@@ -201,7 +204,7 @@ def _seconds_an_image(*step: object) -> tuple[float, float]:
     """Seconds per image, (training, predicting), as runs with these settings (STEP) are trained here."""
     config = Config.from_dict(dict(zip(STEP, step, strict=True)) | {"sigma": 0.0, "correction": -1})
     with threads(config.threads):
-        data = (digits() if config.dataset == "digits" else random_images(config)).to(device())
+        data = (clean(config) if config.dataset in EMBEDDED else random_images(config)).to(device())
         state, engine = State(config, data), fast.engine(config, data.device)
         engine.train_epoch(state, data, config, 1, config.sigma)  # to warm up
         engine.predict(state.network, data.train, data)
