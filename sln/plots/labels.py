@@ -212,13 +212,13 @@ def correction(table: pd.DataFrame) -> Figure:
 
 
 def weights_ablation(table: pd.DataFrame) -> Figure:
-    """Rules of w: test accuracy and labels that are true, with t intervals (`label_correction.by_weight`)."""
+    """Rules of w: test accuracy, its paired difference from the first rule, true labels, with t intervals."""
     figure, axes = panels(1, 3, size=(10.2, 2.7), sharey=True)
     seeds = int(table["seeds"].max())
     titles = {
         "accuracy": "test accuracy (%)",
-        "gain": "minus the released rule's (points)",
-        "labels": "labels that are true afterwards (%)",
+        "gain": "difference (points)",
+        "labels": "true labels afterwards (%)",
     }
     for (column, title), ax in zip(titles.items(), axes.flat, strict=True):
         mean = table[column]
