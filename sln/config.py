@@ -39,6 +39,7 @@ NOISE_MODES = {
 }
 MODELS = ("cnn", "linear", "wrn-28-2", "wrn-10-1", "resnet50", "resnet18")
 NOISE_ON = ("labels", "logits", "gradient")
+CORRECTION_WEIGHTS = ("loss", "reversed", "none", "mixture")
 SIGMA_SCHEDULES = ("constant", "rising", "falling", "first-half", "second-half")
 # as figures and tables show them
 NOISE_NAMES = {"sym": "symmetric", "asym": "asymmetric", "dependent": "instance-dependent"}
@@ -135,25 +136,19 @@ class Config:
     )
     fold: int = setting(
         0,
-        "part of the data: of the digits, which fifth is tested (fold mod 5); of the letters, which images "
-        "are drawn; of CIFAR, with subset or test_subset, which block of that many images",
+        "of the digits, which fifth is tested (mod 5); of the letters, which images; of a CIFAR subset, "
+        "which block",
         SEED,
         IN_MEMORY,
     )
     classes: int = setting(
-        0,
-        "number of classes, the first ones of the ten digits or of the 26 letters; 0 is ten",
-        Range(0, 26),
-        EMBEDDED,
+        0, "classes to keep, the first ones of digits or letters; 0 is ten", Range(0, 26), EMBEDDED
     )
     subset: int = setting(0, "training images to use, a block of them; 0 is all", Range(0, MANY), CIFAR)
     test_subset: int = setting(0, "test images to use, a block of them; 0 is all", Range(0, MANY), CIFAR)
     downsample: int = setting(1, "images are averaged over squares of this side in pixels", None, CIFAR)
     held_out: float = setting(
-        0.0,
-        "last share of the training images, kept with given labels to choose settings on",
-        BELOW_ONE,
-        CIFAR,
+        0.0, "last share of the training images, held out to choose settings on", BELOW_ONE, CIFAR
     )
     num_per_class: int = setting(
         18976, "images per class in each epoch's class-balanced subset; -1 is all", Range(-1, MANY), CLOTHING
@@ -164,11 +159,9 @@ class Config:
     pretrained: bool = setting(True, "start from ImageNet weights, with a new last layer", only=CLOTHING)
     model: str = setting(per("cnn", "wrn-28-2", "resnet50"), "network", MODELS)
     augment: bool = setting(per(False, True, True), "crop and flip training images at random")
-    epochs: int = setting(per(100, 300, 10, letters=60), "passes over the training set", Range(1, 100_000))
+    epochs: int = setting(per(100, 300, 10), "passes over the training set", Range(1, 100_000))
     batch_size: int = setting(
-        per(64, 128, 32),
-        "examples per step, over all processes; the last one is smaller",
-        Range(2, MANY),
+        per(64, 128, 32), "examples per step, over all processes; the last one is smaller", Range(2, MANY)
     )
     lr: float = setting(per(0.02, 0.001, 0.001), "SGD step size", NOT_NEGATIVE)
     lr_drop: int = setting(
@@ -183,9 +176,7 @@ class Config:
         IN_MEMORY,
     )
     sigma: float = setting(
-        per(1.0, 0.5, 0.2),
-        "standard deviation of the stochastic noise; 0 is cross-entropy (CE)",
-        NOT_NEGATIVE,
+        per(1.0, 0.5, 0.2), "standard deviation of the stochastic noise; 0: cross-entropy (CE)", NOT_NEGATIVE
     )
     strength: str = setting(
         "fixed",
@@ -224,6 +215,9 @@ class Config:
         "losses that weigh the given labels: given (against them, on plain images) or as-released (against "
         "labels as corrected so far, on augmented images)",
         ("given", "as-released"),
+    )
+    correction_weight: str = setting(
+        "loss", "w of correction: loss (released), reversed (1 - w), none (0) or mixture", CORRECTION_WEIGHTS
     )
     soft_correction: bool = setting(
         per(False, False, True), "correct towards the predicted probabilities, not the predicted class"
@@ -279,7 +273,7 @@ class Config:
             self._reset("noise_on", "strength", "sigma_schedule", "noise_for")
         if not self.corrects:
             self._set(correction=-1)
-            self._reset("correction_losses", "soft_correction")
+            self._reset("correction_losses", "correction_weight", "soft_correction")
 
     def _set(self, **settings: Any) -> None:
         for name, value in settings.items():

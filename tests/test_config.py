@@ -29,6 +29,7 @@ CHANGED = {
     "extra_alphas": [0.5],
     "correction": 50,
     "correction_losses": "as-released",
+    "correction_weight": "reversed",
     "soft_correction": True,
     "measure_test_every": 2,
     "seed": 1,
@@ -84,8 +85,8 @@ CHANGED_CLOTHING = {
         ("alpha", NAN, "from 0 to below 1"),
         ("threads", 0, "from 1 to "),
         ("measure_test_every", 0, "from 1 to "),
-        ("classes", 11, "from 0 to 10"),
-        ("classes", -1, "from 0 to 10"),
+        ("classes", 27, "from 0 to 26"),
+        ("classes", -1, "from 0 to 26"),
         ("baseline_parameter", -0.1, "from 0 up"),
         ("baseline_parameter", NAN, "from 0 up"),
     ],
@@ -383,6 +384,7 @@ def test_all_spellings_of_never_are_one_run(correction):
 
 
 def test_the_uncorrected_run_is_the_one_that_never_asked_for_correction():
-    asked = Config(epochs=10, correction=5, correction_losses="as-released", soft_correction=True)
+    released = {"correction_losses": "as-released", "correction_weight": "none", "soft_correction": True}
+    asked = Config(epochs=10, correction=5, **released)
     assert asked.uncorrected == Config(epochs=10)
     assert Config(epochs=10).uncorrected == Config(epochs=10)

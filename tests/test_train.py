@@ -9,8 +9,8 @@ import safetensors.torch
 import torch
 import torch.nn.functional as F
 
-from sln import data, models, train
-from sln.config import Config
+from sln import data, method, models, train
+from sln.config import CORRECTION_WEIGHTS, Config
 from sln.datasets import load
 from sln.utils.rng import numpy_generator, torch_generator
 
@@ -276,6 +276,21 @@ def test_correction_by_hand_from_the_momentum_model_as_it_stood(losses, soft, fe
         assert bool((correction.predictions.max(dim=1).values == 1).all()) is not soft
     # from the second corrected epoch on the readings are different, so that this test can tell them apart
     assert (readings["given"] - readings["as-released"]).abs().max() > 0.01
+
+
+def test_the_weight_of_the_given_label_is_that_of_the_rule(few_noisy_digits):
+    found = {}
+    for rule in CORRECTION_WEIGHTS:
+        state, epochs = trained(
+            SMALL.replace(epochs=2, correction=1, correction_weight=rule), few_noisy_digits
+        )
+        found[rule] = epochs[-1].correction  # all from the same momentum model, that of epoch 1
+        w, y = found[rule].w[:, None], F.one_hot(few_noisy_digits.train.given, 10)
+        torch.testing.assert_close(w * y + (1 - w) * found[rule].predictions, state.targets)
+        assert torch.equal(found[rule].predictions, found["loss"].predictions)
+    torch.testing.assert_close(found["reversed"].w, 1 - found["loss"].w)
+    assert found["none"].w.tolist() == [0.0] * 72
+    torch.testing.assert_close(found["mixture"].w, method.mixture_weight(found["loss"].w))
 
 
 @pytest.mark.parametrize("correction", [-1, 0, 2, 3])

@@ -24,7 +24,7 @@ from sln.utils.rng import torch_generator
 # In pairs that look alike: nearest neighbours confuse most of them more often than other letters. The first
 # ones are the classes.
 LETTERS = "EFOQIJCGPRMNUDKXVYBSHWTZAL"
-SIZES = {"train": 2000, "validation": 500, "test": 4000}
+SIZES = {"train": 1200, "validation": 300, "test": 4000}
 OUTSIDE = 2000  # images for open-set noise
 SIDE = 12  # pixels
 BOX = 48  # side of the square in which a glyph is drawn once, in pixels

@@ -16,7 +16,19 @@ from sln.study.study import Study
 # Class counts are compared at this noise rate: at 0.4 two classes would hardly differ from chance.
 CLASS_COUNT_RATE = 0.2
 CLASS_COUNT_SIGMAS = (0.0, 0.125, 0.25, 0.5, 1.0, 2.0, 4.0)
+# History columns, as `clean_price` names them.
+CLEAN_PRICE = {
+    "test_accuracy": "accuracy",
+    "test_confidence": "confidence",
+    "test_calibration_error": "calibration error",
+}
 ALL = "all labels (SLN)"
+WEIGHTS = {
+    "w (released: a high loss keeps the label)": "loss",
+    "1 − w (a low loss keeps the label)": "reversed",
+    "w = 0 (the prediction alone)": "none",
+    "posterior of low losses (DivideMix)": "mixture",
+}
 NOISE_FOR = {"right labels only": "right", "wrong labels only": "wrong"}
 
 
@@ -32,6 +44,19 @@ def rate_arms(study: Study) -> dict[tuple[float, str], Arm]:
         found |= {(rate, "CE"): Arm(plain), (rate, "CE-MO"): Arm(plain, "momentum")}
         found |= {(rate, "SLN"): Arm(noisy), (rate, "SLN-MO"): Arm(noisy, "momentum")}
     return found
+
+
+def clean_price_arms(study: Study) -> dict[str, Arm]:
+    """CE and SLN, and their momentum models, on true labels only, at the sigma that noisy ones ask for."""
+    clean = {"seeds": study.curve_seeds, "noise_rate": 0.0, "labels": "generated"}
+    plain = study.over_seeds("sym", 0.0, **clean)
+    noisy = study.over_seeds("sym", study.choose_sigma("sym"), **clean)
+    return {
+        "CE": Arm(plain),
+        "CE-MO": Arm(plain, "momentum"),
+        "SLN": Arm(noisy),
+        "SLN-MO": Arm(noisy, "momentum"),
+    }
 
 
 def noise_for_arms(study: Study) -> dict[str, Arm]:
@@ -57,6 +82,15 @@ def correction_arms(study: Study) -> dict[tuple[str, str], Arm]:
         for losses in ("given", "as-released"):
             found[mode, losses] = Arm(study.correcting(mode, correction_losses=losses), "momentum")
     return found
+
+
+def weight_arms(study: Study) -> dict[str, Arm]:
+    """SLN-MO-LC of the chosen sigma by rule of the given label's weight, over the seeds of curves."""
+    seeds = study.curve_seeds
+    return {
+        name: Arm(study.correcting("sym", correction_weight=rule, seeds=seeds), "momentum")
+        for name, rule in WEIGHTS.items()
+    }
 
 
 def class_arms(study: Study) -> dict[tuple[int, float], Arm]:
@@ -99,6 +133,34 @@ def describe_noise_rates(table: pd.DataFrame) -> str:
         f"SLN-MO minus CE-MO by noise rate, in points of test accuracy: {'; '.join(plain)}. Minus CE-MO "
         f"stopped early on noisy labels: {'; '.join(early)}."
     )
+
+
+def clean_price(study: Study) -> pd.DataFrame:
+    """What SLN costs where no label is wrong, on test images.
+
+    Columns: method, quantity (CLEAN_PRICE), mean, low, high (95% t interval over seeds), seeds, sigma. The
+    methods "SLN minus CE" and "SLN-MO minus CE-MO" are differences, paired over seeds.
+    """
+    found = study.runs_of(clean_price_arms(study), "true labels only")
+    sigma, rows = found["SLN"].first.config.sigma, []
+    for column, quantity in CLEAN_PRICE.items():
+        values = {name: method.final(column) for name, method in found.items()}
+        values["SLN minus CE"] = values["SLN"] - values["CE"]
+        values["SLN-MO minus CE-MO"] = values["SLN-MO"] - values["CE-MO"]
+        for name, of_seeds in values.items():
+            estimate = interval(of_seeds)
+            row = {"method": name, "quantity": quantity, "mean": estimate.mean, "low": estimate.low}
+            rows.append(row | {"high": estimate.high, "seeds": estimate.seeds, "sigma": sigma})
+    return pd.DataFrame(rows)
+
+
+def describe_clean_price(table: pd.DataFrame) -> str:
+    """The differences of `clean_price`."""
+    parts = [
+        f"{row.method}, {row.quantity} {row.mean:+.3f} [{row.low:+.3f}, {row.high:+.3f}]"
+        for row in table[table["method"].str.contains("minus")].itertuples()
+    ]
+    return f"Where no label is wrong, at σ = {table['sigma'].iloc[0]:g}: {'; '.join(parts)}."
 
 
 def kinds_of_noise(study: Study) -> pd.DataFrame:

@@ -74,6 +74,7 @@ def _asked(study: Study) -> Iterator[Config]:
         yield from study.over_seeds("sym", sigma, study.curve_seeds)
     for losses in ("given", "as-released"):  # notebook 3 compares both
         yield from study.correcting("sym", correction_losses=losses)
+    yield from _configs(ablations.weight_arms(study))
     if profile.alphas:
         yield from study.averaging("sym")
     yield from _configs(study.variant_arms())
@@ -84,6 +85,8 @@ def _asked(study: Study) -> Iterator[Config]:
         yield from _configs(comparisons.arms(study, mode))
         if mode in profile.tuned_modes:
             yield from _configs(comparisons.arms(study, mode, tuned=True))
+    if not profile.recipes:
+        yield from _configs(ablations.clean_price_arms(study))
     if profile.noise_rates:
         yield from _configs(ablations.rate_arms(study))
         yield from _configs(ablations.noise_for_arms(study))

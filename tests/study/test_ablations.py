@@ -24,6 +24,20 @@ def test_beyond_the_paper_every_experiment_has_its_plain_control(smoke_study):
     assert corrections["label_accuracy"].between(0, 100).all()
 
 
+def test_the_clean_price_is_that_of_training_without_a_wrong_label(smoke_study):
+    arms = ablations.clean_price_arms(smoke_study)
+    runs = smoke_study.runs_of(arms)
+    assert not any(run.data.train.wrong.any() for method in runs.values() for run in method.runs)
+    assert runs["SLN"].first.config.sigma == smoke_study.choose_sigma("sym")
+    table = ablations.clean_price(smoke_study)
+    mean = table.pivot(index="method", columns="quantity", values="mean")
+    assert mean.loc["CE", "accuracy"] == pytest.approx(runs["CE"].final("test_accuracy").mean())
+    np.testing.assert_allclose(mean.loc["SLN minus CE"], mean.loc["SLN"] - mean.loc["CE"])
+    row = table.query("method == 'SLN-MO minus CE-MO' and quantity == 'calibration error'").iloc[0]
+    wanted = f"{row['mean']:+.3f} [{row['low']:+.3f}, {row['high']:+.3f}]"
+    assert f"SLN-MO minus CE-MO, calibration error {wanted}" in ablations.describe_clean_price(table)
+
+
 def test_class_counts_are_compared_on_letters_with_no_noise_as_the_reference(smoke_study):
     table = ablations.class_counts(smoke_study)
     assert np.allclose(table["sigma"] * np.sqrt(table["classes"] - 1), table["when_sure"])
