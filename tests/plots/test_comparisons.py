@@ -19,5 +19,5 @@ def test_every_picture_shows_its_table(smoke_study):
         assert len(figure._repr_png_()) > 5000
     # every method's mean is a dot at its place
     means = {round(x, 6) for c in figures[0].axes[0].collections for x, _ in c.get_offsets().tolist()}
-    read = table[(table["weights"] == "network") & (table["noise"] == "sym")]
+    read = table[(table["weights"] == "momentum") & (table["settings"] == "published")]
     assert {round(mean, 6) for mean in read["mean"]} <= means
