@@ -1,6 +1,15 @@
 """Tables from runs: training, labels, confidence, correction, landscapes, sharpness, theory, results."""
 
-from sln.analysis import confidence, label_correction, landscape, results, sharpness, tables, theory
+from sln.analysis import (
+    confidence,
+    label_correction,
+    landscape,
+    results,
+    sensitivity,
+    sharpness,
+    tables,
+    theory,
+)
 from sln.analysis.tables import (
     by_alpha,
     curves,
@@ -24,6 +33,7 @@ __all__ = [
     "over_sigma",
     "rate_meanings",
     "results",
+    "sensitivity",
     "sharpness",
     "some_labels",
     "stacked",
