@@ -320,8 +320,7 @@ def rises(
 ) -> pd.DataFrame:
     """`rise` of each method's first run by pair of directions (from 1) and statistics, cached beside it.
 
-    size : radius and points of `rise`
-    Columns: method, pair, statistics, and those of `rise`.
+    size : radius and points of `rise`, whose columns follow method, pair and statistics
     """
     parts = []
     for (name, method), pair, how in itertools.product(methods.items(), range(pairs), statistics):
