@@ -106,7 +106,8 @@ def settings_options(*names: str) -> list[Option]:
         kind, default = SETTINGS[name].type, SETTINGS[name].metadata["default"]
         flags = dict.fromkeys([f"--{name.replace('_', '-')}", f"--{name}"])
         if isinstance(default, dict):
-            default = "{digits}, CIFAR {cifar10}, Clothing1M {clothing1m}".format(**default)
+            words = "{digits}, letters {letters}, CIFAR {cifar10}, Clothing1M {clothing1m}"
+            default = words.format(**default)
         default = "as published" if name == "baseline_parameter" else default
         shown = f"{meaning(name)} (default {default})".replace("%", "%%")
         if kind == "bool":

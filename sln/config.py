@@ -17,11 +17,12 @@ from typing import Any, NamedTuple
 
 from sln.utils.errors import InputError, choose, require
 
-DATASETS = ("digits", "cifar10", "cifar100", "clothing1m")
+DATASETS = ("digits", "letters", "cifar10", "cifar100", "clothing1m")
+EMBEDDED = ("digits", "letters")  # no download, and runs take seconds
 CIFAR = ("cifar10", "cifar100")
 CLOTHING = ("clothing1m",)
-IN_MEMORY = ("digits", *CIFAR)
-NUM_CLASSES = {"digits": 10, "cifar10": 10, "cifar100": 100, "clothing1m": 14}
+IN_MEMORY = (*EMBEDDED, *CIFAR)
+NUM_CLASSES = {"digits": 10, "letters": 10, "cifar10": 10, "cifar100": 100, "clothing1m": 14}
 
 DRAWN_NOISE = ("none", "sym", "asym", "dependent", "openset")
 HUMAN_NOISE = {
@@ -31,12 +32,14 @@ HUMAN_NOISE = {
 # The released script, too, has open-set noise on CIFAR-10 only. Clothing1M comes with its wrong labels.
 NOISE_MODES = {
     "digits": DRAWN_NOISE,
+    "letters": DRAWN_NOISE,
     "cifar10": DRAWN_NOISE + HUMAN_NOISE["cifar10"],
     "cifar100": (*DRAWN_NOISE[:4], *HUMAN_NOISE["cifar100"]),
     "clothing1m": ("own",),
 }
 MODELS = ("cnn", "linear", "wrn-28-2", "wrn-10-1", "resnet50", "resnet18")
 NOISE_ON = ("labels", "logits", "gradient")
+CORRECTION_WEIGHTS = ("loss", "reversed", "none", "mixture")
 SIGMA_SCHEDULES = ("constant", "rising", "falling", "first-half", "second-half")
 # as figures and tables show them
 NOISE_NAMES = {"sym": "symmetric", "asym": "asymmetric", "dependent": "instance-dependent"}
@@ -68,16 +71,19 @@ SHARE, BELOW_ONE, NOT_NEGATIVE = Range(0, 1), Range(0, 1, below=True), Range(0)
 MANY, SEED = 10_000_000, Range(0, 2**32)
 
 
-# Other methods (`baselines`): the parameter as published, for CIFAR-10 where its paper has several, and
-# its range. Co-teaching's is the noise rate, which its paper takes as known.
+# Other methods (`baselines`): the parameter as published for symmetric label noise of about this rate, for
+# MNIST where its paper has several data sets (`comparisons.published` has other kinds of noise), and its
+# range. Co-teaching's is the noise rate, which its paper takes as known. Forward correction has none.
 BASELINES: dict[str, tuple[float | None, Range]] = {
     "none": (0.0, Range(0, 0)),
     "label-smoothing": (0.1, SHARE),
-    "mixup": (1.0, Range(0, above=True)),
+    "mixup": (32.0, Range(0, above=True)),
     "gce": (0.7, Range(0, 1, above=True)),
-    "sce": (0.1, NOT_NEGATIVE),
+    "sce": (0.01, NOT_NEGATIVE),
     "elr": (3.0, NOT_NEGATIVE),
-    "sam": (0.05, NOT_NEGATIVE),
+    "forward": (0.0, Range(0, 0)),
+    "confidence-penalty": (1.0, NOT_NEGATIVE),
+    "sam": (0.1, NOT_NEGATIVE),
     "co-teaching": (None, SHARE),
 }
 
@@ -99,9 +105,10 @@ def setting(
     )
 
 
-def per(digits: Any, cifar: Any, clothing1m: Any) -> dict[str, Any]:
-    """A default per data set; CIFAR's and Clothing1M's are the released scripts'."""
-    return {"digits": digits, "cifar10": cifar, "cifar100": cifar, "clothing1m": clothing1m}
+def per(digits: Any, cifar: Any, clothing1m: Any, letters: Any = None) -> dict[str, Any]:
+    """A default per data set: the letters' is the digits' unless given, the others' the released scripts'."""
+    embedded = {"digits": digits, "letters": digits if letters is None else letters}
+    return embedded | {"cifar10": cifar, "cifar100": cifar, "clothing1m": clothing1m}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -129,22 +136,19 @@ class Config:
     )
     fold: int = setting(
         0,
-        "part of the data: of the digits, which fifth is tested (fold mod 5); of CIFAR, with subset or "
-        "test_subset, which block of that many images",
+        "of the digits, which fifth is tested (mod 5); of the letters, which images; of a CIFAR subset, "
+        "which block",
         SEED,
         IN_MEMORY,
     )
     classes: int = setting(
-        0, "number of classes to keep, the first ones; 0 is all", Range(0, 10), ("digits",)
+        0, "classes to keep, the first ones of digits or letters; 0 is ten", Range(0, 26), EMBEDDED
     )
     subset: int = setting(0, "training images to use, a block of them; 0 is all", Range(0, MANY), CIFAR)
     test_subset: int = setting(0, "test images to use, a block of them; 0 is all", Range(0, MANY), CIFAR)
     downsample: int = setting(1, "images are averaged over squares of this side in pixels", None, CIFAR)
     held_out: float = setting(
-        0.0,
-        "last share of the training images, kept with given labels to choose settings on",
-        BELOW_ONE,
-        CIFAR,
+        0.0, "last share of the training images, held out to choose settings on", BELOW_ONE, CIFAR
     )
     num_per_class: int = setting(
         18976, "images per class in each epoch's class-balanced subset; -1 is all", Range(-1, MANY), CLOTHING
@@ -157,9 +161,7 @@ class Config:
     augment: bool = setting(per(False, True, True), "crop and flip training images at random")
     epochs: int = setting(per(100, 300, 10), "passes over the training set", Range(1, 100_000))
     batch_size: int = setting(
-        per(64, 128, 32),
-        "examples per step, over all processes; the last one is smaller",
-        Range(2, MANY),
+        per(64, 128, 32), "examples per step, over all processes; the last one is smaller", Range(2, MANY)
     )
     lr: float = setting(per(0.02, 0.001, 0.001), "SGD step size", NOT_NEGATIVE)
     lr_drop: int = setting(
@@ -174,9 +176,7 @@ class Config:
         IN_MEMORY,
     )
     sigma: float = setting(
-        per(1.0, 0.5, 0.2),
-        "standard deviation of the stochastic noise; 0 is cross-entropy (CE)",
-        NOT_NEGATIVE,
+        per(1.0, 0.5, 0.2), "standard deviation of the stochastic noise; 0: cross-entropy (CE)", NOT_NEGATIVE
     )
     strength: str = setting(
         "fixed",
@@ -195,8 +195,8 @@ class Config:
     baseline: str = setting("none", "another method against label noise", tuple(BASELINES), IN_MEMORY)
     baseline_parameter: float = setting(
         0.0,
-        "label-smoothing epsilon, mixup alpha, gce q, sce alpha, elr lambda, sam rho, co-teaching's share "
-        "that is forgotten (the noise rate)",
+        "label-smoothing epsilon, mixup alpha, gce q, sce alpha, elr lambda, confidence-penalty beta, sam "
+        "rho, co-teaching's share that is forgotten (the noise rate); forward has none",
         NOT_NEGATIVE,
         IN_MEMORY,
     )
@@ -216,6 +216,9 @@ class Config:
         "labels as corrected so far, on augmented images)",
         ("given", "as-released"),
     )
+    correction_weight: str = setting(
+        "loss", "w of correction: loss (released), reversed (1 - w), none (0) or mixture", CORRECTION_WEIGHTS
+    )
     soft_correction: bool = setting(
         per(False, False, True), "correct towards the predicted probabilities, not the predicted class"
     )
@@ -225,7 +228,7 @@ class Config:
         Range(1, MANY),
     )
     measure_test_every: int = setting(
-        1,
+        per(1, 1, 1, letters=5),
         "epochs between measurements on test and validation images; the last ten always have them",
         Range(1, MANY),
         IN_MEMORY,
@@ -262,7 +265,7 @@ class Config:
             belongs = value == self.default(name) or self.dataset in only
             require(belongs, f"{name} belongs to {', '.join(only)}, the data set is {self.dataset}")
         self._check_combination()
-        if self.classes == 10:
+        if self.classes == NUM_CLASSES[self.dataset]:
             self._set(classes=0)
         if self.dataset in CIFAR and not (self.subset or self.test_subset):  # all images are one block
             self._reset("fold")
@@ -270,7 +273,7 @@ class Config:
             self._reset("noise_on", "strength", "sigma_schedule", "noise_for")
         if not self.corrects:
             self._set(correction=-1)
-            self._reset("correction_losses", "soft_correction")
+            self._reset("correction_losses", "correction_weight", "soft_correction")
 
     def _set(self, **settings: Any) -> None:
         for name, value in settings.items():
@@ -280,7 +283,8 @@ class Config:
         self._set(**{name: self.default(name) for name in names})
 
     def _check_combination(self) -> None:
-        digits, clothing = self.dataset == "digits", self.dataset == "clothing1m"
+        digits, embedded = self.dataset == "digits", self.dataset in EMBEDDED
+        clothing = self.dataset == "clothing1m"
         if self.labels.endswith(".csv"):
             drawn = self.noise_mode in DRAWN_NOISE[1:]
             require(
@@ -291,17 +295,19 @@ class Config:
         require(
             not clothing or self.labels == "released", "clothing1m has its own labels only, leave out labels"
         )
-        released = digits and self.labels == "released"
         require(
-            not released, "there are no released labels of the digits; use generated, or the path of a CSV"
+            not embedded or self.labels != "released",
+            f"there are no released labels of the {self.dataset}; use generated, or the path of a CSV",
         )
         require(self.downsample in (1, 2, 4), f"downsample is {self.downsample}, allowed are 1, 2 and 4")
         belongs = self.model.startswith("resnet") == clothing
         require(belongs, f"model {self.model} does not go with dataset {self.dataset}")
-        require(not digits or not self.augment, "the digits have no augmentation")
+        require(not embedded or not self.augment, f"the {self.dataset} have no augmentation")
         require(self.num_per_class != 0, "num_per_class is 0, allowed are -1 (all) and values from 1 up")
-        require(self.classes != 1, "classes is 1, allowed are 0 (all) and values from 2 to 10")
-        any_class = self.classes in (0, 10) or self.noise_mode in ("none", "sym", "openset")
+        most = 10 if digits else 26
+        possible = self.classes == 0 or 2 <= self.classes <= most
+        require(possible, f"classes is {self.classes}, allowed are 0 (ten) and values from 2 to {most}")
+        any_class = not digits or self.classes in (0, 10) or self.noise_mode in ("none", "sym", "openset")
         require(any_class, f"noise_mode {self.noise_mode} needs all ten classes of the digits")
         matchable = self.strength == "fixed" or self.noise_on != "labels"
         require(matchable, "strength matched goes with noise_on logits or gradient: it matches SLN's noise")
@@ -314,8 +320,9 @@ class Config:
         BASELINES[name][1].check(f"baseline_parameter of {name}", parameter)
         require(self.noise_on == "labels", f"baseline {name} goes with noise_on labels only")
         require(not self.corrects, f"baseline {name} does not go with label correction")
-        # SCE's reverse term is over the label's logarithm; co-teaching's peer has an optimizer of its own
-        require(name != "sce" or self.sigma == 0, "baseline sce goes with sigma 0 only")
+        # both are of one-hot labels; co-teaching's peer has an optimizer of its own
+        one_hot = name in ("sce", "forward")
+        require(not one_hot or self.sigma == 0, f"baseline {name} goes with sigma 0 only")
         constant = name != "co-teaching" or self.lr_drop == 0
         require(constant, "baseline co-teaching goes with a constant lr, lr_drop 0")
 
@@ -340,7 +347,8 @@ class Config:
         noise = f"{'sln' if self.noise_on == 'labels' else self.noise_on}{self.sigma:g}" if self.sigma else ""
         if self.strength == "matched" and noise:
             noise = f"{noise}-matched"
-        other = f"{self.baseline}{self.baseline_parameter:g}" if self.baseline != "none" else ""
+        parameter = f"{self.baseline_parameter:g}" if self.baseline != "forward" else ""
+        other = f"{self.baseline}{parameter}" if self.baseline != "none" else ""
         return "-".join(filter(None, (other, noise))) or "ce"
 
     @property

@@ -99,6 +99,33 @@ def correction_weight(losses: Tensor) -> Tensor:
     return (losses - low) / (high - low) if high > low else torch.zeros_like(losses)
 
 
+def mixture_weight(losses: Tensor) -> Tensor:
+    """(N,): w, the posterior of the component of low losses in a mixture of two Gaussians of the losses.
+
+    The rule of DivideMix (Li, Socher, Hoi, ICLR 2020) and, with beta distributions, of Arazo et al. (ICML
+    2019): a *low* loss keeps the given label. As in DivideMix's code losses are scaled to [0, 1] first, and
+    5e-4 is added to the variances. Where all losses are equal there is nothing to separate, and w = 0.
+    """
+    from sklearn.mixture import GaussianMixture
+
+    scaled = correction_weight(losses)
+    if not scaled.any():
+        return scaled
+    values = scaled.double().cpu().numpy()[:, None]
+    mixture = GaussianMixture(2, reg_covar=5e-4, max_iter=1000, random_state=0).fit(values)
+    posterior = mixture.predict_proba(values)[:, mixture.means_.argmin()]
+    return torch.from_numpy(posterior).to(losses)
+
+
+# w by `Config.correction_weight`: the released rule, and what one might do instead
+CORRECTION_WEIGHTS = {
+    "loss": correction_weight,
+    "reversed": lambda losses: 1 - correction_weight(losses),
+    "none": torch.zeros_like,
+    "mixture": mixture_weight,
+}
+
+
 def corrected_targets(given: Tensor, predictions: Tensor, w: Tensor) -> Tensor:
     """(N, C): w y + (1 - w) y_hat, label correction (LC).
 

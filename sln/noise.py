@@ -81,17 +81,8 @@ class Corruption:
 
     @property
     def transition_matrix(self) -> np.ndarray:
-        """(C, C) float64, realised T[true, given]; rows sum to one.
-
-        A class without examples has its row of the identity. Examples that belong to no class (open-set) are
-        left out.
-        """
-        inside = self.true >= 0
-        counts = np.zeros((self.num_classes, self.num_classes))
-        np.add.at(counts, (self.true[inside], self.given[inside]), 1)
-        empty = counts.sum(axis=1) == 0
-        counts[empty, empty] = 1
-        return counts / counts.sum(axis=1, keepdims=True)
+        """`realised_transitions` of these labels."""
+        return realised_transitions(self.true, self.given, self.num_classes)
 
     def rows(self, rows: slice) -> Corruption:
         """The corruption of some of the examples."""
@@ -116,6 +107,20 @@ class Corruption:
 
 
 # --- transition matrices ------------------------------------------------------------------------------------
+
+
+def realised_transitions(true: np.ndarray, given: np.ndarray, num_classes: int) -> np.ndarray:
+    """(C, C) float64, realised T[true, given] of labels (N,); rows sum to one.
+
+    A class without examples has its row of the identity. Examples that belong to no class (open-set) are left
+    out.
+    """
+    inside = true >= 0
+    counts = np.zeros((num_classes, num_classes))
+    np.add.at(counts, (true[inside], given[inside]), 1)
+    empty = counts.sum(axis=1) == 0
+    counts[empty, empty] = 1
+    return counts / counts.sum(axis=1, keepdims=True)
 
 
 def symmetric_matrix(num_classes: int, rate: float, *, own_class: bool = False) -> np.ndarray:

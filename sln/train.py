@@ -294,13 +294,15 @@ def correct(state: State, data: Data, config: Config, epoch: int, engine: Engine
     as-released : the released loader shares the data set that training reads, so its images are *augmented*
         (if `config.augment`), and from the second corrected epoch on its losses are against targets that are
         *already corrected*; the predictions y_hat are of the augmented images too
+
+    w follows from the losses by `config.correction_weight` (`method.CORRECTION_WEIGHTS`).
     """
     given, draws, against = one_hot(data), None, one_hot(data)
     if config.correction_losses == "as-released":
         draws, against = crops_and_flips(data, config, epoch, 1), state.targets.cpu()
     average = state.averages["momentum"].module
     logits = (engine or Engine()).predict(average, data.train, data, draws)
-    w = method.correction_weight(method.soft_cross_entropy(logits, against))
+    w = method.CORRECTION_WEIGHTS[config.correction_weight](method.soft_cross_entropy(logits, against))
     probabilities = F.softmax(logits, dim=1)
     hard = F.one_hot(probabilities.argmax(dim=1), data.num_classes).float()
     correction = Correction(w, probabilities if config.soft_correction else hard)

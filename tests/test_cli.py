@@ -109,6 +109,7 @@ OTHER = {
     "baseline": ("elr", "digits"),
     "baseline_parameter": (0.25, "digits"),
     "correction_losses": ("as-released", "digits"),
+    "correction_weight": ("mixture", "digits"),
     "precision": ("bfloat16", "digits"),
     "extra_alphas": ((0.25,), "digits"),
     "subset": (7, "cifar10"),
@@ -120,6 +121,7 @@ OTHER = {
 # what else has to be said for a setting to have any effect
 NEEDED = {
     "correction_losses": ["--correction", "50"],
+    "correction_weight": ["--correction", "50"],
     "soft_correction": ["--correction", "50"],
     "strength": ["--noise-on", "logits"],
     "baseline_parameter": ["--baseline", "gce"],

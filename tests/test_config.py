@@ -14,6 +14,7 @@ CHANGED = {
     "noise_mode": "asym",
     "noise_rate": 0.3,
     "noise_seed": 1,
+    "fold": 1,
     "epochs": 99,
     "batch_size": 63,
     "lr": 0.03,
@@ -28,6 +29,7 @@ CHANGED = {
     "extra_alphas": [0.5],
     "correction": 50,
     "correction_losses": "as-released",
+    "correction_weight": "reversed",
     "soft_correction": True,
     "measure_test_every": 2,
     "seed": 1,
@@ -83,8 +85,8 @@ CHANGED_CLOTHING = {
         ("alpha", NAN, "from 0 to below 1"),
         ("threads", 0, "from 1 to "),
         ("measure_test_every", 0, "from 1 to "),
-        ("classes", 11, "from 0 to 10"),
-        ("classes", -1, "from 0 to 10"),
+        ("classes", 27, "from 0 to 26"),
+        ("classes", -1, "from 0 to 26"),
         ("baseline_parameter", -0.1, "from 0 up"),
         ("baseline_parameter", NAN, "from 0 up"),
     ],
@@ -252,6 +254,10 @@ def test_the_defaults_are_those_of_the_released_scripts():
         ({"dataset": "clothing1m", "extra_alphas": [0.9]}, ("extra_alphas",)),
         ({"dataset": "cifar10", "classes": 4}, ("classes", "belongs to digits", "cifar10")),
         ({"classes": 1}, ("classes is 1", "2 to 10")),
+        ({"classes": 11}, ("classes is 11", "2 to 10")),
+        ({"dataset": "letters", "classes": 1}, ("classes is 1", "2 to 26")),
+        ({"dataset": "letters", "augment": True}, ("letters", "augmentation")),
+        ({"dataset": "letters", "labels": "released"}, ("no released labels of the letters",)),
         ({"classes": 4, "noise_mode": "asym"}, ("noise_mode asym", "all ten classes")),
         ({"classes": 9, "noise_mode": "dependent"}, ("noise_mode dependent", "all ten classes")),
         ({"dataset": "clothing1m", "baseline": "gce"}, ("baseline", "clothing1m")),
@@ -264,6 +270,7 @@ def test_the_defaults_are_those_of_the_released_scripts():
         ({"baseline": "sam", "noise_on": "gradient"}, ("baseline sam", "noise_on labels only")),
         ({"baseline": "elr", "correction": 50}, ("baseline elr", "label correction")),
         ({"baseline": "sce"}, ("baseline sce", "sigma 0")),
+        ({"baseline": "forward"}, ("baseline forward", "sigma 0")),
         ({"baseline": "co-teaching", "lr_drop": 5}, ("baseline co-teaching", "constant lr", "lr_drop")),
         ({"baseline": "gce", "baseline_parameter": 1.5}, ("baseline_parameter of gce", "to 1")),
         ({"baseline": "label-smoothing", "baseline_parameter": 1.5}, ("label-smoothing", "to 1")),
@@ -278,7 +285,7 @@ def test_what_would_be_ignored_or_cannot_work_is_refused(settings, words, refuse
 
 
 def test_a_robust_method_has_its_published_setting_where_nothing_is_said():
-    published = {"label-smoothing": 0.1, "mixup": 1.0, "gce": 0.7, "sce": 0.1, "elr": 3.0, "sam": 0.05}
+    published = {"label-smoothing": 0.1, "mixup": 32.0, "gce": 0.7, "sce": 0.01, "elr": 3.0, "sam": 0.1}
     for name, setting in published.items():
         assert Config(baseline=name, sigma=0.0).baseline_parameter == setting
         said = Config(baseline=name, sigma=0.0, baseline_parameter=setting)
@@ -300,8 +307,10 @@ def test_replacing_the_method_replaces_a_setting_that_was_not_said_and_keeps_one
 
 
 def test_the_number_of_classes_is_the_data_sets_or_what_is_kept_of_it():
-    assert [Config(dataset=dataset).num_classes for dataset in DATASETS] == [10, 10, 100, 14]
+    assert [Config(dataset=dataset).num_classes for dataset in DATASETS] == [10, 10, 10, 100, 14]
     assert Config(classes=4).num_classes == 4
+    assert Config(dataset="letters", classes=26).num_classes == 26
+    assert Config(dataset="letters", classes=10) == Config(dataset="letters")
 
 
 def test_the_run_id_does_not_change_with_how_often_test_images_are_measured():
@@ -375,6 +384,7 @@ def test_all_spellings_of_never_are_one_run(correction):
 
 
 def test_the_uncorrected_run_is_the_one_that_never_asked_for_correction():
-    asked = Config(epochs=10, correction=5, correction_losses="as-released", soft_correction=True)
+    released = {"correction_losses": "as-released", "correction_weight": "none", "soft_correction": True}
+    asked = Config(epochs=10, correction=5, **released)
     assert asked.uncorrected == Config(epochs=10)
     assert Config(epochs=10).uncorrected == Config(epochs=10)

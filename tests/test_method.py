@@ -2,13 +2,16 @@
 
 import math
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from sklearn.mixture import GaussianMixture
 from torch import nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from sln import method
+from sln.config import CORRECTION_WEIGHTS
 
 
 def draws(*shape, seed=0, dtype=torch.float64):
@@ -230,6 +233,42 @@ def test_the_correction_weight_does_not_depend_on_the_scale_of_the_losses():
 
 def test_equal_losses_give_weight_0():
     assert method.correction_weight(torch.full((4,), 0.7)).tolist() == [0.0] * 4
+
+
+def test_the_rules_of_the_weight_by_hand():
+    losses = torch.tensor([3.0, 1.0, 2.0, 5.0])
+    found = {name: rule(losses).tolist() for name, rule in method.CORRECTION_WEIGHTS.items()}
+    assert tuple(found) == CORRECTION_WEIGHTS
+    assert found["loss"] == [0.5, 0, 0.25, 1]
+    assert found["reversed"] == [0.5, 1, 0.75, 0]
+    assert found["none"] == [0, 0, 0, 0]
+
+
+def test_the_mixture_gives_the_low_cluster_1_and_the_high_one_0():
+    high = torch.arange(200) % 3 == 0
+    losses = torch.where(high, 2.4, 0.3) + 0.05 * draws(200).float()
+    w = method.CORRECTION_WEIGHTS["mixture"](losses)
+    assert w.dtype == losses.dtype
+    assert w[high].max() < 0.01
+    assert w[~high].min() > 0.99
+
+
+def test_the_mixtures_weight_is_the_posterior_by_bayes_rule():
+    losses = torch.cat([draws(300).abs(), 3 + 0.5 * draws(100, seed=1)])
+    x = ((losses - losses.min()) / (losses.max() - losses.min())).numpy()[:, None]
+    fitted = GaussianMixture(2, reg_covar=5e-4, max_iter=1000, random_state=0).fit(x)
+    means, deviations = fitted.means_[:, 0], fitted.covariances_[:, 0, 0] ** 0.5
+    density = fitted.weights_ * np.exp(-(((x - means) / deviations) ** 2) / 2) / deviations
+    expected = density[:, means.argmin()] / density.sum(axis=1)
+    np.testing.assert_allclose(method.mixture_weight(losses).numpy(), expected, rtol=1e-6, atol=1e-9)
+
+
+@pytest.mark.parametrize("rule", CORRECTION_WEIGHTS)
+@pytest.mark.parametrize("losses", [[0.7] * 4, [0.7], [0.0, 1.0], [2.0, 2.0, 2.0, 2.0001]])
+def test_equal_and_few_losses_give_weights_in_the_unit_interval(rule, losses):
+    w = method.CORRECTION_WEIGHTS[rule](torch.tensor(losses))
+    assert w.shape == (len(losses),)
+    assert ((w >= 0) & (w <= 1)).all()
 
 
 def test_a_high_loss_keeps_the_given_label_and_a_low_loss_takes_the_prediction():

@@ -11,8 +11,10 @@ from sln.analysis import (
     theory,
 )
 from sln.analysis.tables import (
+    accuracies,
     by_alpha,
     curves,
+    describe_accuracies,
     exact_and_bernoulli,
     mean_and_std,
     over_sigma,
@@ -23,9 +25,11 @@ from sln.analysis.tables import (
 )
 
 __all__ = [
+    "accuracies",
     "by_alpha",
     "confidence",
     "curves",
+    "describe_accuracies",
     "exact_and_bernoulli",
     "label_correction",
     "landscape",

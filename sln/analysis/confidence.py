@@ -1,22 +1,164 @@
-"""Confidence of the networks: histograms, calibration, dissection by loss, finding wrong labels."""
+"""Confidence: what noise demands of it, histograms, calibration and its remedies, dissection by loss."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
+from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
 import torch
 import torch.nn.functional as F
+from scipy.optimize import minimize_scalar
+from scipy.special import entr
 from sklearn.metrics import average_precision_score, roc_auc_score
+from torch import Tensor
 
-from sln.datasets.load import threads
-from sln.metrics import reliability
+from sln.analysis.tables import curves
+from sln.data import Data
+from sln.datasets.load import load_data, threads
+from sln.metrics import calibration_error, reliability
 from sln.runs.run import Run
-from sln.study.statistics import MethodRuns
+from sln.study.statistics import MethodRuns, interval
+from sln.study.study import Study
 from sln.train import predict
 
 BINS = np.linspace(0, 1, 21)
+# History columns, and the titles of their panels.
+OVER_EPOCHS = {
+    "right_confidence": "right given labels",
+    "wrong_confidence": "wrong given labels",
+    "test_confidence": "test images: largest probability",
+}
+TEST, VALIDATION = "true labels, test images", "given labels, validation images"
+TEMPERATURES = (0.02, 50.0)  # the smallest and the largest that are tried
+
+# --- what the noise alone demands ---------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Floors:
+    """What a classifier does that knows every image's true class, and of its given label only T.
+
+    Its probabilities are T[true]: no training without memory of single labels gets below its loss. If the
+    noise depends on the image, an image says more about its label than its class does, and a network may
+    pass these floors without memorising.
+
+    T : (C, C), P(given | true); one more row, (C + 1, C), for images of no class (open-set noise)
+    shares : (C,) or (C + 1,), P(true)
+    """
+
+    T: np.ndarray
+    shares: np.ndarray
+
+    @property
+    def joint(self) -> np.ndarray:
+        """P(true, given), of T's shape."""
+        return self.shares[:, None] * self.T
+
+    @property
+    def kept(self) -> np.ndarray:
+        """(C,): P(given = true | x) by class, T_ii."""
+        return np.diag(self.T)
+
+    @property
+    def accuracy(self) -> float:
+        """The share of given labels that the true class predicts: sum_i P(i) T_ii."""
+        return float(np.trace(self.joint))
+
+    @property
+    def best_accuracy(self) -> float:
+        """The share that the likeliest given label predicts: more, where T's diagonal is not the largest."""
+        return float(self.joint.max(axis=1).sum())
+
+    @property
+    def p_right(self) -> float:
+        """Mean probability T[true, given] of a right given label."""
+        return _weighted(self.T, self.joint * np.eye(*self.T.shape))
+
+    @property
+    def p_wrong(self) -> float:
+        """Mean probability T[true, given] of a wrong given label; NaN if there are none."""
+        return _weighted(self.T, self.joint * (1 - np.eye(*self.T.shape)))
+
+    @property
+    def entropy(self) -> float:
+        """The loss on given labels in nats, H(given | true) = -sum_ij P(i) T_ij ln T_ij."""
+        return float((self.shares[:, None] * entr(self.T)).sum())
+
+
+def _weighted(values: np.ndarray, weights: np.ndarray) -> float:
+    total = weights.sum()
+    return float((values * weights).sum() / total) if total > 0 else math.nan
+
+
+def floors(data: Data) -> Floors:
+    """The floors of the training labels, from their realised T."""
+    C, split = data.num_classes, data.train
+    counts = np.zeros((C + 1, C))  # the last row: images of no class, whose true label is -1
+    np.add.at(counts, (split.true.numpy(), split.given.numpy()), 1)
+    counts = counts if counts[-1].any() else counts[:-1]
+    of_class = counts.sum(axis=1)
+    return Floors(counts / np.maximum(1, of_class)[:, None], of_class / of_class.sum())
+
+
+def floors_by_noise(study: Study) -> pd.DataFrame:
+    """The floors of seed 0's labels, one row per kind of noise."""
+    columns = ("accuracy", "best_accuracy", "p_right", "p_wrong", "entropy")
+    rows = {}
+    for mode in study.profile.noise_modes:
+        found = floors(load_data(study.config(mode)))
+        rows[mode] = {column: getattr(found, column) for column in columns}
+    return pd.DataFrame.from_dict(rows, orient="index").rename_axis("noise")
+
+
+def memorised_nats(methods: Mapping[str, MethodRuns]) -> pd.DataFrame:
+    """Nats by which the loss on given labels is below the floor (`Floors.entropy`): per label, memorised.
+
+    It is at least that much: a network that errs about true classes has memorised more.
+    Columns: method, loss, floor (means over seeds), below, low, high (95% t interval), seeds.
+    """
+    rows = []
+    for name, method in methods.items():
+        loss = method.final("train_loss")
+        floor = np.array([floors(run.data).entropy for run in method.runs])
+        row = {"method": name, "loss": loss.mean(), "floor": floor.mean()}
+        rows.append(row | _estimate(floor - loss, "below"))
+    return pd.DataFrame(rows)
+
+
+def describe_memorised_nats(table: pd.DataFrame) -> str:
+    """Which methods of `memorised_nats` are below the floor, where the interval allows to tell."""
+    parts = []
+    for row in table.itertuples():
+        verdict = _verdict(
+            (row.below, row.low, row.high),
+            above="{} below the floor, so at least that much is memorised",
+            below="{} above the floor: nothing needs to be memorised",
+            neither="not to be told from the floor",
+        )
+        parts.append(f"{row.method} {row.loss:.2f}, {verdict}")
+    floor = table["floor"].mean()
+    return f"Nats of loss on given labels, where the noise alone makes {floor:.3f}: {'; '.join(parts)}."
+
+
+def _verdict(estimate: tuple[float, float, float], above: str, below: str, neither: str) -> str:
+    """A text for each side of 0 on which the interval (mean, low, high) may be; {} is its size."""
+    mean, low, high = estimate
+    if low <= 0 <= high:
+        return neither
+    small, large = sorted((abs(low), abs(high)))
+    return (above if low > 0 else below).format(f"{abs(mean):.2f} [{small:.2f}, {large:.2f}]")
+
+
+def _estimate(values: object, name: str = "mean") -> dict[str, float]:
+    """Mean over seeds (column `name`), 95% t interval, number of seeds."""
+    found = interval(np.asarray(values, dtype=float))
+    return {name: found.mean, "low": found.low, "high": found.high, "seeds": found.seeds}
+
+
+# --- on training labels -------------------------------------------------------------------------------------
 
 
 def pooled_examples(runs: list[Run]) -> pd.DataFrame:
@@ -39,33 +181,196 @@ def histograms(grid: Mapping[float, MethodRuns]) -> pd.DataFrame:
     return pd.concat(parts, ignore_index=True)
 
 
+def over_epochs(methods: Mapping[str, MethodRuns]) -> pd.DataFrame:
+    """`curves` of OVER_EPOCHS; a corrected method starts where correction does, before it is another's."""
+    table = curves(methods, list(OVER_EPOCHS))
+    starts = {name: method.first.config.correction for name, method in methods.items()}
+    return table[table["epoch"] >= table["method"].map(starts)].reset_index(drop=True)
+
+
+# --- calibration --------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Outputs:
+    """One run's logits (N, C), and the labels (N,) that they are compared with.
+
+    test, true : of test images
+    validation, given : of validation images; there may be none
+    T : (C, C), realised, of the training labels
+    """
+
+    test: Tensor
+    true: Tensor
+    validation: Tensor
+    given: Tensor
+    T: Tensor
+
+
 @threads(1)
-def reliability_tables(methods: Mapping[str, MethodRuns]) -> dict[str, pd.DataFrame]:
-    """Accuracy against confidence on test images by method, the predictions of all seeds together."""
-    tables = {}
+def outputs(methods: Mapping[str, MethodRuns]) -> dict[str, list[Outputs]]:
+    """Every method's `Outputs` by seed."""
+    found = {}
     for name, method in methods.items():
-        logits = [predict(run.network(method.weights), run.data.test, run.data) for run in method.runs]
-        true = torch.cat([run.data.test.true for run in method.runs])
-        confidence, prediction = F.softmax(torch.cat(logits), dim=1).max(dim=1)
-        tables[name] = reliability(confidence, prediction == true)
-    return tables
+        found[name] = []
+        for run in method.runs:
+            network, data = run.network(method.weights), run.data
+            test, validation = (predict(network, split, data) for split in (data.test, data.validation))
+            T = torch.from_numpy(floors(data).T[: data.num_classes])
+            found[name].append(Outputs(test, data.test.true, validation, data.validation.given, T))
+    return found
 
 
-def dissection(run: Run, weights: str = "network", intervals: int = 50) -> pd.DataFrame:
+def reliability_tables(outputs: Mapping[str, list[Outputs]]) -> pd.DataFrame:
+    """Accuracy against confidence in bins, the images of all seeds together.
+
+    Columns: labels (TEST, or VALIDATION where there are such images), method, and those of
+    `metrics.reliability`.
+    """
+    parts = []
+    for name, runs in outputs.items():
+        on_test = [(run.test, run.true) for run in runs]
+        on_validation = [(run.validation, run.given) for run in runs]
+        for labels, pairs in ((TEST, on_test), (VALIDATION, on_validation)):
+            logits, wanted = (torch.cat(tensors) for tensors in zip(*pairs, strict=True))
+            if len(wanted):
+                confidence, prediction = F.softmax(logits, dim=1).max(dim=1)
+                part = reliability(confidence, prediction == wanted)
+                parts.append(pd.DataFrame({"labels": labels, "method": name}, index=part.index).join(part))
+    return pd.concat(parts, ignore_index=True)
+
+
+def calibration(outputs: Mapping[str, list[Outputs]]) -> pd.DataFrame:
+    """Calibration on test images, and how much of its error the noise of the training labels explains.
+
+    A network that is calibrated to the given labels has the confidence E T[true, prediction]: the accuracy
+    that its predictions have on labels with that noise. So
+
+        accuracy - confidence = from_noise + added,  from_noise = accuracy - accuracy_given,
+
+    and `added` is the network's own: above 0 it is less sure than the noise demands.
+
+    Columns: method, quantity, mean, low, high (95% t interval over seeds), seeds. Quantities: accuracy,
+    accuracy_given, confidence, from_noise, added; error, the calibration error of TEST, and error_given, of
+    VALIDATION. Each is computed per seed; few images per bin raise the errors by some hundredths.
+    """
+    rows = []
+    for name, runs in outputs.items():
+        found = pd.DataFrame([_calibration(run) for run in runs])
+        found["from_noise"] = found["accuracy"] - found["accuracy_given"]
+        found["added"] = found["accuracy_given"] - found["confidence"]
+        rows += [{"method": name, "quantity": column} | _estimate(found[column]) for column in found]
+    return pd.DataFrame(rows)
+
+
+def _calibration(run: Outputs) -> dict[str, float]:
+    confidence, prediction = F.softmax(run.test, dim=1).max(dim=1)
+    sure, predicted = F.softmax(run.validation, dim=1).max(dim=1)
+    return {
+        "accuracy": (prediction == run.true).double().mean().item(),
+        "accuracy_given": run.T[run.true, prediction].mean().item(),
+        "confidence": confidence.double().mean().item(),
+        "error": calibration_error(confidence, prediction == run.true),
+        "error_given": calibration_error(sure, predicted == run.given),
+    }
+
+
+def describe_calibration(table: pd.DataFrame) -> str:
+    """How sure each method of `calibration` is, and how sure the noise would make it."""
+    parts = []
+    for method, part in table.groupby("method", sort=False):
+        rows = part.set_index("quantity")
+        mean, added = rows["mean"], rows.loc["added"]
+        verdict = _verdict(
+            (added["mean"], added["low"], added["high"]),
+            above="{} of under-confidence is its own",
+            below="it is surer by {}",
+            neither="no difference can be told",
+        )
+        parts.append(
+            f"{method} is right on {mean['accuracy']:.1%} of the test images and {mean['confidence']:.0%} "
+            f"sure (calibration error {mean['error']:.2f}); calibrated to the given labels it would be "
+            f"{mean['accuracy_given']:.0%} sure: {verdict}"
+        )
+    return "; ".join(parts) + "."
+
+
+def temperature(logits: Tensor, labels: Tensor, T: Tensor | None = None) -> float:
+    """The t that minimises the mean of -ln p[label], p = softmax(logits / t) (Guo et al., ICML 2017).
+
+    With T (C, C), p = softmax(logits / t) T, as in forward correction (Patrini et al., CVPR 2017): then
+    softmax(logits / t) estimates the true label, although `labels` are given ones.
+    logits (N, C), labels (N,); the search is within TEMPERATURES.
+    """
+
+    def loss(log_t: float) -> float:
+        p = F.softmax(logits.double() / math.exp(log_t), dim=1)
+        p = p if T is None else p @ T
+        return F.nll_loss(p.clamp_min(1e-300).log(), labels).item()
+
+    return math.exp(minimize_scalar(loss, bounds=np.log(TEMPERATURES), method="bounded").x)
+
+
+def without_noise(p: Tensor, T: Tensor) -> Tensor:
+    """Probabilities of true labels (N, C) from those of given ones, p T^-1, negative ones set to 0."""
+    found = (p @ torch.linalg.pinv(T)).clamp_min(0)
+    return found / found.sum(dim=1, keepdim=True)
+
+
+def temperatures(outputs: Mapping[str, list[Outputs]]) -> pd.DataFrame:
+    """The calibration error against true test labels before and after each remedy.
+
+    Temperatures are fitted on *given* validation labels: without T, which cannot know the truth, and through
+    T; T inverted needs no fit.
+    Columns: method, remedy, temperature (mean over seeds), error (mean), low, high (95% t interval), seeds.
+    """
+    rows = []
+    for name, runs in outputs.items():
+        found = [_remedies(run) for run in runs]
+        for remedy in found[0]:
+            t, errors = np.transpose([run[remedy] for run in found])
+            row = {"method": name, "remedy": remedy, "temperature": t.mean()}
+            rows.append(row | _estimate(errors, "error"))
+    return pd.DataFrame(rows)
+
+
+def _remedies(run: Outputs) -> dict[str, tuple[float, float]]:
+    """Temperature and calibration error on test images by remedy."""
+    fits = {"as trained": 1.0}
+    if len(run.given):
+        fits["temperature, given labels"] = temperature(run.validation, run.given)
+        fits["temperature, through T"] = temperature(run.validation, run.given, run.T)
+    logits = run.test.double()
+    tried = {name: (t, F.softmax(logits / t, dim=1)) for name, t in fits.items()}
+    tried["T inverted"] = 1.0, without_noise(F.softmax(logits, dim=1), run.T)
+    found = {}
+    for name, (t, p) in tried.items():
+        confidence, prediction = p.max(dim=1)
+        found[name] = t, calibration_error(confidence, prediction == run.true)
+    return found
+
+
+# --- by loss ------------------------------------------------------------------------------------------------
+
+
+def dissection(method: MethodRuns, intervals: int = 50) -> pd.DataFrame:
     """Training examples sorted by loss, in `intervals` equal parts, counted by label and prediction.
 
-    The paper's figure has 50 intervals of 1,000. The loss is against the given label. A prediction is right
-    if it is the *true* label.
+    The paper's figure has 50 intervals of 1,000, of one run; here each seed is sorted by itself, and all are
+    counted together. The loss is against the given label. A prediction is right if it is the *true* label.
     """
-    examples = pooled_examples([run]).sort_values(f"{weights}_loss", kind="stable")
-    correct = examples[f"{weights}_prediction"] == examples["true"]
+    examples = pooled_examples(method.runs)
+    loss = examples[f"{method.weights}_loss"]
+    rank = loss.groupby(examples["seed"]).rank(method="first").astype(int) - 1
+    size = examples.groupby("seed")["wrong"].transform("size")
+    part = rank * size.clip(upper=intervals) // size
+    correct = examples[f"{method.weights}_prediction"] == examples["true"]
     kind = examples["wrong"].map({False: "right label", True: "wrong label"})
     kind += correct.map({False: ", wrong prediction", True: ", right prediction"})
-    part = np.arange(len(examples)) * min(intervals, len(examples)) // len(examples)
-    table = pd.crosstab(part, kind.to_numpy()).rename_axis(index="interval", columns=None)
+    table = pd.crosstab(part.to_numpy(), kind.to_numpy()).rename_axis(index="interval", columns=None)
     names = [f"{a} label, {b} prediction" for a in ("right", "wrong") for b in ("right", "wrong")]
     table = table.reindex(columns=names, fill_value=0)
-    table.insert(0, "mean_loss", examples[f"{weights}_loss"].groupby(part).mean())
+    table.insert(0, "mean_loss", loss.groupby(part.to_numpy()).mean())
     return table
 
 

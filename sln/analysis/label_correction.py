@@ -10,7 +10,8 @@ from torch import Tensor
 
 from sln.method import corrected_targets
 from sln.runs.run import Run
-from sln.study.statistics import MethodRuns
+from sln.study.statistics import MethodRuns, interval
+from sln.utils.files import project_root, read_table
 
 
 def targets_at(run: Run, epoch: int) -> Tensor:
@@ -64,6 +65,92 @@ def over_seeds(rules: Mapping[str, MethodRuns]) -> pd.DataFrame:
         for run in corrected.runs
     ]
     return pd.concat(parts, ignore_index=True)
+
+
+def on_photographs() -> pd.DataFrame:
+    """`over_seeds` of the photographs, where the momentum model is often wrong: mini's committed table."""
+    return read_table(project_root() / "figures" / "mini" / "03_label_correction.csv")
+
+
+def describe(table: pd.DataFrame, where: str) -> str:
+    """What each rule of `over_seeds` has done to the labels by the last epoch, and whether they are truer."""
+    lines = []
+    for rule, part in table[table["epoch"] == table["epoch"].max()].groupby("reading", sort=False):
+        mean = part.mean(numeric_only=True).map("{:.0%}".format)
+        truer = interval(100 * (part["label_accuracy"] - part["given_accuracy"]))
+        lines.append(
+            f"{where}, {rule}: {mean.moved} of all labels move, of which {mean.precision} were wrong; "
+            f"{mean.recall} of the wrong ones move. True labels: {mean.given_accuracy} before, "
+            f"{mean.label_accuracy} after, {truer.mean:+.1f} points ({truer.low:+.1f} to {truer.high:+.1f}). "
+            f"That correction makes labels truer {truer.verdict()}."
+        )
+    return "\n".join(lines)
+
+
+def by_weight(rules: Mapping[str, MethodRuns]) -> pd.DataFrame:
+    """Rules of w side by side, the released one first: test accuracy and true labels (%), with t intervals.
+
+    gain : test accuracy minus the first rule's, in points, paired over seeds
+    labels : training labels that are true after the last correction
+    """
+    released, rows = next(iter(rules.values())), []
+    for name, method in rules.items():
+        accuracy = 100 * method.final("test_accuracy")
+        values = {
+            "accuracy": accuracy,
+            "gain": accuracy - 100 * released.final("test_accuracy"),
+            "labels": [100 * by_epoch(run)["label_accuracy"].iloc[-1] for run in method.runs],
+        }
+        row: dict[str, object] = {"rule": name, "seeds": len(method.runs)}
+        for column, of in values.items():
+            estimate = interval(of)
+            row |= {column: estimate.mean, f"{column}_low": estimate.low, f"{column}_high": estimate.high}
+        rows.append(row)
+    return pd.DataFrame(rows)
+
+
+def describe_by_weight(table: pd.DataFrame) -> str:
+    """Which rules of `by_weight` differ from the first, the released one, and what they do to the labels."""
+    first, lines = table.iloc[0], []
+    labels = "{0.labels:.0f}% of labels true ({0.labels_low:.0f} to {0.labels_high:.0f})"
+    lines.append(f"{first.rule}: test accuracy {first.accuracy:.1f}%, {labels.format(first)}.")
+    for row in table.iloc[1:].itertuples():
+        told = row.gain_low > 0 or row.gain_high < 0
+        verdict = ("better" if row.gain > 0 else "worse") if told else "no difference can be told"
+        lines.append(
+            f"{row.rule}: {row.gain:+.1f} points ({row.gain_low:+.1f} to {row.gain_high:+.1f}), {verdict}; "
+            f"{labels.format(row)}."
+        )
+    return "\n".join(lines)
+
+
+def telling_example(rules: Mapping[str, MethodRuns]) -> int:
+    """The first training image with a wrong label, of seed 0, that ends in different labels by the rules."""
+    runs = [method.first for method in rules.values()]
+    wrong = runs[0].data.train.wrong
+    labels = [targets_at(run, run.corrected_epochs[-1]).argmax(dim=1) for run in runs]
+    differ = wrong & (labels[0] != labels[1])
+    return int((differ if differ.any() else wrong).nonzero()[0])
+
+
+def worked_example(rules: Mapping[str, MethodRuns], example: int) -> pd.DataFrame:
+    """One training image of seed 0 through all corrected epochs: one row per rule and epoch.
+
+    Columns: rule, epoch, example, given, true, predicted, w, on_given and on_true (entries of its target).
+    """
+    rows = []
+    for name, method in rules.items():
+        run = method.first
+        given, true = int(run.data.train.given[example]), int(run.data.train.true[example])
+        for epoch in run.corrected_epochs:
+            correction, target = run.correction(epoch), targets_at(run, epoch)[example]
+            row = {"rule": name, "epoch": epoch, "example": example, "given": given, "true": true}
+            row |= {
+                "predicted": int(correction.predictions[example].argmax()),
+                "w": correction.w[example].item(),
+            }
+            rows.append(row | {"on_given": target[given].item(), "on_true": target[true].item()})
+    return pd.DataFrame(rows)
 
 
 def weights(corrected: MethodRuns) -> pd.DataFrame:

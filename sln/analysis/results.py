@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
 from sln import runs
-from sln.analysis.tables import mean_and_std
+from sln.config import NOISE_NAMES
 from sln.study.recipes import RECIPES, recipe_of
-from sln.study.statistics import paired
+from sln.study.statistics import accuracies, interval, paired
 from sln.study.study import Study
 from sln.utils.errors import require
 from sln.utils.files import figures_folder, project_root, read_json, read_table
@@ -21,17 +21,53 @@ PUBLISHED = Path(__file__).parent / "published.csv"
 STEPS = (("CE", "SLN"), ("SLN", "SLN-MO"), ("SLN-MO", "SLN-MO-LC"))
 
 
-def table(study: Study) -> pd.DataFrame:
-    """One row per kind of noise and method: test accuracy in per cent (mean, std over seeds), and sigma."""
-    parts = []
+def table(study: Study, noise_modes: Sequence[str] | None = None, **settings: object) -> pd.DataFrame:
+    """One row per kind of noise and method: sigma, and test accuracy over seeds (`accuracies`).
+
+    noise_modes : by default the profile's; settings : those of `Config` that differ, such as `dataset`
+    """
+    rows = []
+    for noise_mode in noise_modes or study.profile.noise_modes:
+        sigma = study.choose_sigma(noise_mode, **settings)
+        for name, method in study.methods(noise_mode, **settings).items():
+            row = {"noise": noise_mode, "method": name, "sigma": 0.0 if name.startswith("CE") else sigma}
+            rows.append(row | accuracies(method))
+    return pd.DataFrame(rows)
+
+
+def letters(study: Study) -> pd.DataFrame:
+    """`table` for the drawn letters: does it hold elsewhere?"""
+    return table(study, study.profile.letters_modes, dataset="letters")
+
+
+def early_stopping(study: Study) -> pd.DataFrame:
+    """How much further SLN-MO's last epoch is than its rivals, in points, paired over seeds.
+
+    Columns: noise, rival (method and epoch), gain, low, high, verdict on "SLN-MO is ahead".
+    """
+    rows = []
     for noise_mode in study.profile.noise_modes:
-        part = mean_and_std(study.methods(noise_mode), "test_accuracy").reset_index()
-        part[["mean", "std"]] *= 100
-        part.insert(0, "noise", noise_mode)
-        sigma = study.choose_sigma(noise_mode)
-        part["sigma"] = [0.0 if name.startswith("CE") else sigma for name in part["method"]]
-        parts.append(part)
-    return pd.concat(parts, ignore_index=True)
+        methods = study.methods(noise_mode)
+        ours = 100 * methods["SLN-MO"].final("test_accuracy")
+        for name in ("CE", "CE-MO"):
+            for read, epoch in {"final": "last epoch", "early": "early-stopped"}.items():
+                gain = interval(ours - 100 * getattr(methods[name], read)("test_accuracy"))
+                row = {"noise": noise_mode, "rival": f"{name}, {epoch}", "gain": gain.mean}
+                rows.append(row | {"low": gain.low, "high": gain.high, "verdict": gain.verdict()})
+    return pd.DataFrame(rows)
+
+
+def describe_early_stopping(table: pd.DataFrame) -> str:
+    """One line per kind of noise: the verdicts of `early_stopping`."""
+    return "\n".join(
+        f"{NOISE_NAMES[noise]}: SLN-MO minus "
+        + "; ".join(
+            f"{row.rival}: {row.gain:+.1f} ({row.low:+.1f} to {row.high:+.1f}), ahead: {row.verdict}"
+            for row in part.itertuples()
+        )
+        + "."
+        for noise, part in table.groupby("noise", sort=False)
+    )
 
 
 def own_or_full(
@@ -68,13 +104,14 @@ def of_the_paper(dataset: str = "cifar10") -> pd.DataFrame:
 
 
 def beside_published(ours: pd.DataFrame, label: str, dataset: str = "cifar10") -> pd.DataFrame:
-    """`table` beside the paper's numbers for `dataset`: "mean ± std", or "not in the paper"."""
+    """`table` with its intervals beside the paper's "mean ± std" for `dataset`, or "not in the paper"."""
     paper, rows = of_the_paper(dataset), {}
     for row in ours.itertuples():
         key, theirs = (row.noise, row.method), "not in the paper"
         if key in paper.index:
             theirs = f"{paper.loc[key, 'mean']:.2f} ± {paper.loc[key, 'std']:.2f}"
-        rows[key] = {f"ours ({label})": f"{row.mean:.1f} ± {row.std:.1f}", f"paper ({dataset})": theirs}
+        ours = f"{row.mean:.1f} ({row.low:.1f} to {row.high:.1f})"
+        rows[key] = {f"ours ({label})": ours, f"paper ({dataset})": theirs}
     return pd.DataFrame.from_dict(rows, orient="index").rename_axis(["noise", "method"])
 
 
@@ -162,5 +199,5 @@ def describe_steps(steps: pd.DataFrame) -> str:
             f"{row.step} {row.verdict} ({row.ours:+.1f}, {row.low:+.1f} to {row.high:+.1f})"
             for row in part.itertuples()
         ]
-        lines.append(f"{noise_mode}: {'; '.join(verdicts)}.")
+        lines.append(f"{NOISE_NAMES[noise_mode]}: {'; '.join(verdicts)}.")
     return "\n".join(lines)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -9,10 +10,44 @@ import pandas as pd
 
 from sln import noise
 from sln.noise import Corruption
-from sln.study.statistics import MethodRuns
+from sln.study.statistics import MethodRuns, interval
 from sln.utils.rng import numpy_generator
 
+# How a run's accuracy is read, and the method of MethodRuns that does it.
+READINGS = {"last epoch": "final", "mean of the last ten": "last10", "stopped early": "early"}
+SLN_AND_RIVALS = (("SLN", "CE"), ("SLN-MO", "CE"), ("SLN-MO", "CE-MO"), ("SLN-MO-LC", "CE-MO"))
+
 # --- over seeds ---------------------------------------------------------------------------------------------
+
+
+def accuracies(methods: Mapping[str, MethodRuns]) -> pd.DataFrame:
+    """Test accuracy (%) in three readings, with t intervals over seeds: one row per method and reading.
+
+    The last epoch is what the paper reports. "stopped early" reads each run at its best accuracy on *noisy*
+    validation labels, `epoch` on average (NaN without validation images).
+    """
+    rows = []
+    for name, method in methods.items():
+        for reading, read in READINGS.items():
+            row = {"method": name, "reading": reading}
+            row["epoch"] = float(np.mean(method.best_epochs())) if read == "early" else np.nan
+            rows.append(row | dataclasses.asdict(interval(100 * getattr(method, read)("test_accuracy"))))
+    return pd.DataFrame(rows)
+
+
+def describe_accuracies(methods: Mapping[str, MethodRuns]) -> str:
+    """By how much SLN's methods, over their last ten epochs, beat plain training that is stopped early."""
+    lines = []
+    for better, worse in SLN_AND_RIVALS:
+        early = methods[worse].early("test_accuracy")
+        if np.isnan(early).any():
+            return "No image is held out here, so plain training cannot be stopped early."
+        gain = interval(100 * (methods[better].last10("test_accuracy") - early))
+        lines.append(
+            f"{better} (last ten epochs) minus {worse} stopped early: {gain.mean:+.1f} points "
+            f"({gain.low:+.1f} to {gain.high:+.1f}). That {better} is better {gain.verdict()}."
+        )
+    return "\n".join(lines)
 
 
 def mean_and_std(methods: Mapping[str, MethodRuns], column: str) -> pd.DataFrame:
@@ -26,7 +61,9 @@ def curves(methods: Mapping[str, MethodRuns], columns: Sequence[str]) -> pd.Data
     """History columns over epochs: mean and standard deviation over seeds, one row per method and epoch."""
     parts = []
     for name, method in methods.items():
-        table = pd.DataFrame({"method": name}, index=method.curve(columns[0]).index)
+        table = pd.DataFrame(
+            {"method": name, "seeds": len(method.runs)}, index=method.curve(columns[0]).index
+        )
         for column in columns:
             values = method.curve(column)
             table[f"{column}_mean"], table[f"{column}_std"] = values.mean(axis=1), values.std(axis=1)
@@ -35,7 +72,10 @@ def curves(methods: Mapping[str, MethodRuns], columns: Sequence[str]) -> pd.Data
 
 
 def over_sigma(grid: Mapping[float, MethodRuns], columns: Sequence[str]) -> pd.DataFrame:
-    """Last-epoch history columns: mean and standard deviation over seeds, one row per sigma and weights."""
+    """Last-epoch history columns: mean and standard deviation over seeds, one row per sigma and weights.
+
+    ceiling : share of the validation images whose given label is right, which a perfect classifier scores
+    """
     rows = []
     for sigma, found in grid.items():
         for method in (found.through("network"), found.through("momentum")):
@@ -43,7 +83,8 @@ def over_sigma(grid: Mapping[float, MethodRuns], columns: Sequence[str]) -> pd.D
             for column in columns:
                 values = method.final(column)
                 row[f"{column}_mean"], row[f"{column}_std"] = values.mean(), values.std(ddof=1)
-            rows.append(row)
+            right = [1 - run.data.validation.wrong.double().mean().item() for run in found.runs]
+            rows.append(row | {"ceiling": np.mean(right)})
     return pd.DataFrame(rows)
 
 

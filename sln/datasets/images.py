@@ -1,4 +1,4 @@
-"""The images of the embedded digits and of CIFAR, with true labels."""
+"""The images of the data sets in memory, with true labels: the embedded digits, drawn letters, CIFAR."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from torch import Tensor
 
 from sln.config import Config
 from sln.data import SPLITS, Data, Split
+from sln.datasets.letters import letters, outside_letters
 from sln.datasets.registry import DATAPATHS, cifar_root
 from sln.utils.devices import torchvision
 from sln.utils.errors import choose, require
@@ -133,6 +134,8 @@ def clean(config: Config) -> Data:
     """The data set of `config` with true labels."""
     if config.dataset == "digits":
         return first_classes(digits(config.fold), config.num_classes)
+    if config.dataset == "letters":
+        return letters(config.num_classes, config.fold)
     return cifar(config)
 
 
@@ -146,10 +149,13 @@ def first_classes(data: Data, num_classes: int) -> Data:
 def outside_images(config: Config) -> Tensor:
     """uint8 images of no class, which replace others in open-set noise.
 
-    CIFAR-100's training images for CIFAR-10, as released; `outside_digits` for the digits.
+    CIFAR-100's training images for CIFAR-10, as released; `outside_digits` for the digits; other letters for
+    letters.
     """
     if config.dataset == "digits":
         return outside_digits()
+    if config.dataset == "letters":
+        return outside_letters(config.num_classes, config.fold)
     images, _, _ = read_cifar("cifar100", train=True)
     return downsampled(torch.from_numpy(images), config.downsample)
 

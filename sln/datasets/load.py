@@ -13,10 +13,11 @@ import torch
 import torch.nn.functional as F
 
 from sln import noise
-from sln.config import CIFAR, HUMAN_NOISE, Config
+from sln.config import CIFAR, EMBEDDED, HUMAN_NOISE, Config
 from sln.data import SPLITS, Data, Split
 from sln.datasets import images, label_files
 from sln.datasets.images import outside_images, published_labels
+from sln.datasets.letters import similar_letters
 from sln.noise import Corruption
 from sln.train import State, predict, train_epoch
 from sln.utils.devices import device
@@ -145,7 +146,7 @@ def _scores(clean: Data, config: Config) -> np.ndarray:
     path = runs_folder() / f"{name}.npy"
     with lock(name):
         if not path.exists():
-            what, quiet = "scores of instance-dependent noise", base.dataset == "digits"  # a second or two
+            what, quiet = "scores of instance-dependent noise", base.dataset in EMBEDDED  # a second or two
             parts = [slice(0, len(clean.train)), slice(len(clean.train), None)]
             networks = parts if len(clean.validation) else parts[:1]
             epochs, images = AVERAGED_EPOCHS, clean.to(device())
@@ -229,7 +230,7 @@ def draw(
         case "sym":
             return noise.symmetric(true, C, rate, seed=seed, split=split, exact=exact, own_class=own_class)
         case "asym":
-            targets = class_map(config.dataset)
+            targets = class_map(config.dataset, C)
             return noise.asymmetric(true, C, rate, targets, seed=seed, split=split, exact=exact)
         case "dependent":
             if scores is None:
@@ -242,10 +243,11 @@ def draw(
             return noise.none(true, C)
 
 
-def class_map(dataset: str) -> dict[int, int]:
+def class_map(dataset: str, num_classes: int) -> dict[int, int]:
     """The class that each class becomes in the data set's asymmetric noise."""
     return {
         "digits": noise.DIGITS_MAP,
+        "letters": similar_letters(num_classes),
         "cifar10": noise.CIFAR10_MAP,
         "cifar100": noise.next_class_map(100),
     }[dataset]

@@ -13,7 +13,7 @@ from collections.abc import Callable
 import ipywidgets
 
 from sln import runs
-from sln.config import NOISE_NAMES, Config
+from sln.config import EMBEDDED, NOISE_NAMES, Config
 from sln.explore import widgets
 from sln.explore.widgets import Picture
 from sln.plots import training as pictures
@@ -82,7 +82,7 @@ class TrainedRuns(ipywidgets.VBox):
         self.picture = Picture("640px")
         explorer = ipywidgets.VBox([*self.sliders.values(), self.picture]).add_class(widgets.EXPLORER)
         super().__init__([explorer])
-        if study.dataset == "digits":  # others take hours
+        if study.dataset in EMBEDDED:  # others take hours
             self.train_this = TrainThis(study, start, self.show_run)
             self.children = (*self.children, self.train_this)
         for slider in self.sliders.values():

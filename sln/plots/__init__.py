@@ -4,7 +4,7 @@ Most functions take values and return a Figure in well under half a second, so t
 """
 
 from sln.config import NOISE_NAMES
-from sln.plots import comparisons, confidence, labels, landscape, results, theory, training
+from sln.plots import ablations, comparisons, confidence, labels, landscape, results, theory, training
 from sln.plots.style import COLOURS, RIGHT, STYLES, WRONG, Figure
 
 __all__ = [
@@ -14,6 +14,7 @@ __all__ = [
     "STYLES",
     "WRONG",
     "Figure",
+    "ablations",
     "comparisons",
     "confidence",
     "labels",

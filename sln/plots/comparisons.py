@@ -1,27 +1,21 @@
-"""Pictures of comparisons (variants of SGD noise, other methods) and of ablations."""
+"""Pictures of comparisons: variants of SGD noise, other methods."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import itertools
+from collections.abc import Mapping
 
 import numpy as np
 import pandas as pd
-import seaborn as sns
 from matplotlib.axes import Axes
-from matplotlib.lines import Line2D
 
 from sln.config import NOISE_NAMES
-from sln.plots.style import COLOURS, Figure, legend_of, look, new_axes, panels, reach
+from sln.plots.style import COLOURS, Figure, legend_of, new_axes, panels, reach
 from sln.plots.training import curve
 
-WEIGHTS = {"network": "networks", "momentum": "momentum models"}
 OTHER = "#777777"  # a method that is not the paper's
-# the paper's names of methods, by the weights they are evaluated with
-PAPERS = {
-    "network": {"CE": "CE", "SLN": "SLN", "SLN + LC": "SLN-MO-LC"},
-    "momentum": {"CE": "CE-MO", "SLN": "SLN-MO", "SLN + LC": "SLN-MO-LC"},
-}
-SETTINGS = {"published": "published setting", "tuned": "setting chosen on noisy validation labels"}
+# the paper's names of methods, for their colours
+PAPERS = {"CE": "CE-MO", "SLN": "SLN-MO", "SLN + LC": "SLN-MO-LC"}
 
 
 def over_epochs(tables: Mapping[str, pd.DataFrame]) -> Figure:
@@ -70,158 +64,65 @@ def one_strength(table: pd.DataFrame, variant: str) -> Figure:
 
 
 def methods(table: pd.DataFrame) -> Figure:
-    """Every method's test accuracy; rings: published settings, dots: tuned (`comparisons.table`).
+    """Every method's test accuracy with its interval, momentum models, best first (`comparisons.table`).
 
-    One column per kind of noise; above the networks, below their momentum models.
+    One column per kind of noise, one row per kind of settings; the line is SLN's mean.
     """
-    noises = list(dict.fromkeys(table["noise"]))
-    names = list(dict.fromkeys(table["method"]))
-    size = (3.3 * len(noises) + 2.2, 6.6)
-    figure, axes = panels(2, len(noises), size=size, sharex="col", sharey=True)
-    for row, (weights, title) in enumerate(WEIGHTS.items()):
-        for column, noise in enumerate(noises):
-            ax = axes[row, column]
-            part = table[(table["weights"] == weights) & (table["noise"] == noise)]
-            _method_dots(part, names, PAPERS[weights], ax)
-            ax.set_title(f"{NOISE_NAMES[noise]}, {title}")
+    part = table[table["weights"] == "momentum"]
+    noises, settings = part["noise"].unique(), part["settings"].unique()
+    size = (4.6 * len(noises), (0.27 * part["method"].nunique() + 0.9) * len(settings) + 0.3)
+    figure, axes = panels(len(settings), len(noises), size=size, sharex="col")
+    for (row, column), ax in np.ndenumerate(axes):
+        where = (part["noise"] == noises[column]) & (part["settings"] == settings[row])
+        _sorted_dots(part[where].sort_values("mean"), ax)
+        ax.set_title(f"{NOISE_NAMES[noises[column]]}, {settings[row]}")
     for ax in axes[-1]:
         ax.set_xlabel("test accuracy (%)")
-    shown = ((SETTINGS["published"], "white"), (SETTINGS["tuned"], "black"))[: table["settings"].nunique()]
-    dot = {"ls": "", "marker": "o", "color": "black"}
-    handles = [Line2D([], [], mfc=face, label=label, **dot) for label, face in shown]
-    figure.legend(handles=handles, loc="outside upper center", ncols=2)
     return figure
 
 
-def _method_dots(part: pd.DataFrame, names: Sequence[str], names_of: Mapping[str, str], ax: Axes) -> None:
-    both = part["settings"].nunique() > 1
-    for settings, group in part.groupby("settings", sort=False):
-        tuned = settings == "tuned"
-        shift = (0.16 if both else 0) * (-1 if tuned else 1)
-        y = [len(names) - names.index(name) + shift for name in group["method"]]
-        colours = [COLOURS[names_of[name]] if name in names_of else OTHER for name in group["method"]]
-        ax.hlines(y, group["mean"] - group["std"], group["mean"] + group["std"], color=colours, lw=1.4)
-        faces = colours if tuned else "white"
-        ax.scatter(group["mean"], y, c=faces, edgecolors=colours, s=34, zorder=3)
-    ax.set_yticks(range(len(names), 0, -1), names)
-    ax.set_ylim(0.4, len(names) + 0.6)
+def _sorted_dots(part: pd.DataFrame, ax: Axes) -> None:
+    names, y = list(part["method"]), np.arange(len(part))
+    colours = [COLOURS.get(PAPERS.get(name, ""), OTHER) for name in names]
+    ax.errorbar(part["mean"], y, xerr=reach(part), fmt="none", ecolor=colours, elinewidth=1.4)
+    ax.scatter(part["mean"], y, c=colours, s=34, zorder=3)
+    ax.axvline(part.loc[part["method"] == "SLN", "mean"].iloc[0], color=COLOURS["SLN-MO"], lw=1, ls=":")
+    ax.set_yticks(y, names)
 
 
-def gains(table: pd.DataFrame) -> Figure:
-    """What SLN adds to other methods, in points of test accuracy (`comparisons.gains`)."""
-    labels = [f"{NOISE_NAMES[noise]}, {settings}" for noise, settings in table.index]
-    figure, axes = panels(1, 1, size=(8.0, 0.5 * len(table) + 1.8))
-    ax, y = axes[0, 0], np.arange(len(table), 0, -1)
-    for number, (under, colour) in enumerate(
-        zip(table.columns, (COLOURS["CE"], OTHER, COLOURS["SLN-MO-LC"]), strict=True)
-    ):
-        style = {"height": 0.25, "color": colour, "label": f"on top of {under}"}
-        ax.barh(y + 0.27 * (1 - number), table[under], **style)
-    ax.axvline(0, color="black", lw=1)
-    ax.set_yticks(y, labels)
-    ax.set(xlabel="gain in test accuracy by stochastic label noise (points), momentum models")
-    ax.grid(axis="y", visible=False)
-    legend_of(ax, "upper", 3)
-    return figure
-
-
-def over_rates(table: pd.DataFrame) -> Figure:
-    """Test accuracy by noise rate, and the sigma chosen at each rate (`ablations.noise_rates`)."""
-    figure, axes = panels(1, 2, size=(9.6, 3.8), sharex=True, width_ratios=(1.5, 1))
-    left, right = axes.flat
-    for method, part in table.groupby("method", sort=False):
-        left.errorbar(part["rate"], part["mean"], part["std"], marker="o", capsize=3, **look(method))
-    left.set(xlabel="rate of symmetric noise", ylabel="test accuracy (%)", ylim=(0, 102))
-    left.legend(loc="lower left")
-    chosen = table[table["method"] == "SLN"]
-    right.plot(chosen["rate"], chosen["sigma"], "o-", color=COLOURS["SLN"])
-    right.set(xlabel="rate of symmetric noise", ylabel="σ chosen on noisy validation labels")
-    right.set_ylim(bottom=0)
-    return figure
-
-
-def at_rate(table: pd.DataFrame, rate: float) -> Figure:
-    """The methods at one noise rate (`ablations.noise_rates`)."""
-    part = table[table["rate"] == rate]
-    ax = new_axes((7.2, 3.4))
-    colours = [COLOURS[method] for method in part["method"]]
-    ax.bar(part["method"], part["mean"], yerr=part["std"], color=colours, capsize=3, width=0.6)
-    sigma = part["sigma"].max()
-    title = f"symmetric noise at rate {rate:g}, σ = {sigma:g}"
-    ax.set(ylabel="test accuracy (%)", ylim=(0, 105), title=title)
-    ax.grid(axis="x", visible=False)
-    words = (f"{row.method} {row.mean:.1f} ± {row.std:.1f}%" for row in part.itertuples())
-    ax.figure.words = f"{title}: {', '.join(words)}"
-    return ax.figure
-
-
-def kinds_of_noise(table: pd.DataFrame) -> Figure:
-    """What SLN adds by kind of noise, ± two standard errors (`ablations.kinds_of_noise`)."""
-    figure, axes = panels(1, 2, size=(9.6, 3.0), sharex=True, sharey=True)
-    names = {"network": ("SLN", "CE"), "momentum": ("SLN-MO", "CE-MO")}
-    for (weights, (method, plain)), ax in zip(names.items(), axes.flat, strict=True):
-        part = table[table["weights"] == weights].iloc[::-1]
-        labels = [NOISE_NAMES[noise] for noise in part["noise"]]
-        ax.axvline(0, color="black", lw=1)
-        dots = {"fmt": "o", "color": COLOURS[method], "capsize": 3}
-        ax.errorbar(part["gain"], labels, xerr=reach(part, "gain"), **dots)
-        ax.set(title=f"{method} minus {plain}", xlabel="gain in test accuracy (points)")
-        ax.margins(y=0.2)
-    return figure
-
-
-def ranking(table: pd.DataFrame, column: str) -> Figure:
-    """Test accuracy and memorised wrong labels by `column` (`ablations.noise_for`, `ablations.schedules`)."""
-    names = list(dict.fromkeys(table[column]))
-    figure, axes = panels(1, 2, size=(9.6, 0.42 * len(names) + 1.7), sharey=True)
-    for offset, weights, method in ((0.19, "network", "SLN"), (-0.19, "momentum", "SLN-MO")):
-        part = table[table["weights"] == weights].set_index(column).loc[names]
-        y = np.arange(len(names), 0, -1) + offset
-        style = {"height": 0.36, "color": COLOURS[method], "label": WEIGHTS[weights]}
-        axes[0, 0].barh(y, part["mean"], xerr=part["std"], error_kw={"capsize": 2, "lw": 1}, **style)
-        axes[0, 1].barh(y, part["memorised"], **style)
-    axes[0, 0].set_yticks(range(len(names), 0, -1), names)
-    axes[0, 0].set(xlabel="test accuracy (%)", xlim=(0, 102))
-    axes[0, 1].set(xlabel="wrong labels memorised (%)", xlim=(0, 102))
-    legend_of(axes[0, 0], "upper", 2)
-    for ax in axes.flat:
-        ax.grid(axis="y", visible=False)
-    return figure
-
-
-def corrections(table: pd.DataFrame) -> Figure:
-    """Clean and released correction by kind of noise (`ablations.corrections`)."""
-    figure, axes = panels(1, 2, size=(9.6, 3.6), sharex=True)
-    noises = list(dict.fromkeys(table["noise"]))
-    shown = {
-        "none": ("SLN-MO, no correction", COLOURS["SLN-MO"]),
-        "given": ("clean rule", COLOURS["SLN-MO-LC"]),
-        "as-released": ("as released", OTHER),
-    }
-    for number, (losses, (name, colour)) in enumerate(shown.items()):
-        part = table[table["losses"] == losses].set_index("noise").loc[noises]
-        x = np.arange(len(noises)) + 0.27 * (number - 1)
-        axes[0, 0].bar(x, part["mean"], 0.25, yerr=part["std"], color=colour, label=name, capsize=2)
-        axes[0, 1].bar(x, part["label_accuracy"], 0.25, color=colour)
-    for ax, title in zip(axes.flat, ("test accuracy (%)", "training labels that are true (%)"), strict=True):
-        ax.set_xticks(range(len(noises)), [NOISE_NAMES[noise].replace("-", "-\n") for noise in noises])
-        ax.set(ylabel=title, ylim=(0, 102))
-        ax.grid(axis="x", visible=False)
+def choices(table: pd.DataFrame) -> Figure:
+    """Noisy validation accuracy by each method's setting; dots: chosen (`comparisons.choices`)."""
+    part = table[(table["stage"] == 1) & (table.groupby("method")["setting"].transform("nunique") > 1)]
+    methods = list(part["method"].unique())
+    figure, axes = panels(3, -(-len(methods) // 3), size=(9.6, 7.4), sharey=True)
+    for method, ax in itertools.zip_longest(methods, axes.flat):
+        if method is None:
+            ax.set_visible(False)
+            continue
+        of_it = part[part["method"] == method]
+        for noise, line in of_it.groupby("noise", sort=False):
+            names = [f"{setting:g}" for setting in line["setting"]]  # evenly spaced, as categories
+            (drawn, *_) = ax.errorbar(names, line["score"], line["error"], label=NOISE_NAMES[noise])
+            chosen = line[line["chosen"]].iloc[0]
+            ax.plot([f"{chosen['setting']:g}"], [chosen["score"]], "o", color=drawn.get_color())
+        ax.set_title(method)
+    for ax in axes[:, 0]:
+        ax.set_ylabel("accuracy on noisy\nvalidation labels (%)")
     legend_of(axes[0, 0], "upper", 3)
     return figure
 
 
-def class_counts(table: pd.DataFrame) -> Figure:
-    """What SLN-MO adds by sigma, and by sigma sqrt(C - 1), one line per C (`ablations.class_counts`)."""
-    figure, axes = panels(1, 2, size=(9.6, 3.8), sharey=True)
-    shades = sns.color_palette("viridis", table["classes"].nunique())
-    for (C, part), colour in zip(table.groupby("classes"), shades, strict=True):
-        for column, ax in zip(("sigma", "when_sure"), axes.flat, strict=True):
-            style = {"color": colour, "marker": "o", "capsize": 3, "label": f"C = {C}"}
-            ax.errorbar(part[column], part["gain"], reach(part, "gain"), **style)
-    axes[0, 0].set(xlabel="σ", ylabel="gain of SLN-MO over σ = 0 (points)")
-    axes[0, 1].set(xlabel="σ √(C − 1): noise at the logit of a sure class")
-    for ax in axes.flat:
-        ax.axhline(0, color="black", lw=0.8)
-    axes[0, 0].legend(loc="best")
+def gains(table: pd.DataFrame) -> Figure:
+    """Paired gains with their intervals, in points of test accuracy (`comparisons.gains`)."""
+    names = list(table["gain"].unique())
+    figure, axes = panels(
+        1, len(names), size=(3.1 * len(names) + 2, 0.4 * len(table) / len(names) + 1.4), sharey=True
+    )
+    for name, ax in zip(names, axes.flat, strict=True):
+        part = table[table["gain"] == name].iloc[::-1]
+        labels = [f"{NOISE_NAMES[row.noise]}, {row.settings}" for row in part.itertuples()]
+        ax.axvline(0, color="black", lw=1)
+        ax.errorbar(part["mean"], labels, xerr=reach(part), fmt="o", color=COLOURS["SLN-MO"], capsize=3)
+        ax.set(title=name, xlabel="gain in test accuracy (points)")
+        ax.margins(y=0.2)
     return figure

@@ -155,15 +155,20 @@ def label_noise(config: Config, noise_mode: str, noise_rate: float, noise_seed: 
     return figure
 
 
-def meaning_of_rate(draws: pd.DataFrame, meanings: pd.DataFrame, rate: float) -> Figure:
+def meaning_of_rate(draws: pd.DataFrame, meanings: pd.DataFrame, rate: float, examples: int) -> Figure:
     """What a noise rate means: exact or by chance (left), other classes or all classes (right).
+
+    examples : number of labels
 
     The tables are those of `analysis.exact_and_bernoulli`, at `rate`, and `analysis.rate_meanings`.
     """
     figure, axes = panels(1, 2, size=(9.6, 3.8))
     left, right = axes.flat
     exact, coins = draws["exact"].iloc[0], draws["bernoulli"]
-    left.hist(coins, bins=24, color="#999999", label=f"every example its own coin (std {coins.std():.3f})")
+    counts = np.rint(coins * examples).astype(int)
+    step = -(-(np.ptp(counts) + 1) // 24)  # bins of whole counts: others make a comb
+    edges = (np.arange(counts.min(), counts.max() + step + 1, step) - 0.5) / examples
+    left.hist(counts / examples, edges, color="#999999", label=f"a coin per example (std {coins.std():.3f})")
     left.axvline(exact, ymax=0.72, color="black", label=f"exact count (always {exact:.3f})")
     title = f"{len(draws)} corruptions at rate {rate:g}"
     left.set(xlabel="realised noise rate", ylabel="draws", title=title)
@@ -203,6 +208,51 @@ def correction(table: pd.DataFrame) -> Figure:
         ax.set(xlabel="epoch", ylabel="share", ylim=(0, 1.02), title=rule)
         ax.label_outer()
     legend_of(axes[0, 0], "lower", 2)
+    return figure
+
+
+def weights_ablation(table: pd.DataFrame) -> Figure:
+    """Rules of w: test accuracy and labels that are true, with t intervals (`label_correction.by_weight`)."""
+    figure, axes = panels(1, 3, size=(10.2, 2.7), sharey=True)
+    seeds = int(table["seeds"].max())
+    titles = {
+        "accuracy": "test accuracy (%)",
+        "gain": "minus the released rule's (points)",
+        "labels": "labels that are true afterwards (%)",
+    }
+    for (column, title), ax in zip(titles.items(), axes.flat, strict=True):
+        mean = table[column]
+        error = [mean - table[f"{column}_low"], table[f"{column}_high"] - mean]
+        ax.errorbar(mean, range(len(table)), xerr=error, fmt="o", color=COLOURS["SLN-MO-LC"], capsize=3)
+        ax.set(yticks=range(len(table)), yticklabels=table["rule"], title=title)
+        ax.margins(y=0.2)
+    axes[0, 0].invert_yaxis()
+    axes[0, 1].axvline(0, color="black", lw=1)
+    figure.supxlabel(f"mean and 95% t interval over {seeds} seeds", fontsize=9)
+    return figure
+
+
+def worked_example(run: Run, table: pd.DataFrame) -> Figure:
+    """One image's target in every corrected epoch, a panel per rule (`label_correction.worked_example`)."""
+    rules, first, noisy = list(dict.fromkeys(table["rule"])), table.iloc[0], run.data
+    figure, axes = panels(1, 1 + len(rules), size=(9.6, 3.2), width_ratios=[0.55] + [1] * len(rules))
+    title = caption(noisy, first.given, first.true)
+    show_image(noisy.train.images[first.example], axes[0, 0], title, WRONG, noisy.scale)
+    for rule, ax in zip(rules, axes[0, 1:], strict=True):
+        part = table[table["rule"] == rule]
+        bottom = np.zeros(len(part))
+        for column, name, colour in (
+            ("on_given", f"given label, {class_name(noisy, first.given)}", WRONG),
+            ("on_true", f"true label, {class_name(noisy, first.true)}", RIGHT),
+        ):
+            ax.bar(part["epoch"], part[column], bottom=bottom, color=colour, label=name)
+            bottom += part[column].to_numpy()
+        ax.bar(part["epoch"], 1 - bottom, bottom=bottom, color="#cccccc", label="other classes")
+        ax.plot(part["epoch"], part["w"], "o-", color="black", ms=3, lw=1, label="w")
+        ax.set(xlabel="epoch", ylim=(0, 1.02), title=rule)
+        ax.grid(False)
+    axes[0, 1].set_ylabel("entry of the target")
+    legend_of(axes[0, 1], "lower", 4)
     return figure
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import numpy as np
 import pandas as pd
 from matplotlib.lines import Line2D
 
@@ -11,20 +10,28 @@ from sln.plots.style import COLOURS, Figure, legend_of, new_axes, panels, reach
 
 
 def table(accuracies: pd.DataFrame) -> Figure:
-    """Test accuracy by kind of noise and method, ± standard deviation over seeds (`results.table`)."""
-    ax = new_axes((9.6, 4.2))
-    noises, methods = (list(dict.fromkeys(accuracies[column])) for column in ("noise", "method"))
-    width = 0.8 / len(methods)
-    for number, method in enumerate(methods):
-        part = accuracies[accuracies["method"] == method].set_index("noise").loc[noises]
-        x = np.arange(len(noises)) + (number - (len(methods) - 1) / 2) * width
-        bars = {"yerr": part["std"], "error_kw": {"capsize": 2, "lw": 1}}
-        ax.bar(x, part["mean"], width=0.92 * width, color=COLOURS[method], label=method, **bars)
-    ax.set_xticks(range(len(noises)), [NOISE_NAMES[noise] for noise in noises])
-    ax.set(ylabel="test accuracy (%)", ylim=(0, 105))
-    ax.grid(axis="x", visible=False)
-    ax.legend(ncols=len(methods), loc="upper center", bbox_to_anchor=(0.5, 1.13))
-    return ax.figure
+    """Test accuracy by kind of noise and method (`results.table`), one panel per kind of noise.
+
+    Dots: after the last epoch, with t intervals. Rings: at the epoch chosen on noisy validation labels.
+    """
+    noises = list(dict.fromkeys(accuracies["noise"]))
+    figure, axes = panels(1, len(noises), size=(2.5 * len(noises) + 1, 2.9), sharey=True)
+    for noise, ax in zip(noises, axes.flat, strict=True):
+        part = accuracies[accuracies["noise"] == noise].iloc[::-1]
+        for y, (_, row) in enumerate(part.iterrows()):
+            colour, place = COLOURS[row["method"]], ([row["mean"]], [y])
+            ends = [[row["mean"] - row["low"]], [row["high"] - row["mean"]]]
+            ax.errorbar(*place, xerr=ends, fmt="o", color=colour, capsize=3)
+            ax.plot(row["early"], y, "o", mfc="none", color=colour, ms=9)
+        ax.set_yticks(range(len(part)), part["method"])
+        ax.set(title=NOISE_NAMES[noise], xlabel="test accuracy (%)")
+        ax.margins(y=0.15)
+    kinds = {"last epoch, 95% interval": "black", "stopped early, on noisy labels": "none"}
+    handles = [
+        Line2D([], [], color="black", marker="o", ls="", mfc=fill, label=name) for name, fill in kinds.items()
+    ]
+    figure.legend(handles=handles, loc="outside upper center", ncols=2)
+    return figure
 
 
 def one_noise(table: pd.DataFrame, paper: pd.DataFrame, noise: str) -> Figure:
@@ -35,11 +42,11 @@ def one_noise(table: pd.DataFrame, paper: pd.DataFrame, noise: str) -> Figure:
     part = table[table["noise"] == noise]
     ax = new_axes((7.2, 3.8))
     colours = [COLOURS[method] for method in part["method"]]
-    ax.bar(part["method"], part["mean"], yerr=part["std"], color=colours, capsize=3, width=0.6)
+    ax.bar(part["method"], part["mean"], yerr=reach(part), color=colours, capsize=3, width=0.6)
     words = []
     for row in part.itertuples():
         published = paper["mean"].get((noise, row.method))
-        words.append(f"{row.method} {row.mean:.1f} ± {row.std:.1f}")
+        words.append(f"{row.method} {row.mean:.1f} ({row.low:.1f} to {row.high:.1f})")
         if published is not None:
             ax.plot(row.method, published, "o", mfc="white", color="black", ms=8)
             words[-1] += f" (paper {published:.2f})"
@@ -52,10 +59,10 @@ def one_noise(table: pd.DataFrame, paper: pd.DataFrame, noise: str) -> Figure:
 def beside_published(table: pd.DataFrame) -> Figure:
     """The paper's accuracy (ring) and ours (dot, ± standard deviation) per recipe, one panel per data set.
 
-    The table is that of `results.of_the_recipes`; rows may lack the paper's number or ours.
+    The table is that of `results.of_the_recipes`; data sets of which there is no run are left out.
     """
-    datasets = list(dict.fromkeys(table["dataset"]))
-    figure, axes = panels(1, len(datasets), size=(10.2, 3.6), sharex=True)
+    datasets = list(dict.fromkeys(table.loc[table["seeds"] > 0, "dataset"]))
+    figure, axes = panels(1, len(datasets), size=(3.4 * len(datasets) + 1.6, 3.6), sharex=True)
     for dataset, ax in zip(datasets, axes.flat, strict=True):
         part = table[table["dataset"] == dataset]
         noises = list(dict.fromkeys(part["noise"]))
@@ -67,8 +74,6 @@ def beside_published(table: pd.DataFrame) -> Figure:
                 ax.errorbar(row.ours, y - 0.12, xerr=row.ours_std, fmt="o", color=colour, ms=6, capsize=3)
         if part["paper"].isna().all():
             ax.text(0.5, 0.85, "the paper’s numbers\nare not at hand", ha="center", transform=ax.transAxes)
-        if not part["seeds"].any():
-            ax.text(0.5, 0.03, "no runs of ours yet", ha="center", transform=ax.transAxes, color="#555555")
         ax.set_yticks(range(count, 0, -1), [NOISE_NAMES.get(noise, noise) for noise in noises])
         ax.set(title=dataset, xlabel="test accuracy (%)", ylim=(0.2, count + 0.7), xlim=(25, 100))
     names = ("CE", "SLN", "SLN-MO", "SLN-MO-LC")
@@ -80,19 +85,34 @@ def beside_published(table: pd.DataFrame) -> Figure:
 
 
 def steps(table: pd.DataFrame, profile: str) -> Figure:
-    """Each step of the paper's order: our gain with two standard errors, the paper's as a ring.
+    """Each step of the paper's order: our gain with its t interval, the paper's as a ring.
 
-    One panel per kind of noise (`results.steps_of_the_order`).
+    One panel per step, each on its own scale (`results.steps_of_the_order`).
     """
+    names = list(dict.fromkeys(table["step"]))
+    figure, axes = panels(1, len(names), size=(9.6, 2.8), sharey=True)
+    for step, ax in zip(names, axes.flat, strict=True):
+        part = table[table["step"] == step].iloc[::-1]
+        noises = [NOISE_NAMES[noise] for noise in part["noise"]]
+        ax.axvline(0, color="black", lw=1)
+        ours = {"fmt": "o", "color": COLOURS["SLN-MO"], "capsize": 3, "label": f"ours ({profile})"}
+        ax.errorbar(part["ours"], noises, xerr=reach(part, "ours"), **ours)
+        ax.plot(part["paper"], noises, "o", color="black", mfc="none", ms=9, label="paper (CIFAR-10)")
+        ax.set(xlabel="gain in test accuracy (points)", title=step)
+        ax.margins(y=0.2)
+    legend_of(axes[0, 0], "upper", 2)
+    return figure
+
+
+def rivals(table: pd.DataFrame) -> Figure:
+    """SLN-MO minus its rivals with t intervals, one panel per kind of noise (`results.early_stopping`)."""
     noises = list(dict.fromkeys(table["noise"]))
-    figure, axes = panels(1, len(noises), size=(2.6 * len(noises) + 0.8, 3.0), sharex=True, sharey=True)
+    figure, axes = panels(1, len(noises), size=(2.4 * len(noises) + 1.6, 2.4), sharey=True)
     for noise, ax in zip(noises, axes.flat, strict=True):
         part = table[table["noise"] == noise].iloc[::-1]
         ax.axvline(0, color="black", lw=1)
-        ours = {"fmt": "o", "color": COLOURS["SLN-MO"], "capsize": 3, "label": f"ours ({profile})"}
-        ax.errorbar(part["ours"], part["step"], xerr=reach(part, "ours"), **ours)
-        ax.plot(part["paper"], part["step"], "o", color="black", mfc="none", ms=9, label="paper (CIFAR-10)")
-        ax.set(xlabel="gain in test accuracy (points)", title=NOISE_NAMES[noise])
-        ax.margins(y=0.3)
-    legend_of(axes[0, 0], "upper", 2)
+        dots = {"fmt": "o", "color": COLOURS["SLN-MO"], "capsize": 3}
+        ax.errorbar(part["gain"], part["rival"], xerr=reach(part, "gain"), **dots)
+        ax.set(title=NOISE_NAMES[noise], xlabel="SLN-MO minus … (points)")
+        ax.margins(y=0.2)
     return figure

@@ -68,9 +68,9 @@ def band(ax: Axes, mean: pd.Series, std: pd.Series, alpha: float = 0.15, **line:
     ax.fill_between(mean.index, mean - std, mean + std, color=line["color"], alpha=alpha, lw=0)
 
 
-def reach(table: pd.DataFrame, column: str = "mean") -> np.ndarray:
-    """(2, rows): how far the interval `low` to `high` reaches to both sides of `column`, for `errorbar`."""
-    return np.abs(table[["low", "high"]].to_numpy() - table[[column]].to_numpy()).T
+def reach(table: pd.DataFrame, column: str = "mean", ends: tuple[str, str] = ("low", "high")) -> np.ndarray:
+    """(2, rows): how far the interval reaches to both sides of `column`, for `errorbar`."""
+    return np.abs(table[list(ends)].to_numpy() - table[[column]].to_numpy()).T
 
 
 def legend_of(ax: Axes, place: str, columns: int) -> None:

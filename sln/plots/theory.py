@@ -138,7 +138,8 @@ def _label_density(ax: Axes, sigma: float, num_classes: int) -> None:
             density = np.exp(-((x - centre) ** 2) / (2 * sigma**2)) / (sigma * np.sqrt(2 * np.pi))
             ax.fill_between(x, density, color=colour, alpha=0.4, lw=0)
     title = f"σ = {sigma:.2f}: the label stays the largest in {100 * kept.mean():.0f}%"
-    ax.set(xlabel="entry of y + σ z", ylabel="density", xlim=(-4, 5), ylim=(0, 1.2), title=title)
+    highest = 0.5 / min(max(sigma, 0.4), 1)  # the density's, with room for the legend
+    ax.set(xlabel="entry of y + σ z", ylabel="density", xlim=(-4, 5), ylim=(0, highest), title=title)
     ax.legend(loc="upper right")
 
 
@@ -152,7 +153,7 @@ def _deviation(ax: Axes, sigma: float, probability: float, num_classes: int) -> 
     ax.plot([probability], spread[-1:], "o", color=COLOURS["SLN-MO"], ms=8, clip_on=False)
     title = f"C = {num_classes}, p = {probability:.2f}: std {spread[-1]:.2f}"
     ax.set(xlabel="predicted probability p of the class", ylabel="std of the noise at its logit")
-    ax.set(xlim=(0, 1), ylim=(0, 2.05 * np.sqrt(num_classes - 1)), title=title)
+    ax.set(xlim=(0, 1), ylim=(0, 1.05 * max(1, sigma) * np.sqrt(num_classes - 1)), title=title)
     ax.legend(loc="upper left")
 
 

@@ -14,9 +14,10 @@ from sln.analysis.confidence import pooled_examples
 from sln.config import NOISE_NAMES, Config
 from sln.plots.confidence import histogram
 from sln.plots.labels import caption, class_name, show_image
-from sln.plots.style import COLOURS, RIGHT, WRONG, Figure, band, legend_of, look, new_axes, panels
+from sln.plots.style import COLOURS, RIGHT, WRONG, Figure, band, legend_of, look, new_axes, panels, reach
 from sln.runs.run import Run
 from sln.study.statistics import MethodRuns
+from sln.train import ALWAYS_WHOLE
 
 # History columns over epochs, and the titles of their panels.
 LEARNING = {
@@ -24,12 +25,8 @@ LEARNING = {
     "wrong_memorised": "wrong labels memorised",
     "test_accuracy": "test accuracy",
 }
-CONFIDENCE = {
-    "right_confidence": "right given labels",
-    "wrong_confidence": "wrong given labels",
-    "test_confidence": "test images: largest probability",
-}
 WEIGHTS = {"network": ("network", "-"), "momentum": ("momentum model", "--")}  # names and line styles
+SMOOTHED = 5  # epochs
 LOOKED_AT = 8  # images with a wrong label that `at_epoch` shows
 
 
@@ -41,25 +38,44 @@ def curves(
     columns: Mapping[str, str] = LEARNING,
     ylabel: str = "share of examples",
     heading: str = "",
+    stopped: pd.DataFrame | None = None,
 ) -> Figure:
-    """History columns over epochs, one panel per column (column: title); the table is `analysis.curves`'."""
+    """History columns over epochs, one panel per column (column: title); the table is `analysis.curves`'.
+
+    stopped : rows of `analysis.accuracies`, whose early stopping is marked in the panel of test accuracy
+    """
     figure, axes = panels(1, len(columns), size=(10.2, 3.5), sharex=True, sharey=True)
     for (column, title), ax in zip(columns.items(), axes.flat, strict=True):
         curve(table, column, ax)
         ax.set(ylabel=ylabel, title=title)
         ax.label_outer()
-    axes[0, 0].legend(loc="lower right")
+        if stopped is not None and column == "test_accuracy":
+            for row in stopped[stopped["reading"] == "stopped early"].itertuples():
+                point = {"color": COLOURS[row.method], "mec": "black", "ms": 9, "zorder": 5}
+                shown = ax.plot(row.epoch, row.mean / 100, "v", **point, label=f"{row.method} stopped early")
+                ax.legend(handles=shown, loc="lower right")
+    seeds = int(table["seeds"].max())
+    title = f"mean over {seeds} seeds" if seeds > 1 else None
+    axes[0, 0].legend(loc="lower right", title=title)
     if heading:
         figure.suptitle(heading, fontsize=10.5)
     return figure
 
 
 def curve(table: pd.DataFrame, column: str, ax: Axes) -> None:
-    """A history column over epochs, mean ± standard deviation, one line per method (`analysis.curves`)."""
+    """A history column over epochs, mean over seeds (`analysis.curves`); the thick lines are `smoothed`."""
     for method, part in table.groupby("method", sort=False):
-        measured = part.dropna(subset=f"{column}_mean").set_index("epoch")  # not in every epoch
-        band(ax, measured[f"{column}_mean"], measured[f"{column}_std"], **look(method))
+        measured = part.set_index("epoch")[f"{column}_mean"].dropna()  # not in every epoch
+        ax.plot(measured.index, measured, color=COLOURS.get(method), lw=0.5, alpha=0.45)
+        ax.plot(measured.index, smoothed(measured), **look(method))
     ax.set(xlabel="epoch", xlim=(1, table["epoch"].max()), ylim=(0, 1.02))
+
+
+def smoothed(measured: pd.Series) -> pd.Series:
+    """Means over SMOOTHED epochs, centred; the first ALWAYS_WHOLE, in which all changes, stay as they are."""
+    every = measured.reindex(range(1, int(measured.index.max()) + 1) if len(measured) else [])
+    means = every.rolling(SMOOTHED, center=True, min_periods=1).mean()
+    return measured.where(measured.index <= ALWAYS_WHOLE, means[measured.index])
 
 
 def training_curves(grid: Mapping[float, MethodRuns], sigma: float) -> Figure:
@@ -88,7 +104,7 @@ def live_curves(config: Config, rows: Sequence[Mapping[str, float | str]]) -> Fi
     table = table[table["weights"].isin(names)].assign(method=table["weights"].map(names))
     for column in LEARNING:
         table[f"{column}_mean"] = table.get(column, np.nan)
-        table[f"{column}_std"] = 0.0
+    table["seeds"] = 1
     return curves(table, heading=describe(config))
 
 
@@ -97,6 +113,20 @@ def describe(config: Config) -> str:
     noise = NOISE_NAMES.get(config.noise_mode, config.noise_mode)
     noise = "right labels" if config.noise_mode == "none" else f"{noise} noise at rate {config.noise_rate:g}"
     return f"σ = {config.sigma:g}, {noise}, α = {config.alpha:g}"
+
+
+def accuracies(table: pd.DataFrame) -> Figure:
+    """Test accuracy by method and reading, with t intervals over seeds (`analysis.accuracies`)."""
+    ax = new_axes((7.6, 3.6))
+    methods = list(dict.fromkeys(table["method"]))
+    for number, (reading, part) in enumerate(table.groupby("reading", sort=False)):
+        places = np.arange(len(methods)) + 0.22 * (number - 1)
+        point = {"fmt": "osv"[number], "mfc": ("black", "grey", "white")[number], "capsize": 3}
+        ax.errorbar(part["mean"], places, xerr=reach(part), color="black", **point, label=reading)
+    ax.set(yticks=range(len(methods)), yticklabels=methods, xlabel="test accuracy (%)")
+    ax.invert_yaxis()
+    ax.legend(loc="best", title=f"95% t interval, {int(table['seeds'].max())} seeds")
+    return ax.figure
 
 
 # --- one run ------------------------------------------------------------------------------------------------
@@ -177,7 +207,7 @@ def _describe_epoch(run: Run, epoch: int) -> str:
     parts = []
     for column, title in LEARNING.items():
         values = [f"{_latest(run, weights, column, epoch):.0%}" for weights in WEIGHTS]
-        parts.append(f"{title} {values[0]} ({values[1]})".replace("nan%", "not measured yet"))
+        parts.append(f"{title} {values[0]} ({values[1]})")
     return (
         f"{describe(run.config)}, epoch {epoch}: {', '.join(parts)} by the network (by its momentum model); "
         f"histogram and images are those after epoch {run.config.epochs}"
@@ -196,30 +226,42 @@ def over_sigma(table: pd.DataFrame, chosen: float) -> Figure:
         ("validation_accuracy", "accuracy on noisy validation labels", "share of validation images"),
     )
     for (column, title, ylabel), ax in zip(shown, axes.flat, strict=True):
-        for weights, method in (("network", "SLN"), ("momentum", "SLN-MO")):
-            part = table[table["weights"] == weights]
-            mean, std = part[f"{column}_mean"], part[f"{column}_std"]
-            ax.errorbar(part["sigma"], mean, std, marker="o", capsize=3, **look(method))
+        for weights, plain, noisy in (("network", "CE", "SLN"), ("momentum", "CE-MO", "SLN-MO")):
+            for method, part in ((plain, table.query("sigma == 0")), (noisy, table.query("sigma > 0"))):
+                part = part[part["weights"] == weights]
+                mean, std = part[f"{column}_mean"], part[f"{column}_std"]
+                ax.errorbar(part["sigma"], mean, std, marker="o", capsize=3, **look(method))
         ax.axvline(chosen, color="black", lw=1, ls=":", label=f"chosen: σ = {chosen:g}")
         ax.set(xlabel="σ of the stochastic noise (0: CE)", ylabel=ylabel, ylim=(0, 1.02), title=title)
-    legend_of(axes[0, 0], "upper", 3)
+    ceiling = table["ceiling"].mean()
+    axes[0, 2].axhline(ceiling, color="black", lw=1, ls="--")
+    if ceiling > 0:  # NaN without validation images
+        axes[0, 2].text(0.98, ceiling + 0.02, "a perfect classifier", ha="right", fontsize=8,
+                        transform=axes[0, 2].get_yaxis_transform())  # fmt: skip
+    legend_of(axes[0, 0], "upper", 5)
+    figure.legends[0].set_title(f"bars: ± one standard deviation over {int(table['seeds'].max())} seeds")
     return figure
 
 
 def momentum_models(table: pd.DataFrame, alpha: float | None = None) -> Figure:
     """Test accuracy of several momentum models of the same runs (`analysis.by_alpha`); `alpha` stands out."""
-    ax = new_axes((7.2, 4.2))
-    shades = sns.color_palette("viridis", table["alpha"].nunique())
-    for colour, (value, part) in zip(shades, table.groupby("alpha"), strict=True):
+    ax = new_axes((7.6, 4.2))
+    shades = sns.color_palette("viridis", table["alpha"].nunique() + 1)  # the last is too light for text
+    ends = []
+    for colour, (value, part) in zip(shades, table.groupby("alpha"), strict=False):
         name = "the network itself" if value == 0 else f"α = {value:g}: about {1 / (1 - value):.0f} steps"
         by_epoch = part.set_index("epoch")
+        ends.append((by_epoch["mean"].iloc[-1], name, colour))
         band(ax, by_epoch["mean"], by_epoch["std"], alpha=0.12, color=colour, label=name)
         if alpha is not None and value != alpha:
             ax.lines[-1].set_alpha(0.25)
             ax.collections[-1].set_alpha(0.04)
     ax.set(xlabel="epoch", ylabel="test accuracy", xlim=(1, table["epoch"].max()), ylim=(0, 1.02))
     ax.set_title("The same runs, read through several momentum models")
-    ax.legend(loc="lower right")
+    place = 2.0
+    for end, name, colour in sorted(ends, reverse=True):
+        place = min(end, place - 0.055)  # apart enough to be read
+        ax.text(1.01, place, name, color=colour, va="center", fontsize=8, transform=ax.get_yaxis_transform())
     if alpha is not None:
         last = table[table["epoch"] == table["epoch"].max()].set_index("alpha")[["mean", "std"]]
         mean, std = 100 * last.loc[alpha]

@@ -7,7 +7,7 @@ import time
 from multiprocessing.queues import SimpleQueue
 
 from sln import runs
-from sln.config import Config
+from sln.config import EMBEDDED, Config
 from sln.runs import store
 from sln.runs.parallel import start_worker
 from sln.utils.errors import InputError, require
@@ -89,8 +89,8 @@ def start(config: Config) -> Training:
     """
     global _current
     require(
-        config.dataset == "digits",
-        f"a page trains runs on the digits only, not on {config.dataset}; use python -m sln train",
+        config.dataset in EMBEDDED,
+        f"a page trains runs on digits and letters only, not on {config.dataset}; use python -m sln train",
     )
     if _current is not None and _current.look() == "training":
         raise InputError(

@@ -236,7 +236,7 @@ class Trainer:
         momentum = {"momentum": self.state.networks["momentum"]}
         logits = self.predict(momentum, subset, view, f"epoch {epoch}, correcting labels")["momentum"]
         given = F.one_hot(torch.from_numpy(self.data.labels[subset]), C).float()
-        w = method.correction_weight(method.soft_cross_entropy(logits, given))
+        w = method.CORRECTION_WEIGHTS[self.config.correction_weight](method.soft_cross_entropy(logits, given))
         predictions = F.softmax(logits, dim=1)
         if not self.config.soft_correction:
             predictions = F.one_hot(predictions.argmax(dim=1), C).float()

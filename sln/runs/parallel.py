@@ -24,7 +24,7 @@ import torch
 from joblib.externals.loky import get_reusable_executor
 
 from sln import runs
-from sln.config import Config
+from sln.config import EMBEDDED, Config
 from sln.runs import store, turns
 from sln.runs.run import Run
 from sln.runs.turns import Result
@@ -128,8 +128,8 @@ def train(
         yield from turns.train(configs, len(where), **options)
         return
     for family in waiting:
-        # the digits take seconds; others take hours and show their epochs
-        yield from _train_in_order(family, quiet=family[0].dataset == "digits", **options)
+        # digits and letters take seconds; others take hours and show their epochs
+        yield from _train_in_order(family, quiet=family[0].dataset in EMBEDDED, **options)
 
 
 def families(configs: Iterable[Config]) -> list[list[Config]]:

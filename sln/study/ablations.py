@@ -4,19 +4,31 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from sln.config import NOISE_NAMES
-from sln.study.statistics import Arm, MethodRuns, paired
+from sln.study.statistics import Arm, Estimate, MethodRuns, accuracies, interval, paired
 from sln.study.study import Study
 
 # Class counts are compared at this noise rate: at 0.4 two classes would hardly differ from chance.
 CLASS_COUNT_RATE = 0.2
-# sigma sqrt(C - 1), the noise at the logit of a class that the network is sure of.
-NOISE_WHEN_SURE = (0.0, 1.0, 2.0, 3.0, 6.0)
+CLASS_COUNT_SIGMAS = (0.0, 0.125, 0.25, 0.5, 1.0, 2.0, 4.0)
+# History columns, as `clean_price` names them.
+CLEAN_PRICE = {
+    "test_accuracy": "accuracy",
+    "test_confidence": "confidence",
+    "test_calibration_error": "calibration error",
+}
 ALL = "all labels (SLN)"
+WEIGHTS = {
+    "w (released: a high loss keeps the label)": "loss",
+    "1 − w (a low loss keeps the label)": "reversed",
+    "w = 0 (the prediction alone)": "none",
+    "posterior of low losses (DivideMix)": "mixture",
+}
 NOISE_FOR = {"right labels only": "right", "wrong labels only": "wrong"}
 
 
@@ -32,6 +44,19 @@ def rate_arms(study: Study) -> dict[tuple[float, str], Arm]:
         found |= {(rate, "CE"): Arm(plain), (rate, "CE-MO"): Arm(plain, "momentum")}
         found |= {(rate, "SLN"): Arm(noisy), (rate, "SLN-MO"): Arm(noisy, "momentum")}
     return found
+
+
+def clean_price_arms(study: Study) -> dict[str, Arm]:
+    """CE and SLN, and their momentum models, on true labels only, at the sigma that noisy ones ask for."""
+    clean = {"seeds": study.curve_seeds, "noise_rate": 0.0, "labels": "generated"}
+    plain = study.over_seeds("sym", 0.0, **clean)
+    noisy = study.over_seeds("sym", study.choose_sigma("sym"), **clean)
+    return {
+        "CE": Arm(plain),
+        "CE-MO": Arm(plain, "momentum"),
+        "SLN": Arm(noisy),
+        "SLN-MO": Arm(noisy, "momentum"),
+    }
 
 
 def noise_for_arms(study: Study) -> dict[str, Arm]:
@@ -59,15 +84,22 @@ def correction_arms(study: Study) -> dict[tuple[str, str], Arm]:
     return found
 
 
-def class_arms(study: Study) -> dict[tuple[int, float], Arm]:
-    """SLN by number of classes C and by sigma sqrt(C - 1)."""
+def weight_arms(study: Study) -> dict[str, Arm]:
+    """SLN-MO-LC of the chosen sigma by rule of the given label's weight, over the seeds of curves."""
+    seeds = study.curve_seeds
     return {
-        (C, sure): Arm(
-            study.over_seeds("sym", sure / math.sqrt(C - 1), classes=C, noise_rate=CLASS_COUNT_RATE),
-            "momentum",
-        )
+        name: Arm(study.correcting("sym", correction_weight=rule, seeds=seeds), "momentum")
+        for name, rule in WEIGHTS.items()
+    }
+
+
+def class_arms(study: Study) -> dict[tuple[int, float], Arm]:
+    """SLN-MO on drawn letters by number of classes C and sigma."""
+    settings = {"dataset": "letters", "noise_rate": CLASS_COUNT_RATE}
+    return {
+        (C, sigma): Arm(study.over_seeds("sym", sigma, classes=C, **settings), "momentum")
         for C in study.profile.class_counts
-        for sure in NOISE_WHEN_SURE
+        for sigma in CLASS_COUNT_SIGMAS
     }
 
 
@@ -75,23 +107,60 @@ def class_arms(study: Study) -> dict[tuple[int, float], Arm]:
 
 
 def noise_rates(study: Study) -> pd.DataFrame:
-    """Test accuracy (%) by noise rate: rate, method, sigma, mean, std, seeds."""
+    """Test accuracy (%) by noise rate: rate, method, sigma, those of `accuracies`.
+
+    gain : SLN-MO minus CE-MO, paired over seeds, with its t interval gain_low to gain_high; over_early : the
+    same minus CE-MO stopped early. Both in SLN-MO's rows.
+    """
+    found = study.runs_of(rate_arms(study), "noise rates")
     rows = []
-    for (rate, method), runs in study.runs_of(rate_arms(study), "noise rates").items():
-        row = {"rate": rate, "method": method, "sigma": runs.first.config.sigma}
-        rows.append(row | _accuracy(runs))
+    for (rate, method), runs in found.items():
+        row = {"rate": rate, "method": method, "sigma": runs.first.config.sigma} | accuracies(runs)
+        if method == "SLN-MO":
+            plain, ours = found[rate, "CE-MO"], runs.final("test_accuracy")
+            row |= _gain(interval(100 * (ours - plain.final("test_accuracy"))))
+            row |= _gain(interval(100 * (ours - plain.early("test_accuracy"))), "over_early")
+        rows.append(row)
     return pd.DataFrame(rows)
 
 
 def describe_noise_rates(table: pd.DataFrame) -> str:
     """What SLN adds to the momentum model at each rate of `noise_rates`."""
-    mean = table.pivot_table(index="rate", columns="method", values="mean")
-    sigma = table[table["method"] == "SLN"].set_index("rate")["sigma"]
-    gains = ", ".join(
-        f"{rate:g}: {mean.loc[rate, 'SLN-MO'] - mean.loc[rate, 'CE-MO']:+.1f} (σ {sigma[rate]:g})"
-        for rate in mean.index
+    ours = table[table["method"] == "SLN-MO"]
+    plain = [f"{row.rate:g} (σ {row.sigma:g}): {_points(row, 'gain')}" for row in ours.itertuples()]
+    early = [f"{row.rate:g}: {_points(row, 'over_early')}" for row in ours.itertuples()]
+    return (
+        f"SLN-MO minus CE-MO by noise rate, in points of test accuracy: {'; '.join(plain)}. Minus CE-MO "
+        f"stopped early on noisy labels: {'; '.join(early)}."
     )
-    return f"SLN-MO less CE-MO by noise rate, in points of test accuracy: {gains}."
+
+
+def clean_price(study: Study) -> pd.DataFrame:
+    """What SLN costs where no label is wrong, on test images.
+
+    Columns: method, quantity (CLEAN_PRICE), mean, low, high (95% t interval over seeds), seeds, sigma. The
+    methods "SLN minus CE" and "SLN-MO minus CE-MO" are differences, paired over seeds.
+    """
+    found = study.runs_of(clean_price_arms(study), "true labels only")
+    sigma, rows = found["SLN"].first.config.sigma, []
+    for column, quantity in CLEAN_PRICE.items():
+        values = {name: method.final(column) for name, method in found.items()}
+        values["SLN minus CE"] = values["SLN"] - values["CE"]
+        values["SLN-MO minus CE-MO"] = values["SLN-MO"] - values["CE-MO"]
+        for name, of_seeds in values.items():
+            estimate = interval(of_seeds)
+            row = {"method": name, "quantity": quantity, "mean": estimate.mean, "low": estimate.low}
+            rows.append(row | {"high": estimate.high, "seeds": estimate.seeds, "sigma": sigma})
+    return pd.DataFrame(rows)
+
+
+def describe_clean_price(table: pd.DataFrame) -> str:
+    """The differences of `clean_price`."""
+    parts = [
+        f"{row.method}, {row.quantity} {row.mean:+.3f} [{row.low:+.3f}, {row.high:+.3f}]"
+        for row in table[table["method"].str.contains("minus")].itertuples()
+    ]
+    return f"Where no label is wrong, at σ = {table['sigma'].iloc[0]:g}: {'; '.join(parts)}."
 
 
 def kinds_of_noise(study: Study) -> pd.DataFrame:
@@ -122,89 +191,132 @@ def describe_kinds_of_noise(table: pd.DataFrame) -> str:
 
 
 def noise_for(study: Study) -> pd.DataFrame:
-    """Stochastic noise on which labels: noise_for, weights, mean, std, memorised, right_learnt, seeds (%)."""
-    return _by_weights(study.runs_of(noise_for_arms(study), "noise on some labels"), "noise_for")
+    """Stochastic noise on which labels: noise_for, weights, and the columns of `_by_weights` (%)."""
+    return _by_weights(study.runs_of(noise_for_arms(study), "noise on some labels"), "noise_for", ALL)
 
 
 def schedules(study: Study) -> pd.DataFrame:
-    """Schedules of sigma: schedule, weights, mean, std, memorised, right_learnt, seeds (%)."""
-    return _by_weights(study.runs_of(schedule_arms(study), "schedules of sigma"), "schedule")
+    """Schedules of sigma: schedule, weights, and the columns of `_by_weights` (%)."""
+    found = study.runs_of(schedule_arms(study), "schedules of sigma")
+    return _by_weights(found, "schedule", "constant")
 
 
-def describe_ranking(table: pd.DataFrame, column: str) -> str:
-    """The momentum models of `noise_for` or `schedules`, best first; `column` names them."""
-    part = table[table["weights"] == "momentum"].sort_values("mean", ascending=False, kind="stable")
-    ranked = [
-        f"{name} {mean:.1f} ± {std:.1f}% ({memorised:.0f}% of the wrong labels memorised)"
-        for name, mean, std, memorised in part[[column, "mean", "std", "memorised"]].itertuples(index=False)
-    ]
-    return "Momentum models, best first: " + "; ".join(ranked) + "."
+def describe_against(table: pd.DataFrame, column: str, reference: str) -> str:
+    """The momentum models of `noise_for` or `schedules` against `reference`; `column` names them."""
+    part = table[table["weights"] == "momentum"].set_index(column)
+    others = "; ".join(
+        f"{row.Index} {_points(row, 'gain')} ({row.memorised:.0f}% memorised)"
+        for row in part.drop(index=reference).itertuples()
+    )
+    at = part.loc[reference]
+    return (
+        f"Momentum models against {reference} ({at['mean']:.1f}%, {at['memorised']:.0f}% of the wrong labels "
+        f"memorised), in points: {others}."
+    )
 
 
 def corrections(study: Study) -> pd.DataFrame:
-    """Clean and released correction by kind of noise: noise, losses, mean, std, label_accuracy, seeds (%).
+    """Clean and released correction by kind of noise: noise, losses, and those of `accuracies` (%).
 
+    gain, gain_low, gain_high : over no correction, paired over seeds
     label_accuracy : share of training labels that are true after correction (the targets' largest entries);
         images of no class (open-set) are left out
     """
-    rows = []
-    for (mode, losses), runs in study.runs_of(correction_arms(study), "label correction").items():
+    rows, found = [], study.runs_of(correction_arms(study), "label correction")
+    for (mode, losses), runs in found.items():
         of_a_class = [run.examples.query("true >= 0") for run in runs.runs]
         truer = [(examples["target"] == examples["true"]).mean() for examples in of_a_class]
-        row = {"noise": mode, "losses": losses} | _accuracy(runs)
+        row = {"noise": mode, "losses": losses} | accuracies(runs) | _gain(paired(runs, found[mode, "none"]))
         rows.append(row | {"label_accuracy": 100 * float(np.mean(truer))})
     return pd.DataFrame(rows)
 
 
 def describe_corrections(table: pd.DataFrame) -> str:
     """What each rule of `corrections` gains, and how many labels are true after it."""
-    mean = table.pivot_table(index="noise", columns="losses", values="mean", sort=False)
-    truth = table.pivot_table(index="noise", columns="losses", values="label_accuracy", sort=False)
+    rules = {"given": "clean rule", "as-released": "as released"}
     parts = []
-    for noise in mean.index:
-        gain, true = mean.loc[noise] - mean.loc[noise, "none"], truth.loc[noise]
-        parts.append(
-            f"{NOISE_NAMES[noise]}: clean rule {gain['given']:+.1f} points, labels {true['given']:.0f}% "
-            f"true; as released {gain['as-released']:+.1f}, {true['as-released']:.0f}%"
+    for noise, part in table.groupby("noise", sort=False):
+        part = part.set_index("losses")
+        gains = ", ".join(
+            f"{name} {_points(part.loc[losses], 'gain')} points, labels "
+            f"{part.loc[losses, 'label_accuracy']:.0f}% true"
+            for losses, name in rules.items()
         )
+        parts.append(f"{NOISE_NAMES[noise]} (labels {part.loc['none', 'label_accuracy']:.0f}% true): {gains}")
     return "Correction against SLN-MO without it: " + "; ".join(parts) + "."
 
 
 def class_counts(study: Study) -> pd.DataFrame:
-    """Test accuracy (%) of SLN-MO by classes C and strength: classes, when_sure, sigma, mean, std, seeds.
+    """Test accuracy (%) of SLN-MO on letters by classes C and sigma: classes, sigma, when_sure, `accuracies`.
 
-    when_sure : sigma sqrt(C - 1)
-    gain, low, high : over the same C without stochastic noise, paired over seeds, and its t interval
+    when_sure : sigma sqrt(C - 1), the noise at the logit of a class that the network is sure of
+    gain, gain_low, gain_high : over the same C without stochastic noise, paired over seeds
     """
     rows, found = [], study.runs_of(class_arms(study), "class counts")
-    for (C, sure), runs in found.items():
-        gain = paired(runs, found[C, 0.0])
-        row = {"classes": C, "when_sure": sure, "sigma": runs.first.config.sigma}
-        rows.append(row | _accuracy(runs) | {"gain": gain.mean, "low": gain.low, "high": gain.high})
+    for (C, sigma), runs in found.items():
+        row = {"classes": C, "sigma": sigma, "when_sure": sigma * math.sqrt(C - 1)} | accuracies(runs)
+        rows.append(row | _gain(paired(runs, found[C, 0.0])))
     return pd.DataFrame(rows)
 
 
-def describe_class_counts(table: pd.DataFrame) -> str:
-    """The strength of `class_counts` at which each C gains most."""
-    best = table.loc[table.groupby("classes")["gain"].idxmax()]
-    gains = [
-        f"C = {row.classes}: {row.gain:+.1f} points at σ = {row.sigma:.3g}, σ √(C − 1) = {row.when_sure:g}"
-        for row in best.itertuples()
-    ]
-    return "Largest gain of SLN-MO over no stochastic noise: " + "; ".join(gains) + "."
+def best_sigmas(study: Study) -> pd.DataFrame:
+    """The sigma above 0 of the best test accuracy by classes and seed; of equals the smallest."""
+    found = study.runs_of(class_arms(study), "class counts")
+    rows = []
+    for C in study.profile.class_counts:
+        accuracy = np.stack([found[C, sigma].final("test_accuracy") for sigma in CLASS_COUNT_SIGMAS[1:]])
+        for seed, best in enumerate(accuracy.argmax(axis=0)):
+            rows.append({"classes": C, "seed": seed, "sigma": CLASS_COUNT_SIGMAS[1:][best]})
+    return pd.DataFrame(rows)
 
 
-def _accuracy(runs: MethodRuns) -> dict[str, float]:
-    values = 100 * runs.final("test_accuracy")
-    return {"mean": values.mean(), "std": values.std(ddof=1), "seeds": len(values)}
+def describe_class_counts(best: pd.DataFrame) -> str:
+    """Whether the sigmas of `best_sigmas` fall as 1 / sqrt(C - 1): the slope in logarithms, over seeds.
+
+    The slope is -1 if sigma sqrt(C - 1) decides, and 0 if sigma does.
+    """
+    log = best.assign(x=np.log(best["classes"] - 1) / 2, y=np.log(best["sigma"]))
+    slope = interval([np.polyfit(part["x"], part["y"], 1)[0] for _, part in log.groupby("seed")])
+    falls, constant = (slope.low <= value <= slope.high for value in (-1, 0))
+    verdict = {
+        (True, False): "the best σ falls with the number of classes as the theory predicts",
+        (False, True): "the best σ does not depend on the number of classes",
+        (True, True): f"which of the two holds cannot be told with {slope.seeds} seeds",
+        (False, False): "the best σ falls with the number of classes, but not as the theory predicts"
+        if slope.high < 0
+        else "the best σ does not fall with the number of classes",
+    }[falls, constant]
+    means = np.exp(log.groupby("classes")["y"].mean())
+    return (
+        f"Best σ by number of classes (means over seeds): "
+        f"{', '.join(f'{C}: {sigma:.2g}' for C, sigma in means.items())}. "
+        f"Its slope against √(C − 1), in logarithms, is {slope.mean:+.2f} ({slope.low:+.2f} to "
+        f"{slope.high:+.2f}), where σ √(C − 1) = constant would be −1 and σ = constant 0: {verdict}."
+    )
 
 
-def _by_weights(found: Mapping[str, MethodRuns], column: str) -> pd.DataFrame:
-    """One row per method, whose name is in `column`, and weights."""
+def _gain(estimate: Estimate, name: str = "gain") -> dict[str, float]:
+    return {name: estimate.mean, f"{name}_low": estimate.low, f"{name}_high": estimate.high}
+
+
+def _points(row: Any, name: str) -> str:
+    """A difference of a table's row and its interval, in points."""
+    mean, low, high = (getattr(row, f"{name}{end}") for end in ("", "_low", "_high"))
+    return f"{mean:+.1f} ({low:+.1f} to {high:+.1f})"
+
+
+def _by_weights(found: Mapping[str, MethodRuns], column: str, reference: str) -> pd.DataFrame:
+    """One row per method, whose name is in `column`, and weights.
+
+    Further columns: those of `accuracies`; memorised, right_learnt (%); gain, gain_low, gain_high over the
+    same weights of `reference`, paired over seeds.
+    """
     rows = []
     for name, method in found.items():
-        for runs in (method.through("network"), method.through("momentum")):
-            row = {column: name, "weights": runs.weights} | _accuracy(runs)
+        for weights in ("network", "momentum"):
+            runs = method.through(weights)
+            row = {column: name, "weights": weights} | accuracies(runs)
             row |= {"memorised": 100 * runs.final("wrong_memorised").mean()}
-            rows.append(row | {"right_learnt": 100 * runs.final("right_accuracy").mean()})
+            row |= {"right_learnt": 100 * runs.final("right_accuracy").mean()}
+            rows.append(row | _gain(paired(runs, found[reference].through(weights))))
     return pd.DataFrame(rows)

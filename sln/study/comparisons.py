@@ -1,13 +1,15 @@
-"""SLN beside other methods against label noise, and on top of them: same runs, seeds, labels and budget."""
+"""SLN beside other methods against label noise, and on top of them: same images, labels, seeds and epochs."""
 
 from __future__ import annotations
 
-import numpy as np
+from collections.abc import Iterator, Mapping
+
 import pandas as pd
 
-from sln.config import NOISE_NAMES, Config
+from sln import runs
+from sln.config import BASELINES, EMBEDDED, NOISE_NAMES, Config
 from sln.study.recipes import SIGMAS
-from sln.study.statistics import Arm
+from sln.study.statistics import Arm, MethodRuns, interval, paired
 from sln.study.study import VARIANTS, Study
 
 # Another method's name in figures, and its `Config.baseline`.
@@ -17,135 +19,324 @@ OTHERS = {
     "GCE": "gce",
     "SCE": "sce",
     "ELR": "elr",
+    "forward correction": "forward",
+    "confidence penalty": "confidence-penalty",
     "SAM": "sam",
     "Co-teaching": "co-teaching",
 }
-# What is tried for each when settings are chosen: four, as for sigma, the published one among them.
+# What is tried when settings are chosen: so widely that the best is inside, or at the end of what the setting
+# can be (NATURAL_ENDS). SLN's is sigma; plain cross-entropy and forward correction have none.
 GRIDS = {
-    "label smoothing": (0.1, 0.2, 0.4, 0.6),
-    "mixup": (0.2, 1.0, 8.0, 32.0),
-    "GCE": (0.3, 0.5, 0.7, 0.9),
-    "SCE": (0.01, 0.1, 0.3, 1.0),
-    "ELR": (1.0, 3.0, 7.0, 12.0),
-    "SAM": (0.02, 0.05, 0.1, 0.2),
-    "Co-teaching": (0.1, 0.2, 0.3, 0.4),
+    "CE": (0.0,),
+    "label smoothing": (0.1, 0.2, 0.4, 0.6, 0.8, 0.9),
+    "mixup": (1.0, 8.0, 32.0, 128.0, 512.0),
+    "GCE": (0.5, 0.7, 0.9, 1.0),
+    "SCE": (0.001, 0.003, 0.01, 0.03, 0.1),
+    "ELR": (1.0, 3.0, 7.0, 12.0, 25.0),
+    "forward correction": (0.0,),
+    "confidence penalty": (0.3, 1.0, 2.0, 4.0, 8.0),
+    "SAM": (0.1, 0.2, 0.4, 0.8),
+    "Co-teaching": (0.1, 0.2, 0.4, 0.5, 0.6),
+    "SLN": (0.1, 0.2, 0.5, 1.0, 1.5, 2.0),
 }
-# Co-teaching leaves out the wrong share, which its paper takes as known; here half of the classes flip.
-WRONG_SHARE = {"asym": 0.2}
-NAMES = ("CE", *OTHERS, "SLN", "Co-teaching + SLN", "CE + LC", "SLN + LC")
+NATURAL_ENDS = {"GCE": 1.0, "label smoothing": 0.9}
+# Then, at the setting that is chosen, these step sizes and averages; the first are those of the study. Two
+# step sizes: a third would cost eight minutes of `full`.
+STEP_SIZES = (0.02, 0.005)
+MORE_ALPHAS = (0.97, 0.997)
+MATCHED = "confidence penalty, matched"
+GRADIENTS = {"SAM": 2, "Co-teaching": 2, "Co-teaching + SLN": 2}  # per step; all others 1
+# what is added, and the methods without and with it
+GAINS = {
+    "SLN on top of CE": ("CE", "SLN"),
+    "SLN on top of Co-teaching": ("Co-teaching", "Co-teaching + SLN"),
+    "label correction on top of SLN": ("SLN", "SLN + LC"),
+}
+BESIDE_SLN = {"holds": "ahead", "does not hold": "behind"}
+
+# What a candidate is called: its setting, step size and alpha.
+Key = tuple[float, float, float]
 
 
-def arms(study: Study, noise_mode: str, *, tuned: bool = False) -> dict[str, Arm]:
-    """Every method's configurations over the comparison's seeds, by name (NAMES).
+def published(name: str, noise_mode: str, noise_rate: float = 0.4, dataset: str = "digits") -> float:
+    """A method's setting by its authors for label noise of this kind and rate; sources are in `baselines`.
 
-    Settings are the published ones (SLN's sigma is that of the paper's CIFAR-10 runs), or `tuned`: the best
-    of GRIDS, or of the sigmas, on noisy validation labels. Methods without a setting are in both.
+    Rates are shares of wrong labels: half of `noise_rate` under asymmetric noise, where half of the classes
+    flip. Co-teaching takes that share as known. Between the rates of a paper's table the nearest counts; the
+    digits and letters count as MNIST. SLN's is that of the paper's CIFAR-10 runs.
     """
-    seeds = study.profile.comparison_seeds
-    sigma = study.choose_sigma(noise_mode) if tuned else SIGMAS["cifar10"][noise_mode]
-    found = {"CE": study.over_seeds(noise_mode, 0.0, seeds)}
-    for name in OTHERS:
-        setting = best_setting(study, noise_mode, name) if tuned else published(name, noise_mode)
-        found[name] = other(study, noise_mode, name, setting, seeds)
-    found["SLN"] = study.over_seeds(noise_mode, sigma, seeds)
-    share = published("Co-teaching", noise_mode)
-    both = {"baseline": "co-teaching"} | ({} if share is None else {"baseline_parameter": share})
-    paired = study.choose_sigma(noise_mode, **both) if tuned else sigma
-    found["Co-teaching + SLN"] = study.over_seeds(noise_mode, paired, seeds, **both)
-    found["CE + LC"] = study.correcting(noise_mode, sigma=0.0, seeds=seeds)
-    found["SLN + LC"] = study.correcting(noise_mode, sigma=sigma, seeds=seeds)
-    return {name: Arm(configs) for name, configs in found.items()}
+    asymmetric = noise_mode == "asym"
+    wrong = noise_rate / 2 if asymmetric else noise_rate
+    settings = {
+        "CE": 0.0,
+        "SLN": SIGMAS["cifar10"][noise_mode],
+        "mixup": 8.0 if wrong < 0.35 else 32.0,  # 20%; 50% and 80%
+        "SCE": 0.01 if dataset in EMBEDDED else 0.1,
+        "ELR": 1.0 if asymmetric else 3.0,
+        "SAM": 0.1 if wrong < 0.7 else 0.05,  # 20% to 60%; 80%
+        "Co-teaching": wrong,
+    }
+    return settings[name] if name in settings else BASELINES[OTHERS[name]][0]
 
 
-def published(name: str, noise_mode: str) -> float | None:
-    """A method's published setting if it depends on the noise; None: `Config`'s default."""
-    return WRONG_SHARE.get(noise_mode) if name == "Co-teaching" else None
+# --- choices on noisy validation labels ---------------------------------------------------------------------
 
 
-def other(study: Study, noise_mode: str, name: str, setting: float | None, seeds: int) -> list[Config]:
-    """Another method's configurations over the first `seeds` seeds, without stochastic noise."""
-    settings = {} if setting is None else {"baseline_parameter": setting}
-    return study.over_seeds(noise_mode, 0.0, seeds, baseline=OTHERS[name], **settings)
+def configs(
+    study: Study, noise_mode: str, name: str, setting: float, seeds: int, **settings: object
+) -> list[Config]:
+    """A method's configurations over the first `seeds` seeds; `settings` are more ones of `Config`."""
+    if name in OTHERS:
+        settings |= {"baseline": OTHERS[name], "baseline_parameter": setting}
+    sigma = setting if name == "SLN" else 0.0
+    return study.over_seeds(noise_mode, sigma, seeds, **settings)
 
 
-def best_setting(study: Study, noise_mode: str, name: str) -> float:
-    """The best of GRIDS on noisy validation labels, over the same seeds as for the choice of sigma."""
-    return study.best(
-        {
-            setting: other(study, noise_mode, name, setting, study.profile.choice_seeds)
-            for setting in GRIDS[name]
-        }
+def settings_tried(study: Study, noise_mode: str, name: str) -> dict[Key, Arm]:
+    """First stage: every setting of GRIDS at the study's step size and alpha."""
+    found, seeds = {}, study.profile.choice_seeds
+    for setting in GRIDS[name]:
+        arm = Arm(configs(study, noise_mode, name, setting, seeds), "momentum")
+        found[setting, arm.configs[0].lr, arm.configs[0].alpha] = arm
+    return found
+
+
+def steps_tried(study: Study, noise_mode: str, name: str, setting: float) -> dict[Key, Arm]:
+    """Second stage: every step size and alpha at the chosen setting; an alpha more costs no training."""
+    found, seeds = {}, study.profile.comparison_seeds
+    for lr in STEP_SIZES:
+        tried = configs(study, noise_mode, name, setting, seeds, lr=lr, extra_alphas=MORE_ALPHAS)
+        found[setting, lr, tried[0].alpha] = Arm(tried, "momentum")
+        found |= {(setting, lr, alpha): Arm(tried, f"momentum {alpha:g}") for alpha in MORE_ALPHAS}
+    return found
+
+
+def best(study: Study, candidates: Mapping[Key, Arm], *, depends: bool = True) -> Key:
+    """The candidate of the best mean accuracy on *noisy* validation labels; of equals the first.
+
+    depends : on another choice, so that in a plan these candidates are a guess themselves
+    """
+    tried = [config for arm in candidates.values() for config in arm.configs]
+    (study.dependent if depends else study.candidates).extend(tried)
+    if len(candidates) == 1 or _unknown(study, tried):
+        return next(iter(candidates))
+    asked = tuple((key, *arm.configs) for key, arm in candidates.items())
+    if asked not in study.chosen:
+        found = study.runs_of(candidates, "candidates")
+        study.chosen[asked] = max(found, key=lambda key: found[key].final("validation_accuracy").mean())
+    return study.chosen[asked]
+
+
+def _unknown(study: Study, wanted: list[Config]) -> bool:
+    """Whether this is a plan, which trains nothing, and some of these runs are missing."""
+    return study.guesses and any(runs.find(config) is None for config in wanted)
+
+
+def choose(study: Study, noise_mode: str, name: str) -> tuple[Key, Key]:
+    """The candidates that both stages choose: the setting, then the step size and alpha."""
+    first = best(study, settings_tried(study, noise_mode, name), depends=False)
+    return first, best(study, steps_tried(study, noise_mode, name, first[0]))
+
+
+def choices(study: Study) -> pd.DataFrame:
+    """All candidates of `choose`, under every kind of noise with tuned settings, in per cent.
+
+    Columns: noise, method, stage (1: setting; 2: step size and alpha), setting, lr, alpha, score (mean
+    accuracy on noisy validation labels), error (its standard error over seeds), seeds, chosen, at_edge
+    (chosen, and the setting is the least or the largest that was tried, unless it cannot go further).
+    """
+    rows = []
+    for noise_mode in study.profile.tuned_modes:
+        for name in GRIDS:
+            first, second = choose(study, noise_mode, name)
+            stages = settings_tried(study, noise_mode, name), steps_tried(study, noise_mode, name, first[0])
+            ends = {GRIDS[name][0], GRIDS[name][-1]} - {NATURAL_ENDS.get(name)}
+            at_edge = len(GRIDS[name]) > 1 and first[0] in ends
+            for stage, (tried, chosen) in enumerate(zip(stages, (first, second), strict=True), start=1):
+                for key, method in study.runs_of(tried, "candidates").items():
+                    score = interval(100 * method.final("validation_accuracy"))
+                    row = {"noise": noise_mode, "method": name, "stage": stage}
+                    row |= dict(zip(("setting", "lr", "alpha"), key, strict=True))
+                    row |= {"score": score.mean, "error": score.std / score.seeds**0.5, "seeds": score.seeds}
+                    row |= {"chosen": key == chosen, "at_edge": stage == 1 and key == chosen and at_edge}
+                    rows.append(row)
+    return pd.DataFrame(rows)
+
+
+def describe_choices(choices: pd.DataFrame) -> str:
+    """Which chosen settings of `choices` lie at an edge of what was tried, and the step sizes and alphas."""
+    edges = [
+        f"{row.method} ({NOISE_NAMES[row.noise]}, {row.setting:g})"
+        for row in choices[choices["at_edge"]].itertuples()
+    ]
+    second = choices[choices["chosen"] & (choices["stage"] == 2)]
+    steps = ", ".join(
+        f"{lr:g} and {alpha:g} {len(part)} times" for (lr, alpha), part in second.groupby(["lr", "alpha"])
+    )
+    return (
+        f"Of {len(second)} chosen settings at an edge of what was tried: {', '.join(edges) or 'none'}.\n"
+        f"Step size and alpha: {steps}."
     )
 
 
-def setting_of(name: str, config: Config) -> float:
-    """The method's own setting, or sigma; NaN if it has none."""
-    if name in OTHERS:
-        return config.baseline_parameter
-    return config.sigma if "SLN" in name else np.nan
+# --- the comparison -----------------------------------------------------------------------------------------
+
+
+def arms(study: Study, noise_mode: str, *, tuned: bool = False) -> dict[str, Arm]:
+    """Every method's configurations over the comparison's seeds, by name, and its momentum model.
+
+    Settings are `published`, or `tuned`: chosen by `choose`, the same way for every method, CE and SLN
+    included. Co-teaching with SLN is at Co-teaching's settings; SLN with label correction at SLN's.
+    """
+    seeds, profile = study.profile.comparison_seeds, study.profile
+    found = {}
+    for name in GRIDS:
+        if tuned:
+            first, second = choose(study, noise_mode, name)
+            found[name] = steps_tried(study, noise_mode, name, first[0])[second]
+        else:
+            setting = published(name, noise_mode)
+            found[name] = Arm(configs(study, noise_mode, name, setting, seeds), "momentum")
+    if not tuned:
+        found[MATCHED] = matched_penalty(study, noise_mode, found["SLN"])
+    peers = found["Co-teaching"]
+    sigmas = profile.sigma_choices if tuned else (published("SLN", noise_mode),)
+    both = {(s, 0.0, 0.0): _changed(peers, sigma=float(s)) for s in sigmas}
+    found["Co-teaching + SLN"] = both[best(study, both)]
+    correction = {"correction": profile.correction, "correction_losses": profile.correction_losses}
+    found["SLN + LC"] = _changed(found["SLN"], **correction)
+    return found
+
+
+def _changed(arm: Arm, **changes: object) -> Arm:
+    return Arm([config.replace(**changes) for config in arm.configs], arm.weights)
+
+
+def matched_penalty(study: Study, noise_mode: str, sln: Arm) -> Arm:
+    """The confidence penalty whose mean confidence is nearest SLN's: is SLN more than less confidence?
+
+    Both means are over test images, without their labels, of the momentum models after the last epoch.
+    """
+    name, seeds = "confidence penalty", study.profile.comparison_seeds
+    tried = {b: Arm(configs(study, noise_mode, name, b, seeds), "momentum") for b in GRIDS[name]}
+    everything = [config for arm in (sln, *tried.values()) for config in arm.configs]
+    study.dependent.extend(everything)
+    if _unknown(study, everything):
+        return next(iter(tried.values()))
+    found = study.runs_of({"SLN": sln, **tried}, "matched confidence")
+    confidence = {key: method.final("test_confidence").mean() for key, method in found.items()}
+    return tried[min(tried, key=lambda beta: abs(confidence[beta] - confidence["SLN"]))]
+
+
+def compared(study: Study) -> Iterator[tuple[str, str, dict[str, MethodRuns]]]:
+    """Kind of noise, settings ("published" or "tuned") and every method's momentum models, by name."""
+    for noise_mode in study.profile.comparison_modes:
+        for tuned in (False, True) if noise_mode in study.profile.tuned_modes else (False,):
+            settings = "tuned" if tuned else "published"
+            what = f"{noise_mode} noise, {settings} settings"
+            yield noise_mode, settings, study.runs_of(arms(study, noise_mode, tuned=tuned), what)
 
 
 def table(study: Study) -> pd.DataFrame:
     """Every method under every kind of noise of the comparison, in per cent.
 
     One row per noise, method, settings ("published" or "tuned") and weights ("network" or "momentum").
-    Further columns: setting, mean, std (test accuracy over seeds), memorised (mean share of wrong labels
-    reproduced), seeds.
+    Further columns: setting (NaN: none), lr, alpha (of the momentum model); mean, low, high (95% t interval)
+    and std of the last epoch's test accuracy over seeds; last10 (its mean over ten epochs), early (at the
+    epoch of the best noisy validation accuracy); difference, difference_low, difference_high (method minus
+    SLN, same weights, paired over seeds, in points) and beside_sln (what that interval says); confidence
+    (mean, on test images), memorised (share of wrong labels reproduced), gradients (per step), seeds.
     """
     rows = []
-    for noise_mode in study.profile.comparison_modes:
-        for tuned in (False, True) if noise_mode in study.profile.tuned_modes else (False,):
-            settings = "tuned" if tuned else "published"
-            what = f"{noise_mode} noise, {settings} settings"
-            for name, method in study.runs_of(arms(study, noise_mode, tuned=tuned), what).items():
+    for noise_mode, settings, methods in compared(study):
+        for name, method in methods.items():
+            for weights in ("network", "momentum"):
+                read, sln = (
+                    each if weights == "momentum" else each.through(weights)
+                    for each in (method, methods["SLN"])
+                )
                 row = {"noise": noise_mode, "method": name, "settings": settings}
-                row["setting"] = setting_of(name, method.first.config)
-                for weights in ("network", "momentum"):
-                    evaluated = method.through(weights)
-                    accuracy = 100 * evaluated.final("test_accuracy")
-                    found = {"weights": weights, "mean": accuracy.mean(), "std": accuracy.std(ddof=1)}
-                    found |= {"memorised": 100 * evaluated.final("wrong_memorised").mean()}
-                    rows.append(row | found | {"seeds": len(accuracy)})
+                row |= _settings_of(method) | {"weights": weights} | _numbers(read)
+                difference = paired(read, sln)
+                row |= {"difference": difference.mean, "difference_low": difference.low}
+                row |= {"difference_high": difference.high}
+                verdict = difference.verdict()
+                row["beside_sln"] = "itself" if name == "SLN" else BESIDE_SLN.get(verdict, verdict)
+                rows.append(row | {"gradients": GRADIENTS.get(name, 1), "seeds": difference.seeds})
     return pd.DataFrame(rows)
 
 
+def _settings_of(method: MethodRuns) -> dict[str, float]:
+    config = method.first.config
+    setting = config.sigma if "SLN" in method.method else config.baseline_parameter
+    _, _, alpha = method.weights.partition(" ")
+    return {"setting": setting or float("nan"), "lr": config.lr, "alpha": float(alpha or config.alpha)}
+
+
+def _numbers(method: MethodRuns) -> dict[str, float]:
+    accuracy = interval(100 * method.final("test_accuracy"))
+    return {
+        "mean": accuracy.mean,
+        "low": accuracy.low,
+        "high": accuracy.high,
+        "std": accuracy.std,
+        "last10": 100 * method.last10("test_accuracy").mean(),
+        "early": 100 * method.early("test_accuracy").mean(),
+        "confidence": 100 * method.final("test_confidence").mean(),
+        "memorised": 100 * method.final("wrong_memorised").mean(),
+    }
+
+
 def describe_methods(table: pd.DataFrame, settings: str) -> str:
-    """One line per kind of noise of `table`: the three best momentum models, and SLN's place."""
+    """One line per kind of noise of `table`: which methods SLN is ahead of, behind, or not told from.
+
+    Of momentum models after the last epoch; by intervals of paired differences, each at 95%.
+    """
     lines = []
     shown = table[(table["settings"] == settings) & (table["weights"] == "momentum")]
     for noise, part in shown.groupby("noise", sort=False):
-        ranked = part.sort_values("mean", ascending=False, kind="stable").reset_index(drop=True)
-        best = ", ".join(
-            f"{row.method} {row.mean:.1f} ± {row.std:.1f}" for row in ranked.head(3).itertuples(name="R")
+        sln = part[part["method"] == "SLN"].iloc[0]
+        others = part[part["beside_sln"] != "itself"].sort_values("difference", ascending=False)
+        told = {"SLN is ahead of": "behind", "behind": "ahead"}
+        groups = {words: others[others["beside_sln"] == verdict] for words, verdict in told.items()}
+        untold = f"it cannot be told, with {sln['seeds']} seeds, from"
+        groups[untold] = others[~others["beside_sln"].isin(told.values())]
+        words = "; ".join(
+            f"{words} {', '.join(f'{r.method} ({r.difference:+.1f})' for r in group.itertuples()) or 'none'}"
+            for words, group in groups.items()
         )
-        place = int(ranked.index[ranked["method"] == "SLN"][0]) + 1
-        sln = ranked.loc[place - 1]
         lines.append(
-            f"{NOISE_NAMES[noise]}, {settings} settings: best are {best}; SLN is number {place} of "
-            f"{len(ranked)} ({sln['mean']:.1f} ± {sln['std']:.1f})."
+            f"{NOISE_NAMES[noise]}, {settings} settings: SLN {sln['mean']:.1f}% "
+            f"[{sln['low']:.1f}, {sln['high']:.1f}]. In points beside it: {words}."
         )
     return "\n".join(lines)
 
 
-def gains(table: pd.DataFrame) -> pd.DataFrame:
-    """What SLN adds to other methods: mean test accuracy with it less without, in points.
+def gains(study: Study) -> pd.DataFrame:
+    """What SLN adds to CE and to Co-teaching, and label correction to SLN: test accuracy, in points.
 
-    One row per noise and settings, one column per base method (CE, Co-teaching, CE + LC); momentum models.
+    One row per noise, settings and gain, of momentum models, paired over seeds: mean, low, high (95% t
+    interval), std, seeds, verdict (on the claim that it is a gain).
     """
-    momentum = table[table["weights"] == "momentum"]
-    mean = momentum.pivot_table(index=["noise", "settings"], columns="method", values="mean", sort=False)
-    pairs = {"CE": "SLN", "Co-teaching": "Co-teaching + SLN", "CE + LC": "SLN + LC"}
-    return pd.DataFrame({base: mean[with_sln] - mean[base] for base, with_sln in pairs.items()})
+    rows = []
+    for noise_mode, settings, methods in compared(study):
+        for gain, (without, with_it) in GAINS.items():
+            found = paired(methods[with_it], methods[without])
+            row = {"noise": noise_mode, "settings": settings, "gain": gain, "mean": found.mean}
+            row |= {"low": found.low, "high": found.high, "std": found.std, "seeds": found.seeds}
+            rows.append(row | {"verdict": found.verdict()})
+    return pd.DataFrame(rows)
 
 
 def describe_gains(gains: pd.DataFrame) -> str:
-    """One line per row of `gains`."""
+    """One line per kind of noise and settings of `gains`."""
     lines = []
-    for (noise, settings), row in gains.iterrows():
-        points = ", ".join(f"{base} {value:+.1f}" for base, value in row.items())
-        lines.append(
-            f"SLN on top of another method, {NOISE_NAMES[noise]}, {settings} settings (points): {points}."
+    for (noise, settings), part in gains.groupby(["noise", "settings"], sort=False):
+        points = "; ".join(
+            f"{row.gain} {row.mean:+.1f} [{row.low:+.1f}, {row.high:+.1f}]: {row.verdict}"
+            for row in part.itertuples()
         )
+        lines.append(f"{NOISE_NAMES[noise]}, {settings} settings (points): {points}.")
     return "\n".join(lines)
 
 
@@ -160,8 +351,8 @@ def strengths(study: Study, noise_mode: str = "sym") -> pd.DataFrame:
     grids["SLN"] = {s: Arm(study.over_seeds(noise_mode, s, seeds)) for s in study.profile.sigma_curve if s}
     rows = []
     for name, grid in grids.items():
-        for sigma, runs in study.runs_of(grid, f"{name} by strength").items():
-            momentum = runs.through("momentum")
+        for sigma, method in study.runs_of(grid, f"{name} by strength").items():
+            momentum = method.through("momentum")
             test = 100 * momentum.final("test_accuracy")
             row = {"variant": name, "sigma": sigma, "test_mean": test.mean(), "test_std": test.std(ddof=1)}
             rows.append(row | {"validation_mean": 100 * momentum.final("validation_accuracy").mean()})

@@ -15,10 +15,10 @@ import pandas as pd
 import torch
 
 from sln import fast, runs
-from sln.config import Config
+from sln.config import EMBEDDED, Config
 from sln.data import Data, Split
 from sln.datasets import clothing1m, registry
-from sln.datasets.images import CIFAR_MEAN, CIFAR_STD, digits
+from sln.datasets.images import CIFAR_MEAN, CIFAR_STD, clean
 from sln.datasets.load import threads
 from sln.runs import parallel
 from sln.study import ablations, comparisons
@@ -32,6 +32,7 @@ from sln.utils.files import read_json
 # training, validation and test images
 SIZES = {
     "digits": (1150, 287, 360),
+    "letters": (2000, 500, 4000),
     "cifar10": (50_000, 0, 10_000),
     "cifar100": (50_000, 0, 10_000),
 }
@@ -46,7 +47,7 @@ STEP = ("dataset", "model", "downsample", "batch_size", "baseline", "precision",
 def planned(study: Study) -> list[Config]:
     """The runs of the notebooks, candidates of choices included, each once."""
     asked = list(_asked(study))
-    return list(dict.fromkeys([*study.candidates, *asked]))
+    return list(dict.fromkeys([*study.candidates, *study.dependent, *asked]))
 
 
 def train_ahead(study: Study) -> None:
@@ -67,10 +68,13 @@ def _asked(study: Study) -> Iterator[Config]:
         yield from (RECIPES[name].config(seed) for seed in study.seeds)
     for mode in profile.noise_modes:
         yield from _configs(study.arms(mode))
+    for mode in profile.letters_modes:
+        yield from _configs(study.arms(mode, dataset="letters"))
     for sigma in profile.sigma_curve:
         yield from study.over_seeds("sym", sigma, study.curve_seeds)
     for losses in ("given", "as-released"):  # notebook 3 compares both
         yield from study.correcting("sym", correction_losses=losses)
+    yield from _configs(ablations.weight_arms(study))
     if profile.alphas:
         yield from study.averaging("sym")
     yield from _configs(study.variant_arms())
@@ -81,6 +85,8 @@ def _asked(study: Study) -> Iterator[Config]:
         yield from _configs(comparisons.arms(study, mode))
         if mode in profile.tuned_modes:
             yield from _configs(comparisons.arms(study, mode, tuned=True))
+    if not profile.recipes:
+        yield from _configs(ablations.clean_price_arms(study))
     if profile.noise_rates:
         yield from _configs(ablations.rate_arms(study))
         yield from _configs(ablations.noise_for_arms(study))
@@ -186,7 +192,7 @@ def seconds_an_epoch(config: Config) -> float:
     train, validation, test = SIZES[config.dataset]
     if config.dataset == "digits":
         train, validation, test = (n * config.num_classes // 10 for n in (train, validation, test))
-    else:
+    elif config.dataset != "letters":
         train, test = config.subset or train, config.test_subset or test
         validation = round(config.held_out * train)
         train -= validation
@@ -200,7 +206,7 @@ def _seconds_an_image(*step: object) -> tuple[float, float]:
     """Seconds per image, (training, predicting), as runs with these settings (STEP) are trained here."""
     config = Config.from_dict(dict(zip(STEP, step, strict=True)) | {"sigma": 0.0, "correction": -1})
     with threads(config.threads):
-        data = (digits() if config.dataset == "digits" else random_images(config)).to(device())
+        data = (clean(config) if config.dataset in EMBEDDED else random_images(config)).to(device())
         state, engine = State(config, data), fast.engine(config, data.device)
         engine.train_epoch(state, data, config, 1, config.sigma)  # to warm up
         engine.predict(state.network, data.train, data)

@@ -75,6 +75,22 @@ class MethodRuns:
         return pd.DataFrame({run.config.seed: run.of(self.weights)[column] for run in self.runs})
 
 
+def accuracies(method: MethodRuns) -> dict[str, float]:
+    """Test accuracy in per cent over seeds, as a row of a table.
+
+    mean, low, high, std : after the last epoch, its t interval and deviation
+    last10 : mean over the last ten epochs; early : at the epoch chosen on noisy validation labels; both with
+        their intervals (last10_low, ...)
+    """
+    row: dict[str, float] = {}
+    for read, prefix in {"final": "", "last10": "last10", "early": "early"}.items():
+        found = interval(100 * getattr(method, read)("test_accuracy"))
+        row |= {prefix or "mean": found.mean}
+        row |= {f"{prefix}_{end}".strip("_"): getattr(found, end) for end in ("low", "high")}
+        row |= {} if prefix else {"std": found.std}
+    return row | {"seeds": len(method.runs)}
+
+
 @dataclass(frozen=True)
 class Estimate:
     """A mean over seeds with its t interval (`low`, `high`; infinite for one seed) and sample deviation.

@@ -53,6 +53,8 @@ class Study:
             compared = min(seeds, self.profile.comparison_seeds)
             self.profile = dataclasses.replace(self.profile, seeds=seeds, comparison_seeds=compared)
         self.candidates: list[Config] = []  # of every choice that was asked for
+        self.dependent: list[Config] = []  # the same, of choices at what another choice gave
+        self.chosen: dict[tuple, Any] = {}  # what was chosen, by candidates
         self._scores: dict[tuple, dict] = {}
 
     @property
@@ -191,22 +193,23 @@ class Study:
         name, what = "SLN-MO-LC", f"{noise_mode}, label correction"
         return self.runs_of({name: Arm(self.correcting(noise_mode, **settings), "momentum")}, what)[name]
 
-    def arms(self, noise_mode: str = "sym") -> dict[str, Arm]:
+    def arms(self, noise_mode: str = "sym", **settings: Any) -> dict[str, Arm]:
         """The methods of the paper's tables, and CE's momentum model, by name (METHODS)."""
-        plain = self.over_seeds(noise_mode, 0.0)
-        noisy = self.over_seeds(noise_mode, self.choose_sigma(noise_mode))
+        sigma = self.choose_sigma(noise_mode, **settings)
+        plain = self.over_seeds(noise_mode, 0.0, **settings)
+        noisy = self.over_seeds(noise_mode, sigma, **settings)
         parts = (
             Arm(plain, "network"),
             Arm(plain, "momentum"),
             Arm(noisy, "network"),
             Arm(noisy, "momentum"),
-            Arm(self.correcting(noise_mode), "momentum"),
+            Arm(self.correcting(noise_mode, sigma=sigma, **settings), "momentum"),
         )
         return dict(zip(METHODS, parts, strict=True))
 
-    def methods(self, noise_mode: str = "sym") -> dict[str, MethodRuns]:
-        """The runs of `arms`."""
-        return self.runs_of(self.arms(noise_mode), f"{noise_mode} noise")
+    def methods(self, noise_mode: str = "sym", **settings: Any) -> dict[str, MethodRuns]:
+        """The runs of `arms`; `settings` are those of `Config`, such as another `dataset`."""
+        return self.runs_of(self.arms(noise_mode, **settings), f"{noise_mode} noise")
 
     # --- the variants of SGD noise --------------------------------------------------------------------------
 

@@ -25,6 +25,7 @@ STREAMS = (
     "mixup",  # partners and weights
     "cross-fitting",  # the fold of an example, and the training seeds of the folds
     "instance-dependent noise",  # the seeds of the networks that give its scores
+    "letters",  # the drawn letters: font, place, clutter and noise of every image
 )
 
 

@@ -3,6 +3,7 @@
 import numpy as np
 import pandas as pd
 import pytest
+from scipy import stats
 
 from sln import analysis
 from sln.study.study import METHODS
@@ -24,6 +25,47 @@ def test_means_and_deviations_are_those_of_the_last_epochs(methods):
         assert table["std"][name] == pytest.approx(abs(last[0] - last[1]) / 2**0.5)
 
 
+def test_accuracies_are_read_in_three_ways_and_early_stopping_sees_no_true_label(methods):
+    table = analysis.accuracies(methods).set_index(["method", "reading"])
+    for name, method in methods.items():
+        histories = [run.of(method.weights) for run in method.runs]
+        tested = [100 * history["test_accuracy"] for history in histories]
+        early = [history["validation_accuracy"].idxmax() for history in histories]
+        expected = {
+            "last epoch": [test.iloc[-1] for test in tested],
+            "mean of the last ten": [test.mean() for test in tested],  # three epochs in all
+            "stopped early": [test[epoch] for test, epoch in zip(tested, early, strict=True)],
+        }
+        for reading, values in expected.items():
+            low, high = stats.t.interval(0.95, 1, np.mean(values), stats.sem(values))
+            row = table.loc[name, reading]
+            assert (row["mean"], row["seeds"]) == (pytest.approx(np.mean(values)), 2)
+            assert row[["low", "high"]].to_list() == pytest.approx([low, high])
+        assert table.loc[name, "stopped early"]["epoch"] == np.mean(early)
+
+
+def fake(last10, early):
+    read = {"last10": lambda column: np.array(last10), "early": lambda column: np.array(early)}
+    return type("Method", (), {name: staticmethod(function) for name, function in read.items()})
+
+
+def test_the_sentence_states_the_paired_difference_and_whether_it_can_be_told():
+    methods = {
+        "CE": fake([0.5] * 3, [0.86, 0.87, 0.88]),
+        "CE-MO": fake([0.6] * 3, [0.80, 0.90, 0.95]),
+        "SLN": fake([0.80, 0.82, 0.81], [0.9] * 3),
+        "SLN-MO": fake([0.92, 0.93, 0.93], [0.9] * 3),
+        "SLN-MO-LC": fake([0.95, 0.95, 0.96], [0.9] * 3),
+    }
+    lines = analysis.describe_accuracies(methods).splitlines()
+    assert lines[0].startswith("SLN (last ten epochs) minus CE stopped early: -6.0 points (-8.5 to -3.5)")
+    assert lines[0].endswith("is better does not hold.")
+    assert lines[1].endswith("is better holds.")
+    assert lines[2].endswith("is better cannot be told with 3 seeds.")
+    methods["CE"] = fake([0.5] * 3, [np.nan] * 3)
+    assert "cannot be stopped early" in analysis.describe_accuracies(methods)
+
+
 def test_curves_have_a_row_for_each_method_and_epoch(methods):
     table = analysis.curves(methods, COLUMNS)
     assert len(table) == len(METHODS) * 3
@@ -34,6 +76,10 @@ def test_curves_have_a_row_for_each_method_and_epoch(methods):
 
 def test_over_sigma_zero_is_ce_and_the_rest_is_sln(smoke_study, methods):
     table = analysis.over_sigma(smoke_study.grid("sym", (0.0, 0.5, 1.0)), ["test_accuracy"])
+    right = [
+        (run.data.validation.given == run.data.validation.true).float().mean() for run in methods["CE"].runs
+    ]
+    assert np.allclose(table["ceiling"], np.mean(right))
     at = table.set_index(["sigma", "weights"])["test_accuracy_mean"]
     assert at[0.0, "network"] == pytest.approx(methods["CE"].final("test_accuracy").mean())
     assert at[smoke_study.choose_sigma("sym"), "momentum"] == pytest.approx(

@@ -118,6 +118,33 @@ def test_released_labels_go_to_the_images_of_their_rows_held_out_ones_too(ten, m
     assert corruption.kind == "sym"
 
 
+def test_a_fold_is_a_block_of_images_with_the_labels_of_their_rows(ten, monkeypatch):
+    given = np.random.default_rng(0).integers(10, size=60)
+    release(ten, given, monkeypatch)
+    config = Config(dataset="cifar10", noise_mode="sym", subset=20, held_out=0.25, test_subset=5, fold=1)
+    noisy, whole = load.load_data(config), clean()
+    assert noisy.train.given.tolist() == given[20:35].tolist()
+    assert noisy.validation.given.tolist() == given[35:40].tolist()
+    assert torch.equal(noisy.train.images, whole.train.images[20:35])
+    assert torch.equal(noisy.test.images, whole.test.images[5:10])
+    assert load.draw_corruption(config).given.tolist() == given[20:35].tolist()
+
+
+def test_blocks_are_disjoint_until_the_images_are_used_up(refused):
+    assert [source.block(20, fold, 60) for fold in range(4)] == [
+        slice(0, 20), slice(20, 40), slice(40, 60), slice(0, 20)
+    ]  # fmt: skip
+    assert source.block(0, 3, 60) == slice(0, 60)
+    assert source.block(50, 1, 60) == slice(0, 50)
+    with refused("a subset of 61 images was asked for, there are 60"):
+        source.block(61, 0, 60)
+
+
+def test_the_fold_of_whole_data_sets_is_always_the_first():
+    assert Config(dataset="cifar10", fold=3) == Config(dataset="cifar10")
+    assert Config(dataset="cifar10", fold=3, subset=20).fold == 3
+
+
 def test_labels_of_another_data_set_are_refused_with_the_first_mismatch(ten, monkeypatch, refused):
     true = list(ten.labels[True])
     ten.labels[True][3] = (true[3] + 1) % 10
@@ -167,16 +194,17 @@ def test_instance_dependent_labels_are_drawn_by_a_network_of_the_configuration(t
     config = Config(
         dataset="cifar10",
         noise_mode="dependent",
+        noise_rate=0.3,
         labels="generated",
         model="wrn-10-1",
         threads=1,
         downsample=4,
     )
     split = load.load_data(config).train
-    assert int(split.wrong.sum()) == 24
+    assert int(split.wrong.sum()) == 18
     base = load.data_settings(config)
-    scores = load.averaged_softmax(clean(downsample=4), base, load.AVERAGED_EPOCHS)
-    expected = noise.instance_dependent(np.array(ten.labels[True]), scores, 0.4, seed=0)
+    scores = load.averaged_softmax(clean(downsample=4), base, load.AVERAGED_EPOCHS, network=0)
+    expected = noise.instance_dependent(np.array(ten.labels[True]), scores, 0.3, seed=0)
     assert split.given.tolist() == expected.given.tolist()
     assert base.epochs == 300  # the recipe's other settings are the network's, too
     other = load.data_settings(config.replace(sigma=1.0, seed=7, epochs=3))

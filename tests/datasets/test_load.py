@@ -32,9 +32,9 @@ def same(a, b):
 def test_the_splits_have_the_published_sizes_and_labels():
     clean = source.digits()
     published = {
-        "train": (1150, "b88fe7a6813d51bad5a476d5d02608bb71807858e3fb13d9edf8138adfb3984c"),
+        "train": (1150, "37f0d2572157c9c3b41dd303f430395cff3564526bea7be5c5304f76962e6eb9"),
         "validation": (287, "79e1ac71237c8dc13b19424fd17b66a463bb32d4bd27b8b41c5cf5fed175cd24"),
-        "test": (360, "fcc60f02daa64a5a03a86b6ad05ca1b17cf715703efd0df7e89db4fbf181d059"),
+        "test": (360, "a941d7998e4d0bfc2e1e7730e48ff33c5c03e0d2081c6162be9f09842d244cd1"),
     }
     for name, (size, sha256) in published.items():
         split = getattr(clean, name)
@@ -51,6 +51,17 @@ def test_every_image_of_the_digits_is_in_one_split_once():
     clean = source.digits()
     together = images_and_labels(clean.train) + images_and_labels(clean.validation)
     assert together + images_and_labels(clean.test) == everything
+
+
+def test_five_folds_test_every_digit_once():
+    bunch = load_digits()
+    tested = sum((images_and_labels(source.digits(fold).test) for fold in range(5)), collections.Counter())
+    assert tested == collections.Counter(
+        (image.astype(np.uint8).tobytes(), label)
+        for image, label in zip(bunch.images, bunch.target.tolist(), strict=True)
+    )
+    assert [len(source.digits(fold).train) for fold in range(5)] == [1150] * 5
+    assert torch.equal(source.digits(5).test.images, source.digits(0).test.images)
 
 
 def test_every_split_has_its_share_of_every_class_within_one():

@@ -1,23 +1,18 @@
-"""Pictures of comparisons and ablations."""
+"""Pictures of comparisons."""
 
 from sln import plots
-from sln.study import ablations, comparisons
+from sln.study import comparisons
 
 
 def test_every_picture_shows_its_table(smoke_study):
-    table, rates = comparisons.table(smoke_study), ablations.noise_rates(smoke_study)
+    table = comparisons.table(smoke_study)
     strengths = comparisons.strengths(smoke_study)
     figures = [
         plots.comparisons.methods(table),
-        plots.comparisons.gains(comparisons.gains(table)),
+        plots.comparisons.choices(comparisons.choices(smoke_study)),
+        plots.comparisons.gains(comparisons.gains(smoke_study)),
         plots.comparisons.strengths(strengths),
         plots.comparisons.one_strength(strengths, "SLN"),
-        plots.comparisons.over_rates(rates),
-        plots.comparisons.at_rate(rates, 0.4),
-        plots.comparisons.kinds_of_noise(ablations.kinds_of_noise(smoke_study)),
-        plots.comparisons.ranking(ablations.noise_for(smoke_study), "noise_for"),
-        plots.comparisons.corrections(ablations.corrections(smoke_study)),
-        plots.comparisons.class_counts(ablations.class_counts(smoke_study)),
     ]
     for figure in figures:
         assert isinstance(figure, plots.Figure)

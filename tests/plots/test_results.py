@@ -9,7 +9,21 @@ from sln.analysis import results
 def test_results_stand_beside_the_papers():
     table = pd.DataFrame(
         {"noise": ["sym", "sym", "asym"], "method": ["CE", "CE-MO", "CE"], "mean": [50.0, 60.0, 70.0]}
-    ).assign(std=1.0)
+    )
+    table = table.assign(low=table["mean"] - 1, high=table["mean"] + 1, early=table["mean"] + 2)
     figure = plots.results.one_noise(table, results.of_the_paper(), "sym")
-    assert figure.words == "symmetric: CE 50.0 ± 1.0 (paper 53.16), CE-MO 60.0 ± 1.0"
+    assert figure.words == "symmetric: CE 50.0 (49.0 to 51.0) (paper 53.16), CE-MO 60.0 (59.0 to 61.0)"
     assert [patch.get_height() for patch in figure.axes[0].patches] == [50.0, 60.0]
+    dots, rings = (
+        plots.results.table(table).axes[0].lines[0::2],
+        plots.results.table(table).axes[0].lines[1::2],
+    )
+    assert {x for line in rings for x in line.get_xdata()} >= {52.0, 62.0}
+    assert {x for line in dots for x in line.get_xdata()} >= {50.0, 60.0}
+
+
+def test_only_data_sets_with_runs_have_a_panel():
+    recipes = results.of_the_recipes().assign(seeds=0)
+    recipes.loc[recipes["dataset"] == "cifar10", ["seeds", "ours"]] = [1, 80.0]
+    figure = plots.results.beside_published(recipes)
+    assert [ax.get_title() for ax in figure.axes] == ["cifar10"]

@@ -3,7 +3,7 @@
 import numpy as np
 import pandas as pd
 
-from sln import plots, runs
+from sln import analysis, plots, runs
 from sln.config import Config
 
 
@@ -42,9 +42,7 @@ def test_the_words_are_the_historys_numbers_at_that_epoch(smoke_study):
         words = plots.training.at_epoch(run, epoch).words
         for weights, form in (("network", "test accuracy {} ("), ("momentum", "({}) by the network")):
             assert form.format(f"{run.of(weights)['test_accuracy'][epoch]:.0%}") in words
-    first, last = (plots.training.at_epoch(run, epoch).words for epoch in (1, 3))
-    assert "wrong labels memorised not measured yet (not measured yet)" in first
-    assert f"memorised {run.of('network')['wrong_memorised'][3]:.0%} (" in last
+        assert f"memorised {run.of('network')['wrong_memorised'][epoch]:.0%} (" in words
 
 
 def test_one_momentum_model_is_brought_forward():
@@ -55,3 +53,57 @@ def test_one_momentum_model_is_brought_forward():
     assert figure.words == (
         "α = 0.9: test accuracy 29.0 ± 1.0% after the last epoch; the network itself 20.0%"
     )
+
+
+def test_the_ends_of_momentum_models_are_named_apart_from_each_other():
+    rows = [(epoch, a, 0.9 + a / 100) for a in (0.0, 0.9, 0.97, 0.99) for epoch in (1, 2)]
+    table = pd.DataFrame(rows, columns=["epoch", "alpha", "mean"]).assign(std=0.0)
+    names = plots.training.momentum_models(table).axes[0].texts
+    assert [name.get_text().split(":")[0] for name in names] == [
+        "α = 0.99",
+        "α = 0.97",
+        "α = 0.9",
+        "the network itself",
+    ]
+    assert (np.diff([name.get_position()[1] for name in names]) < -0.05).all()
+
+
+def test_smoothing_is_a_centred_mean_after_the_first_epochs():
+    measured = pd.Series(np.arange(1.0, 31) ** 2, index=range(1, 31))
+    smooth = plots.training.smoothed(measured)
+    assert smooth[:10].tolist() == measured[:10].tolist()
+    assert smooth[20] == np.mean([x**2 for x in range(18, 23)])
+    sparse = measured[measured.index % 5 == 0]  # nothing to average within two epochs
+    assert plots.training.smoothed(sparse).tolist() == sparse.tolist()
+    assert plots.training.smoothed(measured[:0]).empty
+
+
+def test_early_stopping_is_marked_where_the_table_has_it(smoke_study):
+    methods = smoke_study.methods("sym")
+    table, accuracies = analysis.curves(methods, ["test_accuracy"]), analysis.accuracies(methods)
+    figure = plots.training.curves(table, {"test_accuracy": ""}, stopped=accuracies.query("method == 'CE'"))
+    (mark,) = (line for line in figure.axes[0].lines if line.get_marker() == "v")
+    row = accuracies.query("method == 'CE' and reading == 'stopped early'").iloc[0]
+    assert mark.get_xydata().tolist() == [[row["epoch"], row["mean"] / 100]]
+
+
+def test_no_stochastic_noise_has_the_colour_of_ce():
+    columns = ("test_accuracy", "wrong_memorised", "validation_accuracy")
+    rows = [
+        {"sigma": s, "weights": w, "seeds": 2, "ceiling": 0.6}
+        | {f"{column}_{of}": 0.5 for column in columns for of in ("mean", "std")}
+        for s in (0.0, 1.0) for w in ("network", "momentum")
+    ]  # fmt: skip
+    left, _, right = plots.training.over_sigma(pd.DataFrame(rows), 1.0).axes
+    at = {line.get_color(): line.get_xdata()[0] for line in left.lines if line.get_marker() == "o"}
+    assert {name: at[colour] for name, colour in plots.COLOURS.items() if colour in at} == {
+        "CE": 0, "CE-MO": 0, "SLN": 1, "SLN-MO": 1,
+    }  # fmt: skip
+    assert [0.6, 0.6] in [list(line.get_ydata()) for line in right.lines]
+
+
+def test_accuracies_are_drawn_at_their_means(smoke_study):
+    table = analysis.accuracies(smoke_study.methods("sym"))
+    ax = plots.training.accuracies(table).axes[0]
+    drawn = sorted(x for line in ax.lines if line.get_marker() in "osv" for x in line.get_xdata())
+    assert np.allclose(drawn, sorted(table["mean"]))

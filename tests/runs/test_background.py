@@ -75,7 +75,7 @@ def test_a_cancelled_run_ends_at_once_and_continues_from_its_checkpoint(refused)
 
 
 def test_only_runs_of_the_digits_are_trained_in_the_background(refused):
-    with refused("digits only, not on cifar10"):
+    with refused("digits and letters only, not on cifar10"):
         background.start(Config(dataset="cifar10"))
 
 

@@ -24,15 +24,52 @@ def test_beyond_the_paper_every_experiment_has_its_plain_control(smoke_study):
     assert corrections["label_accuracy"].between(0, 100).all()
 
 
-def test_class_counts_compare_the_same_noise_at_the_logits(smoke_study):
+def test_the_clean_price_is_that_of_training_without_a_wrong_label(smoke_study):
+    arms = ablations.clean_price_arms(smoke_study)
+    runs = smoke_study.runs_of(arms)
+    assert not any(run.data.train.wrong.any() for method in runs.values() for run in method.runs)
+    assert runs["SLN"].first.config.sigma == smoke_study.choose_sigma("sym")
+    table = ablations.clean_price(smoke_study)
+    mean = table.pivot(index="method", columns="quantity", values="mean")
+    assert mean.loc["CE", "accuracy"] == pytest.approx(runs["CE"].final("test_accuracy").mean())
+    np.testing.assert_allclose(mean.loc["SLN minus CE"], mean.loc["SLN"] - mean.loc["CE"])
+    row = table.query("method == 'SLN-MO minus CE-MO' and quantity == 'calibration error'").iloc[0]
+    wanted = f"{row['mean']:+.3f} [{row['low']:+.3f}, {row['high']:+.3f}]"
+    assert f"SLN-MO minus CE-MO, calibration error {wanted}" in ablations.describe_clean_price(table)
+
+
+def test_class_counts_are_compared_on_letters_with_no_noise_as_the_reference(smoke_study):
     table = ablations.class_counts(smoke_study)
     assert np.allclose(table["sigma"] * np.sqrt(table["classes"] - 1), table["when_sure"])
-    assert (table.loc[table["when_sure"] == 0, ["gain", "gain_std"]] == 0).all(axis=None)
-    plain = table[table["when_sure"] == 0].set_index("classes")["mean"]
+    none = table["sigma"] == 0
+    assert (table.loc[none, ["gain", "gain_low", "gain_high"]] == 0).all(axis=None)
+    plain = table[none].set_index("classes")["mean"]
     np.testing.assert_allclose(table["gain"], table["mean"] - table["classes"].map(plain))
     runs = smoke_study.runs_of(ablations.class_arms(smoke_study))
     for (C, _), method in runs.items():
-        assert {run.data.num_classes for run in method.runs} == {C}
+        assert {(run.config.dataset, run.data.num_classes) for run in method.runs} == {("letters", C)}
+    best = ablations.best_sigmas(smoke_study)
+    for row in best.itertuples():
+        accuracy = {
+            sigma: m.final("test_accuracy")[row.seed] for (C, sigma), m in runs.items() if row.classes == C
+        }
+        del accuracy[0.0]
+        assert accuracy[row.sigma] == max(accuracy.values())
+
+
+@pytest.mark.parametrize(
+    ("exponent", "words"),
+    [(-1, "as the theory predicts"), (0, "does not depend"), (-0.4, "but not as"), (0.7, "does not fall")],
+)
+def test_the_slope_over_class_counts_decides_between_two_hypotheses(exponent, words):
+    rows = [
+        {"classes": C, "seed": seed, "sigma": (1 + 0.01 * seed) * (C - 1) ** (exponent / 2)}
+        for C in (2, 5, 10, 26)
+        for seed in range(5)
+    ]
+    text = ablations.describe_class_counts(pd.DataFrame(rows))
+    assert f"in logarithms, is {exponent:+.2f}" in text
+    assert words in text
 
 
 def test_kinds_of_noise_are_judged_by_paired_differences(smoke_study):
@@ -41,27 +78,29 @@ def test_kinds_of_noise_are_judged_by_paired_differences(smoke_study):
     gains = 100 * (methods["SLN"].final("test_accuracy") - methods["CE"].final("test_accuracy"))
     row = table.loc[("asym", "network")]
     assert row["gain"] == pytest.approx(gains.mean())
-    assert row["error"] == pytest.approx(abs(gains[0] - gains[1]) / 2)
-    wanted = "unclear" if abs(row["gain"]) <= 2 * row["error"] else "helps" if row["gain"] > 0 else "hurts"
-    assert row["verdict"] == wanted
+    assert row["high"] - row["gain"] == pytest.approx(12.7062 * abs(gains[0] - gains[1]) / 2, rel=1e-4)
+
+
+def test_differences_to_a_reference_are_paired_within_the_same_weights(smoke_study):
+    found = smoke_study.runs_of(ablations.noise_for_arms(smoke_study))
+    table = ablations.noise_for(smoke_study).set_index(["noise_for", "weights"])
+    for (name, weights), row in table.iterrows():
+        one, all_ = (found[n].through(weights).final("test_accuracy") for n in (name, ablations.ALL))
+        assert row["gain"] == pytest.approx(100 * (one - all_).mean())
 
 
 def test_sentences_state_the_numbers_of_the_tables():
+    gains = {"gain": [0.0, -30.0], "gain_low": [0.0, -33.0], "gain_high": [0.0, -27.0]}
     table = pd.DataFrame(
-        {
-            "noise_for": ["none", "none", "all", "all"],
-            "weights": ["network", "momentum"] * 2,
-            "mean": [50.0, 60.0, 80.0, 90.0],
-            "std": [1.0] * 4,
-            "memorised": [70.0, 65.0, 4.0, 3.0],
-        }
+        {"noise_for": ["all", "none"], "weights": "momentum", "mean": [90.0, 60.0], "memorised": [3.0, 65.0]}
+        | gains
     )
-    text = ablations.describe_ranking(table, "noise_for")
-    assert text.index("all 90.0 ± 1.0% (3%") < text.index("none 60.0 ± 1.0% (65%")
-    rates = pd.DataFrame(
-        [
-            {"rate": 0.4, "method": m, "mean": v, "sigma": 1.0}
-            for m, v in {"CE": 50, "CE-MO": 60, "SLN": 80, "SLN-MO": 93}.items()
-        ]
-    )
-    assert "0.4: +33.0 (σ 1)" in ablations.describe_noise_rates(rates)
+    text = ablations.describe_against(table, "noise_for", "all")
+    assert "against all (90.0%, 3% of the wrong labels memorised)" in text
+    assert "none -30.0 (-33.0 to -27.0) (65% memorised)" in text
+    rates = pd.DataFrame({"rate": [0.4], "method": ["SLN-MO"], "sigma": [1.0]})
+    for name, mean in {"gain": 33.0, "over_early": 3.0}.items():
+        rates[[name, f"{name}_low", f"{name}_high"]] = [mean, mean - 1, mean + 1]
+    text = ablations.describe_noise_rates(rates)
+    assert "0.4 (σ 1): +33.0 (+32.0 to +34.0)" in text
+    assert "stopped early on noisy labels: 0.4: +3.0 (+2.0 to +4.0)" in text

@@ -20,14 +20,18 @@ def test_the_papers_profiles_train_its_recipes_over_five_seeds_and_nothing_twice
     assert len(set(planned)) == len(planned)
     recipes = [r for r in RECIPES.values() if profile == "paper" or r.dataset == "cifar10"]
     assert {r.config(seed) for r in recipes for seed in range(5)} < set(planned)
-    # beyond the tables, notebook 3 compares both rules of correction, and others the variants of noise
+    # beyond the tables, notebook 3 compares rules of correction, and others the variants of noise
     others = set(planned) - {r.config(seed) for r in recipes for seed in range(5)}
-    assert {(c.noise_mode, c.correction, c.correction_losses, c.noise_on, c.strength) for c in others} == {
-        ("sym", 250, "given", "labels", "fixed"),
-        ("sym", -1, "given", "gradient", "matched"),
-        ("sym", -1, "given", "logits", "matched"),
+    assert {
+        (c.correction, c.correction_losses, c.correction_weight, c.noise_on, c.strength) for c in others
+    } == {
+        (250, "given", "loss", "labels", "fixed"),
+        *((250, "as-released", rule, "labels", "fixed") for rule in ("reversed", "none", "mixture")),
+        (-1, "given", "loss", "gradient", "matched"),
+        (-1, "given", "loss", "logits", "matched"),
     }
-    assert len(others) == 15
+    assert {c.noise_mode for c in others} == {"sym"}
+    assert len(others) == 30
 
 
 def test_what_the_notebooks_ask_for_are_the_recipes_own_runs():
@@ -150,8 +154,8 @@ def test_the_papers_profile_prints_its_plan_then_trains_then_runs_the_notebooks(
 
     with pytest.raises(KeyboardInterrupt):
         reproduce("cifar10", build=tmp_path)
-    assert happened == ["data", (75, "cifar10: all runs"), "notebook"]
-    assert "75 runs, 0 of them trained already" in capsys.readouterr().err
+    assert happened == ["data", (90, "cifar10: all runs"), "notebook"]
+    assert "90 runs, 0 of them trained already" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

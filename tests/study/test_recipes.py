@@ -100,7 +100,7 @@ def label_files(folder, dataset, true):
     for mode in ("sym", "asym", "dependent"):
         T = noise.symmetric_matrix(C, 0.4)
         if mode == "asym":
-            T = noise.asymmetric_matrix(C, 0.4, load.class_map(dataset))
+            T = noise.asymmetric_matrix(C, 0.4, load.class_map(dataset, C))
         given = noise.from_matrix(np.array(true), T, seed=0).given
         path = folder / "labels" / "sln" / dataset / f"{mode}0.4.csv"
         path.parent.mkdir(parents=True, exist_ok=True)
