@@ -1,6 +1,15 @@
 """Tables from runs: training, labels, confidence, correction, landscapes, sharpness, theory, results."""
 
-from sln.analysis import confidence, label_correction, landscape, results, sharpness, tables, theory
+from sln.analysis import (
+    confidence,
+    label_correction,
+    landscape,
+    results,
+    sensitivity,
+    sharpness,
+    tables,
+    theory,
+)
 from sln.analysis.tables import (
     accuracies,
     by_alpha,
@@ -28,6 +37,7 @@ __all__ = [
     "over_sigma",
     "rate_meanings",
     "results",
+    "sensitivity",
     "sharpness",
     "some_labels",
     "stacked",

@@ -247,20 +247,89 @@ def _steps(radius: float, points: int) -> list[float]:
     return np.linspace(-radius, radius, points).tolist()
 
 
-def along_pairs(
-    methods: Mapping[str, MethodRuns], pairs: int, *, statistics: str = "centre", **size: float
-) -> dict[str, pd.DataFrame]:
-    """`surface_of` each method's first run along several pairs of directions, by "method, pair k".
+# --- the paper's picture ------------------------------------------------------------------------------------
 
-    size : radius, points and images of `surface_of`
+# Panels of the paper's Figure 2 in its order: the noise's equation, lowest and highest loss within ±0.1. Read
+# from the authors' picture (results/landscape.PNG in chenpf1025/SLN), to about one unit of the last digit.
+PAPER = {
+    "CE": ("", 0.3, 1.8),
+    "gradient noise": ("Eq. 1", 1.7, 2.5),
+    "logit noise": ("Eq. 2", 1.38, 1.51),
+    "SLN": ("Eq. 3", 1.62, 1.65),
+}
+
+
+def ranges(surfaces: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
+    """Lowest and highest loss on given labels, ours and the paper's: one row per panel of PAPER.
+
+    surfaces : by method, of radius 0.1
+    Columns: panel, method, equation, lowest, highest, paper_lowest, paper_highest.
     """
-    return {
-        f"{name}, pair {pair + 1}": surface_of(
-            method.first, method.weights, seed=pair, statistics=statistics, **size
-        )
-        for name, method in methods.items()
-        for pair in range(pairs)
-    }
+    rows = []
+    for letter, (method, (equation, *theirs)) in zip("abcd", PAPER.items(), strict=True):
+        given = surfaces[method]["given"]
+        rows.append((letter, method, equation, given.min(), given.max(), *theirs))
+    columns = ["panel", "method", "equation", "lowest", "highest", "paper_lowest", "paper_highest"]
+    return pd.DataFrame(rows, columns=columns)
+
+
+def describe_ranges(table: pd.DataFrame) -> str:
+    """`ranges` in words: each panel, and whether the panels' steepness has the paper's order."""
+    table = table.set_index("method")
+    rise, theirs = table["highest"] - table["lowest"], table["paper_highest"] - table["paper_lowest"]
+    panels = ", ".join(
+        f"{name} {row.lowest:.2f} to {row.highest:.2f} (paper {row.paper_lowest:g} to {row.paper_highest:g})"
+        for name, row in table.iterrows()
+    )
+    ours, paper = (", ".join(x.sort_values(ascending=False).index) for x in (rise, theirs))
+    order = "the paper’s order" if ours == paper else f"in the paper {paper}"
+    ratios = [part["gradient noise"] / part["SLN"] for part in (rise, theirs)]
+    return (
+        f"Lowest and highest loss within ±0.1: {panels}.\nSteepest first: {ours}; {order}.\nNoise on the "
+        f"gradient rises {ratios[0]:.0f} times as much as SLN (paper: {ratios[1]:.0f} times)."
+    )
+
+
+# --- the mean rise over the radius --------------------------------------------------------------------------
+
+
+def rise(
+    network: nn.Module, data: Data, *, radius: float, points: int, seed: int = 0, statistics: str = "centre"
+) -> pd.DataFrame:
+    """How much the loss rises at a distance: the mean over a pair of directions and their opposites.
+
+    One row per distance r = radius / points, ..., radius; columns r, and L(theta + r d) - L(theta) on given,
+    true and test labels. `statistics` is one of AROUND.
+    """
+    network, images = network.to(device()), EvaluationSet.of(data)
+    at = lambda *moves: pd.Series(losses_at(network, images, moves, statistics))  # noqa: E731
+    centre, pair, rows = at(), directions(network, seed), []
+    for r in np.linspace(0, radius, points + 1)[1:]:
+        around = [at((sign * r, direction)) for direction in pair for sign in (1, -1)]
+        rows.append({"r": r} | (sum(around) / len(around) - centre).to_dict())
+    return pd.DataFrame(rows)
+
+
+def rises(
+    methods: Mapping[str, MethodRuns],
+    *,
+    pairs: int = 1,
+    statistics: tuple[str, ...] = ("centre",),
+    images: int = 0,
+    **size: float,
+) -> pd.DataFrame:
+    """`rise` of each method's first run by pair of directions (from 1) and statistics, cached beside it.
+
+    size : radius and points of `rise`, whose columns follow method, pair and statistics
+    """
+    parts = []
+    for (name, method), pair, how in itertools.product(methods.items(), range(pairs), statistics):
+        run, key = method.first, "-".join(f"{part}{value:g}" for part, value in size.items())
+        where = run.network(method.weights), first_images(run.data, images)
+        compute = functools.partial(rise, *where, seed=pair, statistics=how, **size)
+        part = cached(run, f"rise-{method.weights}-{key}-seed{pair}-images{images}-{how}", compute)
+        parts.append(pd.DataFrame({"method": name, "pair": pair + 1, "statistics": how} | dict(part)))
+    return pd.concat(parts, ignore_index=True)
 
 
 # --- the straight line between two minima -------------------------------------------------------------------
@@ -299,14 +368,33 @@ def between(
 def between_methods(
     methods: Mapping[str, MethodRuns], start: str, end: str, *, quarter: int = 5, images: int = 0
 ) -> dict[str, pd.DataFrame]:
-    """`between` the first runs of two methods, by name in BETWEEN, cached beside the first method's run."""
+    """`between` the first runs of two methods, by name in BETWEEN, and two references.
+
+    The references, by the names of `start` and `end`, go from a method's first run to its second, of another
+    seed, with recomputed statistics; without a second seed there are none. Their losses are over the first
+    run's images and labels, which are not the second's, so only `barriers` compare.
+    """
     first, second = methods[start], methods[end]
-    run, other = first.first, second.first
-    networks, tables = (run.network(first.weights), other.network(second.weights)), {}
-    for statistics in BETWEEN:
-        name = f"{first.weights}-to-{other.folder.name}-{second.weights}-quarter{quarter}-{statistics}"
-        name += f"-images{images}" if images else ""
+    asked = [(how, first, first.first, second, second.first, how) for how in BETWEEN]
+    for name, method in ((start, first), (end, second)):
+        asked += [(name, method, method.first, method, other, "recomputed") for other in method.runs[1:2]]
+    tables = {}
+    for key, one, run, two, other, statistics in asked:
+        name = f"{one.weights}-to-{other.folder.name}-{two.weights}-quarter{quarter}-{statistics}"
+        name += f"-images{images}" * bool(images)
+        networks = run.network(one.weights), other.network(two.weights)
         size = {"quarter": quarter, "statistics": statistics}
-        compute = functools.partial(between, *networks, first_images(run.data, images), **size)
-        tables[statistics] = cached(run, name, compute)
+        data = first_images(run.data, images)
+        tables[key] = cached(run, name, functools.partial(between, *networks, data, **size))
     return tables
+
+
+def barriers(tables: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
+    """How far each line of `between_methods` with recomputed statistics rises above that between its ends."""
+    found = {}
+    for name, table in tables.items():
+        if name != "interpolated":
+            table = table.set_index("t").loc[0:1]
+            ends = np.outer(1 - table.index, table.loc[0.0]) + np.outer(table.index, table.loc[1.0])
+            found[name] = (table - ends).max()
+    return pd.DataFrame(found).T

@@ -1,18 +1,25 @@
 """How sharp a minimum is, measured in several ways, because "flat" has several meanings.
 
 Notation: theta (P,) all parameters of a network as one vector, L(theta) the mean cross-entropy over training
-images in evaluation mode (BatchNorm's statistics fixed), g = dL/dtheta, H its Hessian (P, P).
+images, g = dL/dtheta, H its Hessian (P, P).
 
+filter_increase : mean of L(theta + d) - L(theta) along filter-normalised directions d (`landscape`), whose
+    step is relative to the weights
 eigenvalue_1 ... : the largest eigenvalues of H, by Lanczos' method on products H v
 trace : of H, by Hutchinson's estimator
 l2_increase : mean of L(theta + d) - L(theta) over random d of one length
-filter_increase : the same along filter-normalised directions (`landscape`), whose step is relative
 sam_increase : L(theta + rho g/|g|) - L(theta), the ascent step of Foret et al., ICLR 2021 (SAM)
 worst_increase : the largest L(theta + d) - L(theta) that projected gradient ascent finds within |d| <= rho
 
-All except filter_increase depend on the weights' scale, which BatchNorm makes arbitrary: dividing the weights
-in front of a BatchNorm by 2 changes no output and multiplies their block of H by 4 (Dinh et al., ICML 2017).
-So the verdict "flatter" is given measure by measure.
+Only filter_increase compares networks whose weights differ in scale. BatchNorm makes that scale arbitrary:
+dividing the weights in front of a BatchNorm by 2 changes no output and multiplies their block of H by 4 (Dinh
+et al., ICML 2017). Isotropic noise makes such weights grow, and so lowers all other measures. `squared_norm`
+is |theta|^2.
+
+BatchNorm is in training mode: L is the function that SGD descends, except that its statistics are over all
+images used, in one batch up to STATISTICS_BATCH (2,500), not over a mini-batch. With more images they are
+over equal batches of at most that many. In evaluation mode the running statistics stay fixed while theta
+moves; two measures in it are a control (CONTROLS).
 
 The loss is a list of functions (P,) -> scalar, one per batch, that sum to it, so memory is that of one batch.
 Hessian-vector products may keep the graphs: half the time, more memory. The tests compare the eigenvalues
@@ -22,6 +29,7 @@ with those of the library curvlinops, which builds the gradient's graph again fo
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -33,10 +41,10 @@ from scipy.sparse.linalg import LinearOperator, eigsh
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from sln.analysis.landscape import EvaluationSet, filter_normalised, first_images
+from sln.analysis.landscape import STATISTICS_BATCH, EvaluationSet, filter_normalised, first_images
 from sln.datasets.load import threads
 from sln.runs.run import Run
-from sln.study.statistics import MethodRuns
+from sln.study.statistics import Estimate, MethodRuns, interval
 from sln.utils.devices import device
 from sln.utils.errors import choose
 from sln.utils.files import read_json, write_json
@@ -46,19 +54,21 @@ from sln.utils.rng import torch_generator
 Parts = Sequence[Callable[[Tensor], Tensor]]
 Product = Callable[[Tensor], Tensor]  # v (P,) -> H v (P,)
 
-BATCH = 256  # images in one part
+BATCH = 256  # images in one part, in evaluation mode
 # Hessian-vector products keep the gradient's graph up to this number of pixel values
 KEPT_VALUES = 1_000_000
 
+SCALE_FREE = "filter_increase"
 # The measures' names in figures.
 MEASURES = {
+    SCALE_FREE: "mean rise, filter-normalised",
     "eigenvalue_1": "largest eigenvalue of the Hessian",
     "trace": "trace of the Hessian",
     "l2_increase": "mean rise, random directions",
-    "filter_increase": "mean rise, filter-normalised",
     "sam_increase": "rise of SAM’s step",
     "worst_increase": "worst rise found",
 }
+CONTROLS = (SCALE_FREE, "eigenvalue_1")  # also measured in evaluation mode
 
 
 # --- the loss as a function of one vector -------------------------------------------------------------------
@@ -69,21 +79,28 @@ def parameters_of(network: nn.Module) -> Tensor:
     return torch.cat([parameter.detach().flatten() for parameter in network.parameters()])
 
 
-def loss_parts(network: nn.Module, images: Tensor, labels: Tensor) -> Parts:
-    """The mean cross-entropy of a network over normalised images (N, ...) and labels (N,), as parts."""
-    network.eval()
+def loss_parts(network: nn.Module, images: Tensor, labels: Tensor, *, training: bool = True) -> Parts:
+    """The mean cross-entropy of a network over normalised images (N, ...) and labels (N,), as parts.
+
+    training : BatchNorm's statistics are those of the images, in one part of at most STATISTICS_BATCH images
+        or in equal ones; otherwise the running ones. The network's own running statistics stay as they are.
+    The parts share the network's mode, so use those of one mode before asking for those of the other.
+    """
+    network.train(training)
     names = [name for name, _ in network.named_parameters()]
     shapes = [parameter.shape for parameter in network.parameters()]
     sizes = [shape.numel() for shape in shapes]
 
     def part(theta: Tensor, images: Tensor, labels: Tensor) -> Tensor:
         pieces = (v.view(shape) for v, shape in zip(theta.split(sizes), shapes, strict=True))
-        logits = functional_call(network, dict(zip(names, pieces, strict=True)), (images,))
-        return F.cross_entropy(logits, labels, reduction="sum") / count
+        buffers = {name: buffer.clone() for name, buffer in network.named_buffers()}
+        weights = dict(zip(names, pieces, strict=True)) | buffers
+        return F.cross_entropy(functional_call(network, weights, (images,)), labels, reduction="sum") / count
 
     count = len(labels)
-    batches = zip(images.split(BATCH), labels.to(images.device).split(BATCH), strict=True)
-    return [functools.partial(part, images=x, labels=y) for x, y in batches]
+    number = math.ceil(count / (STATISTICS_BATCH if training else BATCH))
+    batches = (x.tensor_split(number) for x in (images, labels.to(images.device)))
+    return [functools.partial(part, images=x, labels=y) for x, y in zip(*batches, strict=True)]
 
 
 @torch.no_grad()
@@ -238,7 +255,8 @@ def measures_of(
     """
     choose("labels", labels, ("given", "true"))
     sizes = "-".join(f"{name}{size[name]:g}" for name in sorted(size))
-    name = "-".join(filter(None, (weights, labels, sizes, f"images{images}" if images else "")))
+    parts = (weights, labels, "batch-statistics", sizes, f"images{images}" if images else "")
+    name = "-".join(filter(None, parts))
     path = run.folder / "sharpness" / f"{name}.json"
     if not path.exists():
         all_images = EvaluationSet.of(first_images(run.data, images))
@@ -261,26 +279,33 @@ def measure(
     radius: float = 0.25,
     directions: int = 4,
     steps: int = 5,
-    k: int = 5,
-    probes: int = 6,
+    k: int = 1,
+    probes: int = 4,
 ) -> dict[str, float]:
-    """All measures of one network, and the loss at the centre.
+    """All measures of one network, the loss at the centre, |theta|^2, and the controls.
 
     images, labels : (N, ...) normalised, (N,)
     rho : the adversary's radius, SAM's default; length : of random moves; radius : of filter-normalised moves
     directions : random ones of each kind; steps : of projected ascent after SAM's
     k, probes : of `hessian`
+    The controls are CONTROLS in evaluation mode, by name with "_evaluation".
     """
-    theta, parts = parameters_of(network), loss_parts(network, images, labels)
-    generator, keep = torch_generator(0, "landscape", 4), images.numel() <= KEPT_VALUES
-    return {
+    theta, keep = parameters_of(network), images.numel() <= KEPT_VALUES
+    parts = loss_parts(network, images, labels)
+    found = {
         "loss": value(parts, theta),
+        "squared_norm": theta.square().sum().item(),
         **hessian(parts, theta, k=k, probes=probes, keep=keep),
-        "l2_increase": average_increase(parts, theta, length, directions, generator),
+        "l2_increase": average_increase(parts, theta, length, directions, torch_generator(0, "landscape", 4)),
         "filter_increase": filter_increase(parts, network, radius, directions),
         "sam_increase": worst_increase(parts, theta, rho),
         "worst_increase": worst_increase(parts, theta, rho, steps),
     }
+    parts = loss_parts(network, images, labels, training=False)
+    largest = hessian(parts, theta, k=1, probes=0, keep=keep)["eigenvalue_1"]
+    found["eigenvalue_1_evaluation"] = largest
+    found["filter_increase_evaluation"] = filter_increase(parts, network, radius, directions)
+    return found
 
 
 def table(methods: Mapping[str, MethodRuns], seeds: int | None = None, **options: Any) -> pd.DataFrame:
@@ -295,28 +320,58 @@ def table(methods: Mapping[str, MethodRuns], seeds: int | None = None, **options
 
 
 def summary(table: pd.DataFrame, flatter: str = "SLN", than: str = "CE") -> pd.DataFrame:
-    """Mean and standard deviation over seeds: one row per measure and method, and a verdict per measure.
+    """Mean and standard deviation over seeds: one row per measure and method; the last measure is |theta|^2.
 
+    scale_free : whether the measure compares networks whose weights differ in scale
     relative, relative_std : divided by the mean of the method `than`
-    verdict : of the claim that the method `flatter` is flatter than `than` by this measure. "holds" or "does
-        not hold" if their means differ by more than both standard deviations together (the bars mean ± std
-        do not overlap), else "unclear".
+    evaluation : the mean in evaluation mode, of the controls
+    ratio, low, high : of the row's method to `flatter`, paired over seeds, with its t interval (of the
+        logarithms, so `ratio` is a geometric mean). If a value is not positive: the difference instead.
+    verdict : of the claim that `flatter` is flatter than the row's method by this measure, from that
+        interval: `Estimate.verdict`. Empty for `flatter` itself and for |theta|^2.
     """
-    parts = []
-    for measure in MEASURES:
-        by_method = table.groupby("method", sort=False)[measure]
-        part = pd.DataFrame({"mean": by_method.mean(), "std": by_method.std()})
-        scale = abs(part["mean"][than])
-        part["relative"], part["relative_std"] = part["mean"] / scale, part["std"] / scale
-        parts.append(part.reset_index().assign(measure=measure, verdict=verdict(part, flatter, than)))
-    together = pd.concat(parts, ignore_index=True)
-    return together[["measure", "method", "mean", "std", "relative", "relative_std", "verdict"]]
+    rows, by_seed = [], table.pivot(index="seed", columns="method")
+    for measure in (*MEASURES, "squared_norm"):
+        scale = abs(by_seed[measure][than].mean())
+        for method in dict.fromkeys(table["method"]):
+            values = by_seed[measure][method]
+            row = {"measure": measure, "method": method, "scale_free": measure == SCALE_FREE}
+            row |= {"mean": values.mean(), "std": values.std()}
+            row |= {"relative": row["mean"] / scale, "relative_std": row["std"] / scale}
+            if measure in CONTROLS:
+                row["evaluation"] = by_seed[f"{measure}_evaluation"][method].mean()
+            if method != flatter:
+                found, apart = compared(values, by_seed[measure][flatter])
+                row |= {"ratio": found.mean, "low": found.low, "high": found.high}
+                row["verdict"] = apart.verdict() if measure in MEASURES else ""
+            rows.append(row)
+    return pd.DataFrame(rows).fillna({"verdict": ""})
 
 
-def verdict(part: pd.DataFrame, flatter: str, than: str) -> str:
-    """See `summary`; `part` has mean and std by method. One seed has no spread, so it is unclear."""
-    difference = part["mean"][than] - part["mean"][flatter]
-    spread = part["std"][than] + part["std"][flatter]
-    if difference > spread:
-        return "holds"
-    return "does not hold" if -difference > spread else "unclear"
+def compared(values: pd.Series, ours: pd.Series) -> tuple[Estimate, Estimate]:
+    """values / ours over seeds, and the estimate that a verdict is read from, positive if ours is smaller.
+
+    Both are of logarithms, the first transformed back; of differences if a value is not positive.
+    """
+    both = pd.concat([values, ours], axis=1).dropna().to_numpy().T
+    if both.min() <= 0:
+        apart = interval(both[0] - both[1])
+        return apart, apart
+    apart = interval(np.log(both[0] / both[1]))
+    with np.errstate(over="ignore"):  # one seed: from 0 to infinity
+        mean, low, high = np.exp([apart.mean, apart.low, apart.high]).tolist()
+    return Estimate(mean, low, high, apart.std, apart.seeds), apart
+
+
+def describe(summary: pd.DataFrame, flatter: str = "SLN") -> str:
+    """The verdicts of `summary` in words: the scale-free measure first, then how many of the others agree."""
+    lines = []
+    for method, part in summary[summary["verdict"] != ""].groupby("method", sort=False):
+        lead, others = part[part["scale_free"]].iloc[0], part[~part["scale_free"]]["verdict"]
+        counts = ", ".join(f"{verdict} ({n})" for verdict, n in others.value_counts().items())
+        lines.append(
+            f"{flatter} flatter than {method}: {lead['verdict']} by the scale-free measure "
+            f"(ratio {lead['ratio']:.3g} [{lead['low']:.3g}, {lead['high']:.3g}]); "
+            f"by the {len(others)} others: {counts}."
+        )
+    return "\n".join(lines)

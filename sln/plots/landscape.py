@@ -1,6 +1,6 @@
 """Pictures of loss landscapes and of sharpness, from the tables of `analysis.landscape` and `sharpness`.
 
-The loss spans decades, so heights and colours are logarithmic; ticks are losses, not logarithms.
+Far from a minimum the loss spans decades, so there colours are logarithmic; ticks are losses, not logarithms.
 """
 
 from __future__ import annotations
@@ -12,11 +12,14 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
 from matplotlib.colorbar import Colorbar
-from matplotlib.colors import LogNorm
+from matplotlib.colors import LogNorm, Normalize
+from matplotlib.ticker import MaxNLocator
 from mpl_toolkits.mplot3d import Axes3D
+from scipy.interpolate import RectBivariateSpline
 
+from sln.analysis.landscape import PAPER
 from sln.analysis.sharpness import MEASURES
-from sln.plots.style import COLOURS, Figure, legend_of, look, panels
+from sln.plots.style import COLOURS, Figure, legend_of, look, new_axes, panels
 
 # The labels that a loss surface can be over: columns of `landscape.surface`.
 LOSSES = {
@@ -50,13 +53,6 @@ def within(tables: Mapping[str, pd.DataFrame], radius: float) -> dict[str, pd.Da
         name: table[(table["x"].abs() <= limit) & (table["y"].abs() <= limit)]
         for name, table in tables.items()
     }
-
-
-def common_range(tables: Mapping[str, pd.DataFrame], column: str) -> tuple[float, float]:
-    """The smallest and largest loss of all surfaces, made unequal for a scale between them."""
-    low = min(table[column].min() for table in tables.values())
-    high = max(table[column].max() for table in tables.values())
-    return low, max(high, 1.001 * low)
 
 
 def round_losses(low: float, high: float, most: int = 6) -> np.ndarray:
@@ -93,46 +89,54 @@ def radii(tables: Mapping[str, pd.DataFrame]) -> list[float]:
 
 
 def contours(
-    tables: Mapping[str, pd.DataFrame],
-    labels: str = "given",
-    radius: float | None = None,
-    columns: int | None = None,
+    tables: Mapping[str, pd.DataFrame], labels: str = "given", radius: float | None = None
 ) -> Figure:
-    """Loss surfaces on one logarithmic colour scale; each has its own six level lines.
+    """Surfaces from above: the rise above the centre, on one logarithmic scale, with the same level lines.
 
-    The colours compare the surfaces, the lines show the shape of one that is flat (`landscape.surface`).
     labels : one of LOSSES
     radius : show only |x|, |y| <= radius; the colours are then those of that part
-    columns : panels per row, by default all
+    Between the points of the grid the logarithm of the loss is interpolated by cubic splines. Rises below a
+    ten-thousandth of the highest, falls too, have the darkest colour.
     """
     words = _describe(tables, labels, radius)
     tables = tables if radius is None else within(tables, radius)
-    columns = columns or len(tables)
+    columns = 3 if len(tables) > 4 else 2
     rows = -(-len(tables) // columns)
-    size = (3.1 * columns + 0.9, 3.3 * rows + 0.3)
+    size = (8.2, (7.8 / columns + 0.5) * rows + 1.2)
     figure, axes = panels(rows, columns, size=size, sharex=True, sharey=True)
-    low, high = common_range(tables, labels)
     for ax in axes.flat[len(tables) :]:
         ax.set_visible(False)
-    for (name, table), ax in zip(tables.items(), axes.flat, strict=False):
-        grid = table.pivot(index="y", columns="x", values=labels)
-        levels, colours = np.geomspace(low, high, 32), {"norm": LogNorm(low, high), "cmap": "cividis"}
-        filled = ax.contourf(grid.columns, grid.index, grid, levels=levels, **colours)
-        own = np.geomspace(grid.min(axis=None), grid.max(axis=None), 8)[1:-1]
-        if own[-1] > own[0]:
-            white = {"colors": "white", "linewidths": 0.8}
-            ax.clabel(
-                ax.contour(grid.columns, grid.index, grid, own, **white), own[2:], fmt="%.2g", fontsize=7
-            )
+    fine = {name: _above_the_centre(table, labels) for name, table in tables.items()}
+    high = max(max(rise.max() for _, rise in fine.values()), 1e-6)
+    levels = 10.0 ** np.arange(np.ceil(np.log10(1e-4 * high)), np.log10(high))
+    colours = {"norm": LogNorm(1e-4 * high, high), "cmap": "cividis", "extend": "min"}
+    for (name, (steps, rise)), ax in zip(fine.items(), axes.flat, strict=False):
+        shown = rise.clip(1.0001e-4 * high)
+        filled = ax.contourf(steps, steps, shown, levels=np.geomspace(1e-4 * high, high, 49), **colours)
+        if shown.max() > levels[0]:
+            lines = ax.contour(steps, steps, shown, levels, colors="white", linewidths=0.8)
+            ax.clabel(lines, fmt="%g", fontsize=8)
         ax.plot(0, 0, "+", color="white", ms=9, mew=2)
-        at_centre = f"\n{grid.loc[0, 0]:.2f} at the centre" if 0 in grid.index else ""
-        ax.set(title=f"{name}{at_centre}", aspect="equal")
-        ax.set(xlabel="direction 1", ylabel="direction 2 (filter norms)")
+        centre = tables[name].loc[tables[name][["x", "y"]].abs().sum(axis=1).idxmin(), labels]
+        ax.set(title=f"{name}\n{centre:.2f} at the centre", aspect="equal")
+        ax.set(xlabel="direction 1", ylabel="direction 2")
         ax.label_outer()
         ax.grid(False)
-    _bar_ticks(figure.colorbar(filled, ax=axes, label=f"cross-entropy, {LOSSES[labels]}"), low, high)
+    place = {"ax": axes, "location": "bottom", "shrink": 0.7, "aspect": 40}
+    bar = figure.colorbar(filled, label=f"rise above the centre, {LOSSES[labels]}", **place)
+    _bar_ticks(bar, levels)
     figure.words = words
     return figure
+
+
+def _above_the_centre(table: pd.DataFrame, labels: str) -> tuple[np.ndarray, np.ndarray]:
+    """Steps (81,), and the rise above the centre (81, 81) there, rows by the second direction."""
+    grid = np.log(table.pivot(index="y", columns="x", values=labels))
+    degree = min(3, len(grid) - 1)
+    spline = RectBivariateSpline(grid.index, grid.columns, grid, kx=degree, ky=degree)
+    steps = np.linspace(grid.index.min(), grid.index.max(), 81)
+    losses = np.exp(spline(steps, steps))
+    return steps, losses - np.exp(spline(0, 0))
 
 
 def _describe(tables: Mapping[str, pd.DataFrame], labels: str, radius: float | None) -> str:
@@ -145,9 +149,8 @@ def _describe(tables: Mapping[str, pd.DataFrame], labels: str, radius: float | N
     return f"loss on {LOSSES[labels]}{far}: {', '.join(ranges)}"
 
 
-def _bar_ticks(bar: Colorbar, low: float, high: float, most: int = 6) -> None:
-    """Losses at the ticks of a colour bar."""
-    ticks = round_losses(low, high, most)
+def _bar_ticks(bar: Colorbar, ticks: np.ndarray) -> None:
+    """Losses at these ticks of a colour bar."""
     bar.set_ticks(ticks, labels=text_of(ticks))
     bar.minorticks_off()
 
@@ -159,75 +162,136 @@ def surface_3d(
     elevation: float = ELEVATION,
     radius: float | None = None,
 ) -> Figure:
-    """Loss surfaces in 3-D side by side: one logarithmic z axis for all, and a colour bar for each.
+    """Loss surfaces in 3-D: the paper's figure of landscapes.
 
-    The paper's figure of landscapes. As there, each panel has its own colours, which show its shape; heights
-    compare the panels.
+    As there, the z axes are linear and span the same height, each around its own surface, so that steepness
+    compares; each panel has its own colour bar. Titles have the lowest and highest loss, and the paper's.
 
     labels : one of LOSSES
     azimuth, elevation : degrees, the point of view
-    radius : show only |x|, |y| <= radius; the z axis is then that of this part
+    radius : show only |x|, |y| <= radius; the z axes are then those of this part
     """
     words = f"from {azimuth:g}°, {elevation:g}° up; {_describe(tables, labels, radius)}"
     tables = tables if radius is None else within(tables, radius)
+    columns = min(2, len(tables))
+    rows = -(-len(tables) // columns)
     # no layout engine handles the size of a 3-D axis
-    figure = Figure(figsize=(3.0 * len(tables) + 0.2, 3.7), layout="none")
-    axes = figure.subplots(1, len(tables), squeeze=False, subplot_kw={"projection": "3d"})
-    edge = 0.12 / len(tables)
-    figure.subplots_adjust(left=edge / 2, right=1 - edge, bottom=0.2, top=0.95, wspace=0.06)
-    low, high = common_range(tables, labels)
-    for (name, table), ax in zip(tables.items(), axes.flat, strict=True):
+    figure = Figure(figsize=(4.1 * columns, 3.9 * rows + 0.3), layout="none")
+    axes = figure.subplots(rows, columns, squeeze=False, subplot_kw={"projection": "3d"})
+    bottom = 0.3 / (3.9 * rows + 0.3)
+    figure.subplots_adjust(left=0.01, right=0.95, bottom=bottom + 0.12 / rows, top=1 - 0.11 / rows)
+    figure.subplots_adjust(wspace=0.06, hspace=0.28)
+    span = max(max(table[labels].max() - table[labels].min() for table in tables.values()), 1e-3)
+    for ax in axes.flat[len(tables) :]:
+        ax.set_visible(False)
+    for letter, (name, table), ax in zip("abcdefghi", tables.items(), axes.flat, strict=False):
         grid = table.pivot(index="y", columns="x", values=labels)
-        own = LogNorm(*common_range({name: table}, labels))
+        low, high = grid.min(axis=None), grid.max(axis=None)
+        own = Normalize(low, max(high, low + 1e-6))
         x, y = np.meshgrid(grid.columns, grid.index)
-        colours = {"cmap": "viridis", "vmin": np.log10(own.vmin), "vmax": np.log10(own.vmax)}
         mesh = {"rcount": DRAWN, "ccount": DRAWN, "linewidth": 0.25, "edgecolor": (1, 1, 1, 0.35)}
-        ax.plot_surface(x, y, np.log10(grid.to_numpy()), **colours, **mesh)
-        _look_at(ax, (low, high), azimuth, elevation)
-        ax.set_title(name, y=0.98)
+        ax.plot_surface(x, y, grid.to_numpy(), cmap="viridis", norm=own, **mesh)
+        floor = max(0.0, (low + high - span) / 2)
+        _look_at(ax, (floor, floor + span), azimuth, elevation)
+        reach = max(abs(grid.columns))
+        ax.set_title(_panel_title(letter, name, (low, high), labels == "given" and reach <= 0.1001), y=1.0)
         _own_bar(figure, ax, own)
-    text = f"cross-entropy, {LOSSES[labels]} (logarithmic)"
-    figure.text(0.5, 0.01, text, ha="center", va="bottom", fontsize=9)
+    figure.text(0.5, 0.006, f"cross-entropy, {LOSSES[labels]}", ha="center", va="bottom", fontsize=10)
     figure.words = words
     return figure
 
 
+def _panel_title(letter: str, name: str, losses: tuple[float, float], comparable: bool) -> str:
+    """Letter, method, equation in the paper, and lowest and highest loss, ours and the paper's."""
+    equation, *theirs = PAPER.get(name, ("", 0, 0))
+    title = f"({letter}) {name}" + (f" ({equation})" if equation else "")
+    found = f"{losses[0]:.2f} to {losses[1]:.2f}"
+    return f"{title}\n{found}" + (
+        f"; paper {theirs[0]:g} to {theirs[1]:g}" if comparable and theirs[1] else ""
+    )
+
+
 def _look_at(ax: Axes3D, heights: tuple[float, float], azimuth: float, elevation: float) -> None:
-    """The same box, ticks and view for every panel."""
-    ticks = round_losses(*heights)
-    ax.set_zlim(*np.log10(heights))
-    ax.set_zticks(np.log10(ticks), labels=text_of(ticks))
-    ax.set_box_aspect((1, 1, 0.85), zoom=0.95)
-    ax.tick_params(labelsize=7.5, pad=-1)
-    ax.locator_params(axis="x", nbins=3)
-    ax.locator_params(axis="y", nbins=3)
-    ax.set_xlabel("direction 1", fontsize=8, labelpad=-4)
-    ax.set_ylabel("direction 2", fontsize=8, labelpad=-4)
+    """The same box and view for every panel."""
+    ax.set_zlim(*heights)
+    ax.set_box_aspect((1, 1, 0.85), zoom=0.97)
+    ax.tick_params(labelsize=9, pad=-1)
+    for axis in "xyz":
+        ax.locator_params(axis=axis, nbins=5 if axis == "z" else 3)
+    ax.set_xlabel("direction 1", fontsize=9, labelpad=-3)
+    ax.set_ylabel("direction 2", fontsize=9, labelpad=-3)
     for axis in (ax.xaxis, ax.yaxis, ax.zaxis):
         axis.set_pane_color((0.96, 0.96, 0.96, 1))
     ax.view_init(elev=elevation, azim=azimuth)
 
 
-def _own_bar(figure: Figure, ax: Axes3D, norm: LogNorm) -> None:
+def _own_bar(figure: Figure, ax: Axes3D, norm: Normalize) -> None:
     """A colour bar below a panel, over the losses of that panel's surface."""
     box = ax.get_position()
-    place = figure.add_axes((box.x0 + 0.2 * box.width, 0.135, 0.6 * box.width, 0.026))
+    place = figure.add_axes((box.x0 + 0.2 * box.width, box.y0 - 0.022, 0.6 * box.width, 0.014))
     bar = figure.colorbar(ScalarMappable(norm, "viridis"), cax=place, orientation="horizontal")
-    _bar_ticks(bar, norm.vmin, norm.vmax, most=5)
-    bar.ax.tick_params(labelsize=7.5)
+    ticks = MaxNLocator(3).tick_values(norm.vmin, norm.vmax)
+    ticks = ticks[(ticks >= norm.vmin) & (ticks <= norm.vmax)]
+    _bar_ticks(bar, ticks if len(ticks) > 1 else np.array([norm.vmin, norm.vmax]))
+    bar.ax.tick_params(labelsize=9)
+
+
+def ranges(table: pd.DataFrame) -> Figure:
+    """Lowest to highest loss of each panel, ours and the paper's (`landscape.ranges`)."""
+    figure, axes = panels(size=(7.4, 2.8))
+    ax, places = axes[0, 0], -np.arange(len(table))
+    for shift, prefix, name, alpha in ((0.17, "", "ours", 1.0), (-0.17, "paper_", "paper’s picture", 0.4)):
+        low, high = table[f"{prefix}lowest"], table[f"{prefix}highest"]
+        colours = [COLOURS.get(method) for method in table["method"]]
+        ax.barh(places + shift, high - low, 0.3, left=low, color=colours, alpha=alpha)
+        for place, end in zip(places + shift, high, strict=True):
+            ax.text(end, place, f" {name}", va="center", fontsize=9)
+    ax.set_yticks(places, [f"({row.panel}) {row.method}" for row in table.itertuples()])
+    ax.set(
+        xlabel="lowest to highest cross-entropy within ±0.1, training images, given labels", xlim=(0, None)
+    )
+    ax.margins(x=0.15)
+    ax.grid(axis="y", visible=False)
+    return figure
+
+
+def rises(table: pd.DataFrame, labels: str = "given") -> Figure:
+    """The mean rise of the loss over the distance, one line per method, pair and statistics.
+
+    table : of `landscape.rises`; labels : one of LOSSES
+    Lines are solid where BatchNorm's statistics are kept and dashed where they are measured again. Where the
+    loss falls the logarithmic axis has no line.
+    """
+    ax = new_axes((6.4, 4.2))
+    kept = {"centre": "-", "recomputed": "--"}
+    several = table["statistics"].nunique() > 1
+    for (method, pair, statistics), part in table.groupby(["method", "pair", "statistics"], sort=False):
+        how = {"centre": ", kept", "recomputed": ", measured again"}[statistics] if several else ""
+        label = f"{method}{how}" if pair == table["pair"].min() else None
+        line = {"color": COLOURS.get(method), "ls": kept[statistics], "lw": 1.2, "label": label}
+        ax.plot(part["r"], part[labels].where(part[labels] > 0), **line)
+    ax.set(yscale="log", xlim=(0, None), xlabel="distance from the minimum (filter norms)")
+    ax.set(ylabel=f"mean rise of the loss,\n{LOSSES[labels]}")
+    loss_ticks(ax)
+    legend_of(ax, "right", 1)
+    return ax.figure
 
 
 def between(tables: Mapping[str, pd.DataFrame], start: str, end: str) -> Figure:
     """Loss on the straight line between two minima, one panel per kind of labels (`landscape.between`).
 
-    tables : by BatchNorm's statistics (`landscape.between_methods`); start, end : methods at t = 0 and t = 1
+    tables : by BatchNorm's statistics, and the references (`landscape.between_methods`); start, end : methods
+        at t = 0 and t = 1
     """
-    figure, axes = panels(1, 3, size=(10.2, 3.5), sharex=True, sharey=True)
-    styles = {"recomputed": ("black", "-"), "interpolated": ("#999999", "--")}
+    figure, axes = panels(1, 3, size=(10.2, 3.9), sharex=True, sharey=True)
+    styles = {
+        "recomputed": ("black", "-", f"{start} to {end}"),
+        "interpolated": ("#999999", "--", f"{start} to {end}, statistics interpolated"),
+    }
+    styles |= {name: (COLOURS.get(name), ":", f"{name} to {name} of another seed") for name in (start, end)}
     for (column, title), ax in zip(LOSSES.items(), axes.flat, strict=True):
-        for statistics, table in tables.items():
-            colour, style = styles[statistics]
-            label = f"BatchNorm statistics {statistics}"
+        for key, table in tables.items():
+            colour, style, label = styles[key]
             ax.plot(table["t"], table[column], color=colour, ls=style, label=label)
         for place, method in ((0, start), (1, end)):
             colour, where = COLOURS.get(method), ax.get_xaxis_transform()
@@ -237,23 +301,29 @@ def between(tables: Mapping[str, pd.DataFrame], start: str, end: str) -> Figure:
     loss_ticks(axes[0, 0])
     for ax in axes.flat:
         ax.label_outer()
-    legend_of(axes[0, 0], "lower", 2)
+    legend_of(axes[0, 0], "lower", 4)
     return figure
 
 
 def sharpness(summary: pd.DataFrame, than: str = "CE") -> Figure:
-    """Every measure relative to one method's mean, ± standard deviation over seeds (`sharpness.summary`)."""
-    measures = list(dict.fromkeys(summary["measure"]))
-    methods = list(dict.fromkeys(summary["method"]))
-    figure, axes = panels(size=(8.2, 0.75 * len(measures) + 1.1))
+    """Every measure relative to one method's mean, ± standard deviation over seeds (`sharpness.summary`).
+
+    The scale-free measure leads; below the line are those that depend on the weights' scale; last |theta|^2.
+    """
+    measures, methods = (list(dict.fromkeys(summary[column])) for column in ("measure", "method"))
+    figure, axes = panels(size=(8.2, 0.62 * len(measures) + 1.3))
     ax, middle = axes[0, 0], -np.arange(len(measures))
-    offsets = np.linspace(0.3, -0.3, len(methods))
+    offsets = np.linspace(0.33, -0.33, len(methods))
     for method, offset in zip(methods, offsets, strict=True):
         part = summary[summary["method"] == method].set_index("measure").loc[measures]
-        style = {"color": COLOURS.get(method), "fmt": "o", "capsize": 3, "label": method}
+        style = {"color": COLOURS.get(method), "fmt": "o", "capsize": 2, "label": method}
+        style |= {"mfc": "white" if method.endswith("-MO") else None, "lw": 1.2}
         ax.errorbar(part["relative"], middle + offset, xerr=part["relative_std"], **style)
-    verdicts = summary.groupby("measure", sort=False)["verdict"].first()
-    ax.set_yticks(middle, [f"{MEASURES[name]}\nSLN flatter: {verdicts[name]}" for name in measures])
+    for place, text in ((0, "scale-free"), (1, "depend on the weights’ scale"), (6, "not a sharpness")):
+        ax.axhline(0.5 - place, color="black", lw=0.8, zorder=0.9)
+        where = ax.get_yaxis_transform()
+        ax.text(1.01, 0.42 - place, text, transform=where, va="top", fontsize=9, rotation=0)
+    ax.set_yticks(middle, [MEASURES.get(name, "squared length of the weights, |θ|²") for name in measures])
     ax.grid(axis="y", visible=False)
     if summary["relative"].min() > 0:
         ax.set_xscale("log", nonpositive="clip")

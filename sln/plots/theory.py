@@ -67,8 +67,9 @@ def verification(table: pd.DataFrame) -> Figure:
 def over_confidence(tables: Mapping[str, pd.DataFrame], binned: Mapping[str, pd.DataFrame]) -> Figure:
     """E|noise|^2 in the parameter gradient by confidence, one column per network (`theory.by_confidence`).
 
-    Above: both variants, one dot per image, lines through the means of bins. Below: their ratio, and its
-    value if all directions at the logits had the same weight.
+    Above: both variants, one dot per image, lines through the means of bins. Below: the ratio of SLN's
+    E|noise|^2 to variant 2's at equal sigma, its value in the first and last bin, and what it would be if all
+    directions at the logits had the same weight.
     """
     size = (4.9 * len(tables), 6.4)
     figure, axes = panels(2, len(tables), size=size, sharex=True, sharey="row")
@@ -84,8 +85,14 @@ def over_confidence(tables: Mapping[str, pd.DataFrame], binned: Mapping[str, pd.
         for column, style, name in REFERENCES:
             below.plot(means["confidence"], means[column], style, color="black", lw=1.2, label=name)
         below.set(xlabel="confidence: largest predicted probability")
-    axes[0, 0].set_ylabel("E|noise|² in one example’s gradient\nby the parameters")
-    axes[1, 0].set_ylabel("SLN by noise on the logits’ gradient,\nratio of E|noise|² at equal σ")
+        for _, ends in means.iloc[[0, -1]].iterrows():
+            place = (ends["confidence"], ends["ratio"])
+            below.annotate(
+                f"{ends['ratio']:.1f}", place, (0, 9), textcoords="offset points", ha="center", weight="bold"
+            )
+    figure.suptitle("How much noise does one example put into the gradient, by the network’s confidence?")
+    axes[0, 0].set_ylabel("E|noise|² in one example’s gradient")
+    axes[1, 0].set_ylabel("SLN’s noise / variant 2’s noise (ratio)")
     axes[1, 0].set_ylim(0, 1.05 * max(table["ratio"].max() for table in tables.values()))
     for row in axes:
         row[0].legend(loc="best")

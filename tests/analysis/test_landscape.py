@@ -233,15 +233,56 @@ def test_surfaces_of_earlier_versions_are_found_under_their_names():
     }
 
 
-def test_each_pair_of_directions_is_the_surface_of_its_seed():
+# --- the paper's picture, and mean rises --------------------------------------------------------------------
+
+
+def panels(*spans):
+    """Surfaces of the paper's four panels with these lowest and highest losses."""
+    named = zip(landscape.PAPER, spans, strict=True)
+    return {name: pd.DataFrame({"given": [low, (low + high) / 2, high]}) for name, (low, high) in named}
+
+
+def test_the_ranges_stand_beside_the_papers_and_the_words_compare_the_order():
+    table = landscape.ranges(panels((0.2, 3.5), (1.7, 2.6), (1.5, 1.58), (1.6, 1.65)))
+    assert table["panel"].tolist() == ["a", "b", "c", "d"]
+    assert table["method"].tolist() == list(landscape.PAPER)
+    row = table.iloc[1]
+    assert (row["equation"], row["lowest"], row["highest"]) == ("Eq. 1", 1.7, 2.6)
+    assert (row["paper_lowest"], row["paper_highest"]) == (1.7, 2.5)
+    words = landscape.describe_ranges(table)
+    assert "CE 0.20 to 3.50 (paper 0.3 to 1.8)" in words
+    assert "the paper’s order" in words
+    assert "18 times as much as SLN (paper: 27 times)" in words
+    other = landscape.describe_ranges(landscape.ranges(panels((0.2, 3.5), (1.7, 2.6), (1.5, 1.52), (1, 2))))
+    assert "CE, SLN, gradient noise, logit noise; in the paper CE, gradient noise" in other
+
+
+@pytest.mark.parametrize("statistics", landscape.AROUND)
+def test_the_rise_is_the_mean_over_both_directions_and_their_opposites(statistics, few_noisy_digits):
+    network, size = a_network(), {"radius": 0.8, "seed": 3, "statistics": statistics}
+    grid = landscape.surface(network, few_noisy_digits, points=3, quiet=True, **size).set_index(["x", "y"])
+    table = landscape.rise(network, few_noisy_digits, points=2, **size)
+    assert table["r"].tolist() == [0.4, 0.8]
+    around = [grid.loc[place, LOSSES] for place in ((0.8, 0), (-0.8, 0), (0, 0.8), (0, -0.8))]
+    expected = sum(around) / 4 - grid.loc[(0, 0), LOSSES]
+    assert table.iloc[1][LOSSES].to_dict() == pytest.approx(expected.to_dict(), rel=1e-3)
+    assert expected["given"] > 1e-3
+
+
+def test_rises_are_by_method_pair_and_statistics_and_computed_once(monkeypatch):
     run = runs.get(Config(epochs=1), quiet=True)
     methods = {name: MethodRuns(name, [run], name) for name in ("network", "momentum")}
-    tables = landscape.along_pairs(methods, 2, radius=0.5, points=2, images=50)
-    assert list(tables) == [f"{name}, pair {k}" for name in methods for k in (1, 2)]
-    for name in methods:
-        for pair in (0, 1):
-            same = landscape.surface_of(run, name, radius=0.5, points=2, images=50, seed=pair)
-            pd.testing.assert_frame_equal(tables[f"{name}, pair {pair + 1}"], same)
+    size = {"radius": 0.5, "points": 1, "images": 50}
+    table = landscape.rises(methods, pairs=2, statistics=landscape.AROUND, **size)
+    assert len(table.groupby(["method", "pair", "statistics"])) == len(table) == 8
+    data = landscape.first_images(run.data, 50)
+    alone = landscape.rise(run.network("momentum"), data, radius=0.5, points=1, seed=1)
+    found = table.query("method == 'momentum' and pair == 2 and statistics == 'centre'")
+    assert found["given"].item() == pytest.approx(alone["given"].item())
+    monkeypatch.setattr(landscape, "losses_at", None)
+    pd.testing.assert_frame_equal(
+        landscape.rises(methods, pairs=2, statistics=landscape.AROUND, **size), table
+    )
 
 
 # --- BatchNorm's statistics ---------------------------------------------------------------------------------
@@ -390,3 +431,24 @@ def test_the_line_between_two_methods_meets_what_training_recorded_and_is_comput
     again = landscape.between_methods(methods, "SLN-MO", "CE", quarter=1)
     for statistics in landscape.BETWEEN:
         pd.testing.assert_frame_equal(again[statistics], tables[statistics], rtol=0, atol=0)
+
+
+def test_the_references_are_of_the_second_seed_over_the_firsts_data():
+    found = [runs.get(Config(epochs=1, seed=seed, noise_seed=seed), quiet=True) for seed in (0, 1)]
+    methods = {name: MethodRuns(name, found, name) for name in ("network", "momentum")}
+    tables = landscape.between_methods(methods, "network", "momentum", quarter=1)
+    assert list(tables) == [*landscape.BETWEEN, "network", "momentum"]
+    other = landscape.EvaluationSet.of(found[0].data)
+    expected = landscape.losses_at(found[1].network("momentum"), other, [], "recomputed")
+    assert tables["momentum"].set_index("t").loc[1.0].to_dict() == pytest.approx(expected, rel=1e-5)
+    alone = {name: MethodRuns(name, found[:1], name) for name in methods}
+    again = landscape.between_methods(alone, "network", "momentum", quarter=1)
+    assert list(again) == list(landscape.BETWEEN)
+
+
+def test_a_barrier_is_the_height_above_the_line_between_the_ends_and_not_beyond_them():
+    t = np.array([-0.25, 0, 0.5, 1, 1.25])
+    table = pd.DataFrame({"t": t, "given": [9, 1, 4, 3, 9], "true": [9, 1, 2, 3, 9], "test": [9, 1, 0, 3, 9]})
+    found = landscape.barriers({"recomputed": table, "interpolated": table})
+    assert found.index.tolist() == ["recomputed"]
+    assert found.loc["recomputed"].tolist() == [2, 0, 0]

@@ -10,6 +10,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from scipy.sparse.linalg import eigsh
+from scipy.stats import t
 from torch import nn
 
 from sln import models, runs
@@ -31,19 +32,20 @@ def tiny():
     return network, images, torch.randint(0, 3, (8,), generator=generator)
 
 
-def hessian_of(network, images, labels, **options):
-    parts = sharpness.loss_parts(network, images, labels)
+def hessian_of(network, images, labels, *, training=False, **options):
+    parts = sharpness.loss_parts(network, images, labels, training=training)
     return sharpness.hessian(parts, sharpness.parameters_of(network), keep=True, **options)
 
 
-def exact_hessian(network, images, labels):
-    """All (P, P) second derivatives of PyTorch's own mean cross-entropy, in evaluation mode."""
+def exact_hessian(network, images, labels, *, training=False):
+    """All (P, P) second derivatives of PyTorch's own mean cross-entropy, in one batch."""
     names = [name for name, _ in network.named_parameters()]
     shapes = [parameter.shape for parameter in network.parameters()]
-    network.eval()
+    buffers = {name: buffer.clone() for name, buffer in network.named_buffers()}
+    network.train(training)
 
     def loss(*values):
-        weights = dict(zip(names, values, strict=True))
+        weights = dict(zip(names, values, strict=True)) | buffers
         return F.cross_entropy(torch.func.functional_call(network, weights, (images,)), labels)
 
     values = tuple(parameter.detach() for parameter in network.parameters())
@@ -72,7 +74,8 @@ def quadratic(eigenvalues, slope, seed=0):
 def test_value_and_gradient_are_those_of_the_mean_over_all_batches(tiny, monkeypatch):
     network, images, labels = tiny
     monkeypatch.setattr(sharpness, "BATCH", 3)  # 3, 3 and 2 images
-    parts, theta = sharpness.loss_parts(network, images, labels), sharpness.parameters_of(network)
+    parts = sharpness.loss_parts(network, images, labels, training=False)
+    theta = sharpness.parameters_of(network)
     assert len(parts) == 3
     loss = F.cross_entropy(network(images), labels)
     loss.backward()
@@ -84,12 +87,14 @@ def test_value_and_gradient_are_those_of_the_mean_over_all_batches(tiny, monkeyp
 # --- the Hessian --------------------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("training", [True, False])
 @pytest.mark.parametrize("keep", [True, False])
-def test_products_are_those_with_the_exact_hessian(tiny, keep, monkeypatch):
+def test_products_are_those_with_the_exact_hessian(tiny, keep, training, monkeypatch):
     network, images, labels = tiny
-    H = exact_hessian(network, images, labels)
+    H = exact_hessian(network, images, labels, training=training)
     monkeypatch.setattr(sharpness, "BATCH", 3)
-    parts = sharpness.loss_parts(network, images, labels)
+    parts = sharpness.loss_parts(network, images, labels, training=training)
+    assert len(parts) == (1 if training else 3)
     product = sharpness.hessian_product(parts, sharpness.parameters_of(network), keep=keep)
     for column in range(0, len(H), 13):
         torch.testing.assert_close(product(torch.eye(len(H), dtype=torch.float64)[column]), H[:, column])
@@ -121,13 +126,27 @@ def test_a_trace_all_of_whose_eigenvalues_are_taken_out_is_exact_and_one_that_is
     assert sharpness.trace(lambda v: diagonal * v, none[1], none[0], 1, torch.Generator()) == 5.0
 
 
-def test_the_hessian_takes_batchnorms_statistics_as_they_are(tiny):
+def test_statistics_are_those_of_the_images_in_training_mode_and_running_ones_are_left_alone(tiny):
     network, images, labels = tiny
+    largest = {}
+    for training in (True, False):
+        network.train(not training)  # the mode that was left behind does not matter
+        largest[training] = hessian_of(network, images, labels, training=training, k=1, probes=0)
+        exact = torch.linalg.eigvalsh(exact_hessian(network, images, labels, training=training))[-1].item()
+        assert largest[training]["eigenvalue_1"] == pytest.approx(exact, rel=1e-3)
+        assert (network[1].running_var == 2.0).all()
+        assert network[1].num_batches_tracked == 0
+    assert largest[True]["eigenvalue_1"] != pytest.approx(largest[False]["eigenvalue_1"], rel=0.05)
+
+
+def test_many_images_are_equal_batches_each_with_its_own_statistics(tiny, monkeypatch):
+    network, images, labels = tiny
+    monkeypatch.setattr(sharpness, "STATISTICS_BATCH", 5)
+    parts = sharpness.loss_parts(network, images, labels)
+    found = sharpness.value(parts, sharpness.parameters_of(network))
     network.train()
-    found = hessian_of(network, images, labels, k=1, probes=1)
-    largest = torch.linalg.eigvalsh(exact_hessian(network, images, labels))[-1].item()
-    assert found["eigenvalue_1"] == pytest.approx(largest, rel=1e-3)
-    assert (network[1].running_var == 2.0).all()
+    halves = [F.cross_entropy(network(images[i : i + 4]), labels[i : i + 4]).item() for i in (0, 4)]
+    assert found == pytest.approx(np.mean(halves), rel=1e-9)
 
 
 def eigenvalues_by_curvlinops(network, images, labels, k):
@@ -171,7 +190,7 @@ def test_the_average_increase_of_a_quadratic_loss_is_rho_squared_trace_over_2p()
 def test_the_filter_increase_is_what_the_landscape_shows_along_the_same_directions(few_noisy_digits):
     network = models.build("cnn", in_channels=1, num_classes=10, seed=0)
     seen = landscape.EvaluationSet.of(few_noisy_digits)
-    parts = sharpness.loss_parts(network, seen.train, seen.given)
+    parts = sharpness.loss_parts(network, seen.train, seen.given, training=False)
     lines = [
         landscape.line(network, few_noisy_digits, radius=0.5, points=3, seed=seed)["given"].tolist()
         for seed in (0, 1)
@@ -259,8 +278,10 @@ def test_the_table_has_a_row_a_method_and_seed_and_is_computed_once(monkeypatch)
     assert set(sharpness.MEASURES) < set(table.columns)
     assert np.isfinite(table.drop(columns="method").to_numpy()).all()
     seen = landscape.EvaluationSet.of(landscape.first_images(found[0].data, 60))
-    loss = landscape.losses_at(found[0].network("momentum"), seen, [])["given"]
-    assert table["loss"].iloc[2] == pytest.approx(loss, rel=1e-5)
+    loss = landscape.losses_at(found[0].network("momentum"), seen, [], "recomputed")["given"]
+    assert table["loss"].iloc[2] == pytest.approx(loss, rel=1e-3)  # variances over n - 1 there
+    theta = sharpness.parameters_of(found[0].network("momentum"))
+    assert table["squared_norm"].iloc[2] == pytest.approx(theta.square().sum().item())
     monkeypatch.setattr(sharpness, "measure", None)
     pd.testing.assert_frame_equal(sharpness.table(methods, images=60, **QUICK), table, rtol=0, atol=0)
 
@@ -272,19 +293,23 @@ def test_true_labels_are_asked_for_and_images_of_no_class_are_left_out(monkeypat
     run.__dict__["data"] = dataclasses.replace(run.data, train=dataclasses.replace(split, true=without))
     found = sharpness.measures_of(run, "network", labels="true", images=80, **QUICK)
     seen = landscape.EvaluationSet.of(landscape.first_images(run.data, 80))
-    expected = landscape.losses_at(run.network("network"), seen, [])
-    assert found["loss"] == pytest.approx(expected["true"], rel=1e-5)
+    known = seen.true >= 0
+    network = run.network("network").train()
+    expected = F.cross_entropy(network(seen.train[known]), seen.true[known]).item()
+    assert found["loss"] == pytest.approx(expected, rel=1e-5)
     given = sharpness.measures_of(run, "network", images=80, **QUICK)
-    assert given["loss"] == pytest.approx(expected["given"], rel=1e-5)
+    expected = F.cross_entropy(run.network("network").train()(seen.train), seen.given).item()
+    assert given["loss"] == pytest.approx(expected, rel=1e-5)
     with refused("unknown labels 'test'"):
         sharpness.measures_of(run, "network", labels="test")
 
 
 def rows(**by_method):
     """A table of all measures, each with these values over seeds."""
+    columns = [*sharpness.MEASURES, "squared_norm", *(f"{name}_evaluation" for name in sharpness.CONTROLS)]
     return pd.DataFrame(
         [
-            {"method": method, "seed": seed} | dict.fromkeys(sharpness.MEASURES, value)
+            {"method": method, "seed": seed} | dict.fromkeys(columns, value)
             for method, values in by_method.items()
             for seed, value in enumerate(values)
         ]
@@ -293,17 +318,42 @@ def rows(**by_method):
 
 @pytest.mark.parametrize(
     ("sln", "verdict"),
-    [((1, 2, 3), "holds"), ((17, 18, 19), "does not hold"), ((8, 9, 10), "unclear"), ((7, 8, 9), "unclear")],
+    [
+        ((1, 2, 3), "holds"),
+        ((17, 18, 19), "does not hold"),
+        ((8, 9, 13), "cannot be told with 3 seeds"),
+        ((-8, 9, 13), "cannot be told with 3 seeds"),
+        ((-3, -1, -2), "holds"),
+    ],
 )
-def test_the_verdict_is_whether_the_bars_overlap(sln, verdict):
-    summary = sharpness.summary(rows(CE=(9, 10, 11), SLN=sln, other=(0, 0, 0)))
-    assert summary["measure"].unique().tolist() == list(sharpness.MEASURES)
-    assert set(summary["verdict"]) == {verdict}
-    ce, ours, other = (summary[summary["method"] == m].iloc[0] for m in ("CE", "SLN", "other"))
-    assert (ce["mean"], ce["std"], ce["relative"], ce["relative_std"]) == (10, 1, 1, 0.1)
-    assert (ours["mean"], ours["relative"]) == (sln[1], sln[1] / 10)
-    assert other["relative"] == 0
+def test_the_verdict_is_that_of_the_paired_interval(sln, verdict):
+    summary = sharpness.summary(rows(CE=(9, 10, 11), SLN=sln))
+    assert summary["measure"].unique().tolist() == [*sharpness.MEASURES, "squared_norm"]
+    ce, ours = (summary[summary["method"] == method] for method in ("CE", "SLN"))
+    assert set(ce["verdict"][:-1]) == {verdict}
+    assert ce["verdict"].iloc[-1] == ""  # |theta|^2 is not a sharpness
+    assert set(ours["verdict"]) == {""}
+    assert ce["scale_free"].tolist() == [True] + 6 * [False]
+    apart = np.array([9, 10, 11]) - sln if min(sln) < 0 else np.log(np.array([9, 10, 11]) / sln)
+    low, high = t.interval(0.95, 2, apart.mean(), apart.std(ddof=1) / math.sqrt(3))
+    shown = ce[["ratio", "low", "high"]].iloc[0].astype(float)
+    expected = np.array([apart.mean(), low, high])
+    np.testing.assert_allclose(shown, expected if min(sln) < 0 else np.exp(expected))
+    first = ce.iloc[0]
+    assert (first["mean"], first["std"], first["relative"], first["relative_std"]) == (10, 1, 1, 0.1)
+    assert ours.iloc[0]["relative"] == pytest.approx(np.mean(sln) / 10)
+    assert first["evaluation"] == 10
 
 
 def test_one_seed_settles_nothing():
-    assert set(sharpness.summary(rows(CE=(9,), SLN=(1,)))["verdict"]) == {"unclear"}
+    summary = sharpness.summary(rows(CE=(9,), SLN=(1,)))
+    assert set(summary[summary["method"] == "CE"]["verdict"]) == {"cannot be told with 1 seeds", ""}
+    assert "cannot be told with 1 seeds by the scale-free measure" in sharpness.describe(summary)
+
+
+def test_the_words_lead_with_the_scale_free_measure():
+    table = rows(CE=(9, 10, 11), SLN=(1, 1.1, 1.2))
+    table.loc[table["method"] == "CE", "trace"] = [0.1, 0.11, 0.12]
+    words = sharpness.describe(sharpness.summary(table))
+    assert words.startswith("SLN flatter than CE: holds by the scale-free measure (ratio 9.09 [")
+    assert words.endswith("by the 5 others: holds (4), does not hold (1).")
