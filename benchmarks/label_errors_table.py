@@ -1,46 +1,157 @@
-"""Writes the table of sln/relabel/README.md from label_errors.csv; the text around it is kept.
+"""Writes the results of sln/relabel/README.md, between its two comments, from label_errors.csv.
 
 python benchmarks/label_errors_table.py
 """
 
 from __future__ import annotations
 
+import math
+import textwrap
+from collections.abc import Callable
 from pathlib import Path
 
 import pandas as pd
 
 from sln.config import NOISE_NAMES
+from sln.relabel.evaluate import HUMAN
+from sln.study.statistics import Estimate, interval
 from sln.utils.files import write_text
 
 HERE = Path(__file__).parent
 README = HERE.parent / "sln" / "relabel" / "README.md"
-METHODS = {
-    "here": "here",
-    "cleanlab": "cleanlab self_confidence",
-    "CE, cross-fitted": "CE cross-fitted",
-    "CE, trained on all": "CE",
+START, END = "<!-- written by benchmarks/label_errors_table.py -->\n", "<!-- end of the results -->\n"
+CLEANLAB = {
+    "default": "cleanlab self_confidence",
+    "self-confidence, adjusted": "cleanlab self_confidence adjusted",
+    "margin": "cleanlab normalized_margin",
+    "margin, adjusted": "cleanlab normalized_margin adjusted",
+    "entropy": "cleanlab confidence_weighted_entropy",
+    "joint by noise rate": "cleanlab joint prune_by_noise_rate",
+    "joint by class": "cleanlab joint prune_by_class",
+    "joint by both": "cleanlab joint both",
+    "joint by confidence": "cleanlab joint confident_learning",
 }
+SHOWN = {"here": "here"}
+SHOWN |= {
+    f"cleanlab: {name}": CLEANLAB[name]
+    for name in ("default", "self-confidence, adjusted", "margin, adjusted", "joint by noise rate")
+}
+SHOWN |= {"CE, cross-fitted": "CE cross-fitted", "CE, trained on all": "CE"}
 NAMES = NOISE_NAMES | {"human-random1": "one person’s", "human-worst": "the worst of three"}
+VERDICTS = {"holds": "ahead of", "does not hold": "behind"}
 
 
-def lines(results: pd.DataFrame) -> list[str]:
-    """Average precision in %, mean ± standard deviation over seeds: one line per kind and rate of noise."""
-    kinds = results.groupby(["noise", "rate", "method"])["average_precision"].agg(["mean", "std"]) * 100
-    found = [f"| noise | rate | {' | '.join(METHODS)} |", "|---|---" + "|---" * len(METHODS) + "|"]
-    for noise, rate in results[["noise", "rate"]].drop_duplicates().itertuples(index=False):
-        pairs = [kinds.loc[noise, rate, method] for method in METHODS.values()]
-        cells = [f"{pair['mean']:.1f} ± {pair['std']:.1f}" for pair in pairs]
-        found.append(f"| {NAMES[noise]} | {rate:g} | {' | '.join(cells)} |")
+def by_setting(results: pd.DataFrame, column: str = "average_precision") -> dict[str, pd.DataFrame]:
+    """Seeds x methods: a column of the results in %, by noise and rate as "symmetric 0.1", in their order."""
+    groups = results.groupby(["noise", "rate"], sort=False)
+    return {
+        f"{NAMES[noise]} {rate:g}": 100 * group.pivot(index="seed", columns="method", values=column)
+        for (noise, rate), group in groups
+    }
+
+
+def best(scores: pd.DataFrame) -> str:
+    """The method of cleanlab with the highest mean over the seeds: a key of CLEANLAB, the first of equals."""
+    return max(CLEANLAB, key=lambda name: scores[CLEANLAB[name]].mean())
+
+
+def estimate(scores: pd.DataFrame, method: str) -> Estimate:
+    """The mean of a method over the seeds that it was measured with."""
+    return interval(scores[method].dropna()) if method in scores else Estimate(*[math.nan] * 4, 0)
+
+
+def ahead(scores: pd.DataFrame, name: str) -> Estimate:
+    """How many points `here` is ahead of a method of cleanlab, paired over the seeds."""
+    return interval(scores["here"] - scores[CLEANLAB[name]])
+
+
+def text(found: Estimate, sign: str = "") -> str:
+    """Mean ± half of the interval; without ± for one seed; – for none."""
+    if not found.seeds:
+        return "–"
+    mean = round(found.mean, 1) + 0.0  # no −0.0
+    return f"{mean:{sign}.1f}".replace("-", "−") + (f" ± {found.margin:.1f}" if found.seeds > 1 else "")
+
+
+def table(settings: dict[str, pd.DataFrame]) -> list[str]:
+    """One line per kind and rate of noise."""
+    found = [
+        f"| noise, rate | {' | '.join(SHOWN)} | here − cleanlab’s best |",
+        "|---" * (len(SHOWN) + 2) + "|",
+    ]
+    for setting, scores in settings.items():
+        cells = [text(estimate(scores, method)) for method in SHOWN.values()]
+        name = best(scores)
+        found.append(f"| {setting} | {' | '.join(cells)} | {text(ahead(scores, name), '+')} ({name}) |")
     return found
 
 
-def readme(text: str, results: pd.DataFrame) -> str:
-    """The page `text` with its table replaced."""
-    before, _, after = text.partition("\n| ")
-    after = after[after.index("\n\n") :]
-    return before + "\n" + "\n".join(lines(results)) + after
+def verdicts(settings: dict[str, pd.DataFrame], of: str, choose: Callable[[pd.DataFrame], str]) -> str:
+    """Where `here` is ahead of cleanlab, where behind, and where the intervals do not tell.
+
+    of : what it is compared with; choose : the method of cleanlab, a key of CLEANLAB, for a setting's scores
+    """
+    found: dict[str, list[tuple[str, Estimate]]] = {"holds": [], "does not hold": [], "": []}
+    for setting, scores in settings.items():
+        difference = ahead(scores, choose(scores))
+        verdict = difference.verdict()
+        found[verdict if verdict in found else ""].append((setting, difference))
+    parts = []
+    for verdict, words in VERDICTS.items():
+        where = "; ".join(f"{setting} ({text(difference, '+')})" for setting, difference in found[verdict])
+        parts.append(f"{words} {of}: {where or 'nowhere'}")
+    open_ = ", ".join(setting for setting, _ in found[""]) or "nowhere"
+    return "`here` is " + ". `here` is ".join(parts) + f". The intervals do not separate the two: {open_}."
+
+
+def replaced(results: pd.DataFrame) -> str:
+    """What replacing the flagged labels does to photographs, as means over seeds."""
+    rows = results[(results["method"] == "here") & results["noise"].isin(HUMAN)]
+    kinds = rows.groupby("noise")[["rate", "agreement", "true_after"]].mean() * 100
+    parts = [
+        f"{NAMES[noise]}: {kind.agreement:.0f}% predicted, {100 - kind.rate:.1f}% true before, "
+        f"{kind.true_after:.1f}% after"
+        for noise, kind in kinds.iterrows()
+    ]
+    return (
+        "A ranking is not a correction. On photographs these networks predict few of the given labels, and "
+        f"`relabel` would replace every label that is flagged ({'; '.join(parts)})."
+    )
+
+
+def thresholds(results: pd.DataFrame) -> str:
+    """Precision and recall at `relabel`'s threshold and at 0.15, as means over kinds of noise and seeds."""
+    digits = ~results["noise"].isin(HUMAN)
+    parts = []
+    for data, rows in {"the digits": results[digits], "photographs": results[~digits]}.items():
+        means = 100 * rows.groupby("method")[["precision", "recall"]].mean()
+        both = (means.loc[name] for name in ("here", "here 0.15"))
+        cells = [f"precision {mean.precision:.0f}, recall {mean.recall:.0f}" for mean in both]
+        parts.append(f"on {data} {cells[0]} (at 0.15: {cells[1]})")
+    return f"At `relabel`’s threshold of 0.5, in %: {'; '.join(parts)}."
+
+
+def written(results: pd.DataFrame) -> str:
+    """The table and the sentences that rest on it."""
+    settings = by_setting(results)
+    counts = sorted({scores["here"].count() for scores in settings.values()})
+    seeds = " to ".join(map(str, sorted({counts[0], counts[-1]}))) + " seed" + "s" * int(counts[-1] > 1)
+    heading = f"Average precision in %, mean over {seeds} ± half of the 95% t interval; CE: the first seed."
+    sentences = [
+        verdicts(settings, "cleanlab’s best", best),
+        verdicts(settings, "cleanlab’s default", lambda _: "default"),
+        replaced(results),
+        thresholds(results),
+    ]
+    wrapped = [textwrap.fill(sentence, 100, break_on_hyphens=False) for sentence in [heading, *sentences]]
+    return "\n\n".join([wrapped[0], "\n".join(table(settings)), *wrapped[1:]])
+
+
+def readme(page: str, results: pd.DataFrame) -> str:
+    """The page with its results replaced."""
+    before, _, rest = page.partition(START)
+    return before + START + "\n" + written(results) + "\n\n" + END + rest.partition(END)[2]
 
 
 if __name__ == "__main__":
-    page = readme(README.read_text(encoding="utf-8"), pd.read_csv(HERE / "label_errors.csv"))
-    write_text(README, page)
+    write_text(README, readme(README.read_text(encoding="utf-8"), pd.read_csv(HERE / "label_errors.csv")))

@@ -214,13 +214,33 @@ def test_the_summary_of_the_figures_is_made_of_their_tables():
     assert "–" not in text  # no number is missing
 
 
-def test_the_table_of_label_errors_is_made_of_the_benchmarks_results(monkeypatch):
+def test_the_results_of_label_errors_are_made_of_the_benchmarks(monkeypatch):
     monkeypatch.syspath_prepend(ROOT / "benchmarks")
     from label_errors_table import README, readme
 
     results = pd.read_csv(ROOT / "benchmarks" / "label_errors.csv")
-    assert set(results["seed"]) == {0, 2, 3}
     assert README.read_text() == readme(README.read_text(), results)
+
+
+@pytest.mark.parametrize(
+    ("margins", "where"),
+    [((3, 4, 5), "is ahead of"), ((-3, -4, -5), "is behind"), ((-1, 4, 5), "do not separate the two")],
+)
+def test_label_errors_are_compared_with_cleanlabs_best_over_the_same_seeds(monkeypatch, margins, where):
+    monkeypatch.syspath_prepend(ROOT / "benchmarks")
+    from label_errors_table import CLEANLAB, best, by_setting, verdicts
+
+    rows = []
+    for seed, (margin, level) in enumerate(zip(margins, (50, 70, 90), strict=True)):  # seeds differ by more
+        values = dict.fromkeys(CLEANLAB.values(), level - 20) | {CLEANLAB["margin"]: level}
+        for method, value in (values | {"here": level + margin}).items():
+            row = {"noise": "sym", "rate": 0.2, "seed": seed, "method": method}
+            rows.append(row | {"average_precision": value / 100})
+    settings = by_setting(pd.DataFrame(rows))
+    assert [best(scores) for scores in settings.values()] == ["margin"]
+    told = [part for part in verdicts(settings, "it", best).split(". ") if "symmetric 0.2" in part]
+    assert len(told) == 1
+    assert where in told[0]
 
 
 def test_the_readme_maps_every_released_command_to_its_recipe():
