@@ -21,7 +21,8 @@ from torch import Tensor
 
 from sln import fast, objective, train
 from sln.config import Config
-from sln.data import Data, Split, crop_and_flip
+from sln.data import Data, Split
+from sln.utils.crops import crop_and_flip
 from sln.utils.devices import device
 from sln.utils.speeds import SPEEDS, Speed
 

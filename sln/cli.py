@@ -14,7 +14,7 @@ import torch
 
 from sln import runs
 from sln.analysis import results
-from sln.config import SETTINGS, Config, Range
+from sln.config import SETTINGS, Config
 from sln.datasets import clothing1m as clothing1m_images
 from sln.datasets import label_files, registry
 from sln.datasets.load import draw_corruption, load_clean
@@ -27,6 +27,7 @@ from sln.train import measure
 from sln.utils import distributed, speeds
 from sln.utils.devices import device
 from sln.utils.errors import InputError, require
+from sln.utils.settings import Range
 
 Option = tuple[tuple[str, ...], dict[str, Any]]
 # the words, one line about it, its options, what it does
@@ -126,7 +127,7 @@ def meaning(name: str) -> str:
     if isinstance(allowed, dict):
         allowed = dict.fromkeys(word for words in allowed.values() for word in words)
     words = f": {', '.join(allowed)}" if allowed and not isinstance(allowed, Range) else ""
-    return (f"{', '.join(only)}: " if len(only) <= 2 else "") + about + words
+    return (f"{', '.join(only)}: " if 0 < len(only) <= 2 else "") + about + words
 
 
 def settings_of(options: argparse.Namespace) -> dict[str, Any]:

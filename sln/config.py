@@ -10,12 +10,12 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from dataclasses import dataclass
+from typing import Any
 
-from sln.utils.errors import InputError, choose, require
+from sln.utils.errors import choose, require
+from sln.utils.settings import BELOW_ONE, MANY, NOT_NEGATIVE, SEED, SHARE, Range, per, setting, typed
 
 DATASETS = ("digits", "letters", "cifar10", "cifar100", "clothing1m")
 EMBEDDED = ("digits", "letters")  # no download, and runs take seconds
@@ -46,31 +46,6 @@ NOISE_NAMES = {"sym": "symmetric", "asym": "asymmetric", "dependent": "instance-
 NOISE_NAMES |= {"openset": "open-set", "none": "none", "own": "of its own"}
 
 
-class Range(NamedTuple):
-    """Allowed numbers: from `low` to `high`, ends included unless `above` (low) or `below` (high)."""
-
-    low: float
-    high: float = math.inf
-    above: bool = False
-    below: bool = False
-
-    def check(self, name: str, value: float) -> None:
-        """Raise InputError unless `value` is finite and in the range."""
-        inside = (self.low < value or (value == self.low and not self.above)) and (
-            value < self.high or (value == self.high and not self.below)
-        )
-        require(inside and math.isfinite(value), f"{name} is {value}, allowed are {self}")
-
-    def __str__(self) -> str:
-        low = f"above {self.low}" if self.above else f"from {self.low}"
-        high = "up" if self.high == math.inf else f"to below {self.high}" if self.below else f"to {self.high}"
-        return f"finite numbers {low} {high}"
-
-
-SHARE, BELOW_ONE, NOT_NEGATIVE = Range(0, 1), Range(0, 1, below=True), Range(0)
-MANY, SEED = 10_000_000, Range(0, 2**32)
-
-
 # Other methods (`baselines`): the parameter as published for symmetric label noise of about this rate, for
 # MNIST where its paper has several data sets (`comparisons.published` has other kinds of noise), and its
 # range. Co-teaching's is the noise rate, which its paper takes as known. Forward correction has none.
@@ -86,29 +61,6 @@ BASELINES: dict[str, tuple[float | None, Range]] = {
     "sam": (0.1, NOT_NEGATIVE),
     "co-teaching": (None, SHARE),
 }
-
-
-def setting(
-    default: Any, about: str, allowed: Any = None, only: tuple[str, ...] = DATASETS, *, kept: bool = False
-) -> Any:
-    """A field of Config; None in its place stands for the default.
-
-    default : a value, or one per data set (`per`)
-    about : meaning, unit and source, as the command line shows it
-    allowed : a Range, the allowed words, or the allowed words per data set; None: every value of its type
-    only : data sets that it belongs to; elsewhere it stays at its default
-    kept : it decides what a run keeps, not what it computes: runs that differ here alone are one run
-    """
-    return field(
-        default=None,
-        metadata={"default": default, "about": about, "allowed": allowed, "only": only, "kept": kept},
-    )
-
-
-def per(digits: Any, cifar: Any, clothing1m: Any, letters: Any = None) -> dict[str, Any]:
-    """A default per data set: the letters' is the digits' unless given, the others' the released scripts'."""
-    embedded = {"digits": digits, "letters": digits if letters is None else letters}
-    return embedded | {"cifar10": cifar, "cifar100": cifar, "clothing1m": clothing1m}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -253,7 +205,7 @@ class Config:
         choose("dataset", self.dataset, DATASETS)
         for name, declared in SETTINGS.items():
             value = getattr(self, name)
-            value = self.default(name) if value is None else _typed(name, declared.type, value)
+            value = self.default(name) if value is None else typed(name, declared.type, value)
             self._set(**{name: value})
             allowed, only = declared.metadata["allowed"], declared.metadata["only"]
             if isinstance(allowed, Range):
@@ -262,7 +214,7 @@ class Config:
             elif allowed is not None:
                 words = allowed[self.dataset] if isinstance(allowed, dict) else allowed
                 choose(name if words is allowed else f"{name} of {self.dataset}", value, words)
-            belongs = value == self.default(name) or self.dataset in only
+            belongs = value == self.default(name) or not only or self.dataset in only
             require(belongs, f"{name} belongs to {', '.join(only)}, the data set is {self.dataset}")
         self._check_combination()
         if self.classes == NUM_CLASSES[self.dataset]:
@@ -402,15 +354,3 @@ class Config:
 
 
 SETTINGS = {declared.name: declared for declared in dataclasses.fields(Config)}
-
-
-def _typed(name: str, kind: str, value: Any) -> Any:
-    """`value` as its field's type; an int becomes a float where one is asked for, all else is refused."""
-    if kind.startswith("tuple"):
-        require(isinstance(value, tuple | list), f"{name} is {value!r}, expected a tuple or list")
-        return tuple(_typed(name, "float", number) for number in value)
-    if kind == "float" and type(value) is int:
-        return float(value)
-    if type(value).__name__ != kind:
-        raise InputError(f"{name} is {value!r} ({type(value).__name__}), expected {kind}")
-    return value

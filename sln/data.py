@@ -11,7 +11,6 @@ import functools
 from dataclasses import dataclass
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 SPLITS = ("train", "validation", "test")
@@ -95,46 +94,3 @@ class Data:
         values = (torch.tensor(values, device=self.device) for values in (self.mean, self.std))
         mean, std = (value.view(1, -1, 1, 1) * self.scale for value in values)
         return mean, std
-
-
-@dataclass(frozen=True)
-class CropsAndFlips:
-    """One epoch's draws for N images.
-
-    top, left : (N,) int64 in 0..2 padding, where in the padded image the crop starts
-    flip : (N,) bool, left to right
-    """
-
-    top: Tensor
-    left: Tensor
-    flip: Tensor
-
-    def of(self, index: Tensor | slice) -> CropsAndFlips:
-        """The draws of some of the images."""
-        return CropsAndFlips(self.top[index], self.left[index], self.flip[index])
-
-    def to(self, device: torch.device) -> CropsAndFlips:
-        """The draws on `device`."""
-        return CropsAndFlips(self.top.to(device), self.left.to(device), self.flip.to(device))
-
-
-def draw_crops(count: int, padding: int, generator: torch.Generator) -> CropsAndFlips:
-    """Independent draws for `count` images: crops uniform over all (2 padding + 1)^2, flips with 1/2."""
-    places = 2 * padding + 1
-    return CropsAndFlips(
-        top=torch.randint(places, (count,), generator=generator),
-        left=torch.randint(places, (count,), generator=generator),
-        flip=torch.randint(2, (count,), generator=generator).bool(),
-    )
-
-
-def crop_and_flip(images: Tensor, draws: CropsAndFlips, padding: int) -> Tensor:
-    """Images (B, channels, H, W), zero-padded, cropped to H x W and flipped by `draws` (of B images)."""
-    B, _, H, W = images.shape
-    padded = F.pad(images, (padding,) * 4)
-    x, y = torch.arange(W, device=images.device), torch.arange(H, device=images.device)
-    columns = torch.where(draws.flip[:, None], W - 1 - x, x) + draws.left[:, None]  # (B, W)
-    rows = y + draws.top[:, None]  # (B, H)
-    image = torch.arange(B, device=images.device)
-    # one gather; index tensors on both sides of the slice put the channels last, hence the permutation
-    return padded[image[:, None, None], :, rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2)

@@ -29,9 +29,10 @@ from torch import Tensor, nn
 
 from sln import method, train
 from sln.config import Config
-from sln.data import CropsAndFlips, Data, Split
+from sln.data import Data, Split
 from sln.objective import Objective, forward
 from sln.train import State
+from sln.utils.crops import CropsAndFlips
 from sln.utils.graphs import captured, compiled
 from sln.utils.networks import Operands, tensors, uncounted
 from sln.utils.passes import Passes

@@ -12,7 +12,6 @@ flips by its own draw (Bernoulli).
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,8 +19,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from sln.utils.errors import InputError, require
-from sln.utils.files import write_json, write_text
+from sln.utils.errors import InputError, require, require_labels
+from sln.utils.files import labels_sha256, write_json, write_text
 from sln.utils.rng import numpy_generator
 
 # Asymmetric noise of CIFAR-10 (Patrini et al., CVPR 2017):
@@ -339,18 +338,3 @@ def _require_matrix(T: np.ndarray) -> None:
             f"row {row} of the transition matrix sums to {sums[row]:.6g}; "
             "T[true, given] must have rows that sum to one"
         )
-
-
-def require_labels(labels: np.ndarray, num_classes: int, where: str, lowest: int = 0) -> None:
-    """Raise InputError unless `labels` are (N,) whole numbers, N >= 1, from `lowest` to `num_classes` - 1."""
-    require(labels.ndim == 1 and len(labels) > 0, f"{where}: shape {labels.shape}, expected (N,) with N >= 1")
-    require(np.issubdtype(labels.dtype, np.integer), f"{where}: type {labels.dtype}, expected whole numbers")
-    for row in np.flatnonzero((labels < lowest) | (labels >= num_classes)):
-        raise InputError(
-            f"{where}: label {labels[row]} at row {row} is outside the classes 0..{num_classes - 1}"
-        )
-
-
-def labels_sha256(labels: np.ndarray) -> str:
-    """SHA-256 of labels (N,) as little-endian int64, in hex digits."""
-    return hashlib.sha256(labels.astype("<i8").tobytes()).hexdigest()

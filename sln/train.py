@@ -17,9 +17,10 @@ from torch import Tensor, nn
 
 from sln import baselines, method, models
 from sln.config import Config
-from sln.data import CropsAndFlips, Data, Split, crop_and_flip, draw_crops
+from sln.data import Data, Split
 from sln.metrics import accuracy, measure_test, measure_train
 from sln.objective import Batch, momentum_buffers, restore_momentum, sgd, sigma_of
+from sln.utils.crops import CropsAndFlips, crop_and_flip, draw_crops
 from sln.utils.devices import prediction_size
 from sln.utils.errors import require
 from sln.utils.rng import torch_generator

@@ -16,9 +16,9 @@ import torch
 
 from sln.config import HUMAN_NOISE, NUM_CLASSES
 from sln.datasets.registry import DATAPATHS, RELEASED, label_places, located, missing, source
-from sln.noise import COLUMNS, Corruption, labels_sha256, require_labels
-from sln.utils.errors import InputError, choose, require
-from sln.utils.files import data_folder, read_json
+from sln.noise import COLUMNS, Corruption
+from sln.utils.errors import InputError, choose, require, require_labels
+from sln.utils.files import data_folder, labels_sha256, read_json
 
 GET_THEM = "`python -m sln data get cifar-n` gets the published file"
 

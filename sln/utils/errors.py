@@ -5,6 +5,8 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable
 
+import numpy as np
+
 
 class InputError(ValueError):
     """Bad input: the message is one line that names the value, what is allowed, and what to do.
@@ -27,3 +29,13 @@ def require(condition: bool, message: str) -> None:
     """Raise InputError with `message` unless `condition` holds."""
     if not condition:
         raise InputError(message)
+
+
+def require_labels(labels: np.ndarray, num_classes: int, where: str, lowest: int = 0) -> None:
+    """Raise InputError unless `labels` are (N,) whole numbers, N >= 1, from `lowest` to `num_classes` - 1."""
+    require(labels.ndim == 1 and len(labels) > 0, f"{where}: shape {labels.shape}, expected (N,) with N >= 1")
+    require(np.issubdtype(labels.dtype, np.integer), f"{where}: type {labels.dtype}, expected whole numbers")
+    for row in np.flatnonzero((labels < lowest) | (labels >= num_classes)):
+        raise InputError(
+            f"{where}: label {labels[row]} at row {row} is outside the classes 0..{num_classes - 1}"
+        )

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import json
 import os
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 from filelock import FileLock
 
@@ -116,3 +118,8 @@ def lock(name: str) -> Iterator[None]:
         yield
     finally:
         held.release()
+
+
+def labels_sha256(labels: np.ndarray) -> str:
+    """SHA-256 of labels (N,) as little-endian int64, in hex digits."""
+    return hashlib.sha256(labels.astype("<i8").tobytes()).hexdigest()

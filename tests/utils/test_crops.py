@@ -5,7 +5,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sln import data
+from sln.utils import crops
 from sln.utils.devices import torchvision
 from sln.utils.rng import torch_generator
 
@@ -18,8 +18,8 @@ def photographs(count, side=32, seed=0):
 def test_the_pixels_are_torchvisions_for_the_same_draws_bit_for_bit(monkeypatch):
     transforms = torchvision().transforms
     images = photographs(64)
-    draws = data.draw_crops(64, 4, torch_generator(0, "augmentation", 1))
-    ours = data.crop_and_flip(images, draws, 4)
+    draws = crops.draw_crops(64, 4, torch_generator(0, "augmentation", 1))
+    ours = crops.crop_and_flip(images, draws, 4)
     for n, image in enumerate(images):
         crop = transforms.RandomCrop(32, padding=4)
         # torchvision's only source of randomness for a crop; RandomCrop itself pads and cuts
@@ -35,8 +35,8 @@ def test_the_released_pipeline_gives_the_same_numbers_up_to_rounding(monkeypatch
     # crop, flip, ToTensor and Normalize on a PIL image, as the released script composes them
     transforms = torchvision().transforms
     images, mean, std = photographs(8), (0.4914, 0.4822, 0.4465), (0.2023, 0.1994, 0.2010)
-    draws = data.draw_crops(8, 4, torch_generator(3, "augmentation", 1))
-    ours = data.crop_and_flip(images, draws, 4).float()
+    draws = crops.draw_crops(8, 4, torch_generator(3, "augmentation", 1))
+    ours = crops.crop_and_flip(images, draws, 4).float()
     ours = (ours - 255 * torch.tensor(mean).view(3, 1, 1)) / (255 * torch.tensor(std).view(3, 1, 1))
     for n, image in enumerate(images):
         crop = transforms.RandomCrop(32, padding=4)
@@ -58,8 +58,8 @@ def test_the_released_pipeline_gives_the_same_numbers_up_to_rounding(monkeypatch
 def test_each_pixel_is_the_one_that_the_draw_says(side, padding, top, left, flip):
     top, left = min(top, 2 * padding), min(left, 2 * padding)
     image = photographs(1, side, seed=side)
-    draws = data.CropsAndFlips(torch.tensor([top]), torch.tensor([left]), torch.tensor([flip]))
-    out = data.crop_and_flip(image, draws, padding)[0]
+    draws = crops.CropsAndFlips(torch.tensor([top]), torch.tensor([left]), torch.tensor([flip]))
+    out = crops.crop_and_flip(image, draws, padding)[0]
     for row in range(side):
         for column in range(side):
             y = row + top - padding
@@ -71,7 +71,7 @@ def test_each_pixel_is_the_one_that_the_draw_says(side, padding, top, left, flip
 
 def test_all_81_places_and_both_sides_are_equally_likely():
     N = 81_000
-    draws = data.draw_crops(N, 4, torch_generator(0, "augmentation", 5))
+    draws = crops.draw_crops(N, 4, torch_generator(0, "augmentation", 5))
     counts = np.bincount((9 * draws.top + draws.left).numpy(), minlength=81)
     chi2 = ((counts - N / 81) ** 2 / (N / 81)).sum()
     assert 40 < chi2 < 140  # 80 degrees of freedom: both ends are beyond one in ten thousand
@@ -81,7 +81,7 @@ def test_all_81_places_and_both_sides_are_equally_likely():
 
 
 def test_some_of_the_images_get_their_own_draws():
-    images, draws = photographs(10), data.draw_crops(10, 4, torch_generator(1, "augmentation"))
+    images, draws = photographs(10), crops.draw_crops(10, 4, torch_generator(1, "augmentation"))
     index = torch.tensor([7, 2, 2])
-    whole = data.crop_and_flip(images, draws, 4)
-    assert torch.equal(data.crop_and_flip(images[index], draws.of(index), 4), whole[index])
+    whole = crops.crop_and_flip(images, draws, 4)
+    assert torch.equal(crops.crop_and_flip(images[index], draws.of(index), 4), whole[index])
