@@ -173,15 +173,18 @@ def recipe_table() -> pd.DataFrame:
     return shown
 
 
-def steps_of_the_order(study: Study, dataset: str = "cifar10") -> pd.DataFrame:
+def steps_of_the_order(
+    study: Study, noise_modes: Sequence[str] | None = None, **settings: object
+) -> pd.DataFrame:
     """Each step of the paper's order, ours beside the paper's, in points of test accuracy.
 
     ours, low, high : mean over seeds of the paired difference, and its t interval; paper : difference of its
-    means; verdict : whether the paper's sign holds (`Estimate.verdict`)
+    means on CIFAR-10; verdict : whether the paper's sign holds (`Estimate.verdict`)
+    noise_modes, settings : as for `table`
     """
-    paper, rows = of_the_paper(dataset)["mean"], []
-    for noise_mode in study.profile.noise_modes:
-        methods = study.methods(noise_mode)
+    paper, rows = of_the_paper()["mean"], []
+    for noise_mode in noise_modes or study.profile.noise_modes:
+        methods = study.methods(noise_mode, **settings)
         for worse, better in STEPS:
             gain = paired(methods[better], methods[worse])
             theirs = paper[noise_mode, better] - paper[noise_mode, worse]
@@ -189,6 +192,11 @@ def steps_of_the_order(study: Study, dataset: str = "cifar10") -> pd.DataFrame:
             row |= {"low": gain.low, "high": gain.high, "paper": theirs}
             rows.append(row | {"verdict": gain.verdict(theirs)})
     return pd.DataFrame(rows)
+
+
+def steps_on_letters(study: Study) -> pd.DataFrame:
+    """`steps_of_the_order` for the drawn letters."""
+    return steps_of_the_order(study, study.profile.letters_modes, dataset="letters")
 
 
 def describe_steps(steps: pd.DataFrame) -> str:

@@ -17,6 +17,8 @@ OTHER = "#777777"  # a method that is not the paper's
 # the paper's names of methods, for their colours
 PAPERS = {"CE": "CE-MO", "SLN": "SLN-MO", "SLN + LC": "SLN-MO-LC"}
 
+WEIGHTS = {"network": "networks", "momentum": "momentum models"}
+
 
 def over_epochs(tables: Mapping[str, pd.DataFrame]) -> Figure:
     """Test accuracy over epochs, mean ± standard deviation; one panel per table of `analysis.curves`."""
@@ -26,6 +28,23 @@ def over_epochs(tables: Mapping[str, pd.DataFrame]) -> Figure:
         ax.set(ylabel="test accuracy", title=title)
         ax.label_outer()
     axes[0, 0].legend(loc="lower right")
+    return figure
+
+
+def variant_gains(table: pd.DataFrame) -> Figure:
+    """What the variants of SGD noise add, with t intervals (`comparisons.variant_gains`)."""
+    strengths = list(dict.fromkeys(table["strength"]))
+    figure, axes = panels(1, len(strengths), size=(4.9 * len(strengths), 3.0), sharex=True, sharey=True)
+    shown = {"network": ("SLN", 0.12), "momentum": ("SLN-MO", -0.12)}
+    for strength, ax in zip(strengths, axes.flat, strict=True):
+        for weights, (method, shift) in shown.items():
+            part = table[(table["strength"] == strength) & (table["weights"] == weights)].iloc[::-1]
+            y, dots = np.arange(len(part)) + shift, {"fmt": "o", "color": COLOURS[method], "capsize": 3}
+            ax.errorbar(part["mean"], y, xerr=reach(part), label=WEIGHTS[weights], **dots)
+            ax.set_yticks(range(len(part)), part["difference"])
+        ax.axvline(0, color="black", lw=1)
+        ax.set(title=strength, xlabel="test accuracy (points)")
+    legend_of(axes[0, 0], "upper", 2)
     return figure
 
 

@@ -56,30 +56,37 @@ def one_noise(table: pd.DataFrame, paper: pd.DataFrame, noise: str) -> Figure:
     return ax.figure
 
 
-def beside_published(table: pd.DataFrame) -> Figure:
-    """The paper's accuracy (ring) and ours (dot, ± standard deviation) per recipe, one panel per data set.
+def beside_published(table: pd.DataFrame, published: pd.DataFrame) -> Figure:
+    """Accuracy per recipe: the paper's (ring), re-sln's (diamond) and ours (dot), one panel per data set.
 
-    The table is that of `results.of_the_recipes`; data sets of which there is no run are left out.
+    The tables are `results.of_the_recipes` and `results.published`. Data sets without any number are left
+    out.
     """
-    datasets = list(dict.fromkeys(table.loc[table["seeds"] > 0, "dataset"]))
-    figure, axes = panels(1, len(datasets), size=(3.4 * len(datasets) + 1.6, 3.6), sharex=True)
+    numbers = table[table["paper"].notna() | (table["seeds"] > 0)]
+    others = published[published["source"] == "re-sln"].set_index(["dataset", "noise", "method"])["mean"]
+    datasets = list(dict.fromkeys(numbers["dataset"]))
+    figure, axes = panels(1, len(datasets), size=(4.4 * len(datasets) + 1, 3.6), sharex=True)
     for dataset, ax in zip(datasets, axes.flat, strict=True):
-        part = table[table["dataset"] == dataset]
+        part = numbers[numbers["dataset"] == dataset]
         noises = list(dict.fromkeys(part["noise"]))
         count = len(noises)
         for row in part.itertuples():
             y, colour = count - noises.index(row.noise), COLOURS[row.method]
-            ax.plot(row.paper, y + 0.12, "o", mfc="none", color=colour, ms=7)
+            ax.plot(row.paper, y + 0.2, "o", mfc="none", color=colour, ms=7)
+            ax.plot(others.get((dataset, row.noise, row.method)), y, "D", mfc="none", color=colour, ms=5)
             if row.seeds:
-                ax.errorbar(row.ours, y - 0.12, xerr=row.ours_std, fmt="o", color=colour, ms=6, capsize=3)
-        if part["paper"].isna().all():
-            ax.text(0.5, 0.85, "the paper’s numbers\nare not at hand", ha="center", transform=ax.transAxes)
+                ax.errorbar(row.ours, y - 0.2, xerr=row.ours_std, fmt="o", color=colour, ms=6, capsize=3)
         ax.set_yticks(range(count, 0, -1), [NOISE_NAMES.get(noise, noise) for noise in noises])
-        ax.set(title=dataset, xlabel="test accuracy (%)", ylim=(0.2, count + 0.7), xlim=(25, 100))
+        ax.set(title=dataset, xlabel="test accuracy (%)", ylim=(0.4, count + 0.6), xlim=(25, 100))
     names = ("CE", "SLN", "SLN-MO", "SLN-MO-LC")
     handles = [Line2D([], [], color=COLOURS[name], label=name, lw=3) for name in names]
-    handles.append(Line2D([], [], color="black", marker="o", mfc="none", ls="", label="paper"))
-    handles.append(Line2D([], [], color="black", marker="o", ls="", label="ours"))
+    marks = {"paper": ("o", "none"), "re-sln": ("D", "none")} | (
+        {"ours": ("o", "black")} if numbers["seeds"].any() else {}
+    )
+    handles += [
+        Line2D([], [], color="black", marker=marker, mfc=fill, ls="", label=name)
+        for name, (marker, fill) in marks.items()
+    ]
     figure.legend(handles=handles, loc="outside upper center", ncols=len(handles))
     return figure
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator, Mapping
 
 import pandas as pd
@@ -362,8 +363,33 @@ def strengths(study: Study, noise_mode: str = "sym") -> pd.DataFrame:
     return found
 
 
-def describe_variants(final: pd.DataFrame) -> str:
-    """The variants' test accuracy in per cent, from `analysis.mean_and_std` in shares of 1."""
-    return "; ".join(
-        f"{name} {100 * row['mean']:.1f} ± {100 * row['std']:.1f}%" for name, row in final.iterrows()
-    )
+def variant_gains(groups: Mapping[str, Mapping[str, MethodRuns]]) -> pd.DataFrame:
+    """What each kind of noise adds to CE, and SLN to the other two: test accuracy, in points.
+
+    groups : by strength ("best strength", ...): the runs of CE and of the three variants
+    One row per strength, weights and difference, paired over the seeds that both have: mean, low, high (95%
+    t interval), seeds, verdict (on the claim that it is a gain).
+    """
+    pairs = [(name, "CE") for name in (*VARIANTS, "SLN")] + [("SLN", name) for name in VARIANTS]
+    rows = []
+    for strength, found in groups.items():
+        for weights, (better, worse) in itertools.product(("network", "momentum"), pairs):
+            seeds = min(len(found[name].runs) for name in (better, worse))
+            both = [found[name].first_seeds(seeds).through(weights) for name in (better, worse)]
+            gain = paired(*both)
+            row = {"strength": strength, "weights": weights, "difference": f"{better} minus {worse}"}
+            row |= {"mean": gain.mean, "low": gain.low, "high": gain.high, "seeds": gain.seeds}
+            rows.append(row | {"verdict": gain.verdict()})
+    return pd.DataFrame(rows)
+
+
+def describe_variant_gains(table: pd.DataFrame) -> str:
+    """One line per strength and weights of `variant_gains`."""
+    lines = []
+    for (strength, weights), part in table.groupby(["strength", "weights"], sort=False):
+        points = "; ".join(
+            f"{row.difference} {row.mean:+.1f} [{row.low:+.1f}, {row.high:+.1f}]: {row.verdict}"
+            for row in part.itertuples()
+        )
+        lines.append(f"{strength}, {weights} (points): {points}.")
+    return "\n".join(lines)

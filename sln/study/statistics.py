@@ -46,6 +46,10 @@ class MethodRuns:
         """The same runs, evaluated with other weights."""
         return dataclasses.replace(self, weights=weights)
 
+    def first_seeds(self, count: int) -> MethodRuns:
+        """The runs of the first `count` seeds."""
+        return dataclasses.replace(self, runs=self.runs[:count])
+
     def final(self, column: str) -> np.ndarray:
         """(seeds,): the last epoch's value of a history column, as the paper reports it."""
         return np.array([run.final(self.weights)[column] for run in self.runs], dtype=float)

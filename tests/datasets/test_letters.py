@@ -97,13 +97,13 @@ def test_open_set_noise_puts_other_letters_in_the_place_of_classes():
     clean, noisy = letters(noise_mode="none"), letters(noise_mode="openset")
     outside = {image.numpy().tobytes() for image in source.outside_letters(10, 0)}
     replaced = noisy.train.true == -1
-    assert replaced.sum() == 800
+    assert replaced.sum() == 480
     assert {image.numpy().tobytes() for image in noisy.train.images[replaced]} <= outside
     assert torch.equal(noisy.train.images[~replaced], clean.train.images[~replaced])
 
 
 def test_open_set_noise_needs_a_letter_that_is_no_class(refused):
-    assert (letters(noise_mode="openset", classes=25).train.true == -1).sum() == 800
+    assert (letters(noise_mode="openset", classes=25).train.true == -1).sum() == 480
     with refused("open-set noise", "classes is 26"):
         letters(noise_mode="openset", classes=26)
 
@@ -120,8 +120,8 @@ def test_asymmetric_noise_turns_each_first_of_a_pair_into_the_second(classes):
 
 def test_the_labels_of_a_fold_are_wrong_as_often_as_asked_for_and_test_labels_never():
     data = letters(fold=2)
-    assert data.train.wrong.sum() == 800
-    assert data.validation.wrong.sum() == 200
+    assert data.train.wrong.sum() == 480
+    assert data.validation.wrong.sum() == 120
     assert not data.test.wrong.any()
     assert torch.equal(data.test.images, source.letters(10, 2).test.images)
 
@@ -145,6 +145,6 @@ def test_a_run_trains_on_letters(monkeypatch):
     source.letters.cache_clear()
     run = runs.get(Config(dataset="letters", classes=5, epochs=1, fold=9))
     assert run.config.run_id.startswith("letters-sym0.4-sln1-seed0-")
-    assert len(run.examples) == 200
+    assert len(run.examples) == 120
     assert run.history["test_accuracy"].notna().all()
     source.letters.cache_clear()

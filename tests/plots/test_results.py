@@ -22,8 +22,11 @@ def test_results_stand_beside_the_papers():
     assert {x for line in dots for x in line.get_xdata()} >= {50.0, 60.0}
 
 
-def test_only_data_sets_with_runs_have_a_panel():
-    recipes = results.of_the_recipes().assign(seeds=0)
-    recipes.loc[recipes["dataset"] == "cifar10", ["seeds", "ours"]] = [1, 80.0]
-    figure = plots.results.beside_published(recipes)
-    assert [ax.get_title() for ax in figure.axes] == ["cifar10"]
+def test_the_papers_numbers_have_another_implementations_and_ours_beside_them():
+    recipes = results.of_the_recipes().assign(seeds=0, ours=float("nan"))
+    recipes.loc[recipes["dataset"] == "cifar10", ["seeds", "ours"]] = [1, 80.5]
+    figure = plots.results.beside_published(recipes, results.published())
+    assert [ax.get_title() for ax in figure.axes] == ["cifar10", "cifar100"]
+    shown = {x for line in figure.axes[0].lines for x in line.get_xdata()}
+    assert {53.16, 54.15, 80.5} <= shown
+    assert 80.5 not in {x for line in figure.axes[1].lines for x in line.get_xdata()}
