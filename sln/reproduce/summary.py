@@ -12,6 +12,7 @@ import pandas as pd
 
 from sln.analysis.sharpness import MEASURES
 from sln.config import NOISE_NAMES
+from sln.reproduce import claims
 from sln.study.profiles import PROFILES
 from sln.utils.files import read_json, read_table, write_text
 
@@ -44,18 +45,25 @@ class Numbers:
             rows = rows[rows["epoch"] == rows["epoch"].max()]
         return float(rows[column].mean()) if column in rows else math.nan
 
-    def mean(
+    def mean(self, name: str, **values: Hashable) -> str:
+        """A mean and its standard deviation, as "93.7 ± 1.5"."""
+        mean, std = (self.value(name, part, **values) for part in ("mean", "std"))
+        return f"{mean:.1f} ± {std:.1f}" if math.isfinite(mean) else MISSING
+
+    def estimate(
         self,
         name: str,
         column: str = "mean",
-        error: str = "std",
-        scale: int = 1,
+        low: str = "low",
+        high: str = "high",
         form: str = ".1f",
         **values: Hashable,
     ) -> str:
-        """A mean and its error, as "93.7 ± 1.5"."""
-        mean, std = (scale * self.value(name, part, **values) for part in (column, error))
-        return f"{_number(mean, form)} ± {std:.1f}" if math.isfinite(mean) else MISSING
+        """A mean and its interval, as "93.7 (91.2 to 96.2)"."""
+        mean, *ends = (self.value(name, part, **values) for part in (column, low, high))
+        if not math.isfinite(mean):
+            return MISSING
+        return f"{_number(mean, form)} ({' to '.join(_number(end, form) for end in ends)})"
 
 
 def write_summary(figures: Path) -> None:
@@ -72,9 +80,11 @@ def summary(figures: Path) -> str:
     environment.filters |= {"number": _number, "duration": _duration}
     manifests = {name: figures / name / "manifest.json" for name in PROFILES if name != "smoke"}
     done = {name: read_json(path) for name, path in manifests.items() if path.exists()}
+    numbers = {name: Numbers(figures / name) for name in done}
     text = environment.get_template("figures_readme.md.j2").render(
+        claims=claims.rows(numbers),
         profiles={name: (PROFILES[name].about, manifest) for name, manifest in done.items()},
-        numbers={name: Numbers(figures / name) for name in done},
+        numbers=numbers,
         noise_names=NOISE_NAMES,
         measures=MEASURES,
     )

@@ -17,11 +17,12 @@ def figures(tmp_path):
     )
     methods = [("openset", "CE-MO", 96.44, 0.56), ("openset", "SLN-MO", 97.0, 0.5)]
     results = pd.DataFrame(methods, columns=["noise", "method", "mean", "std"])
+    results = results.assign(low=[96.0, 96.5], high=[96.9, 97.5], early=[95.0, 96.0])
     results.to_csv(folder / "quick" / "05_results.csv", index=False)
     curves = {
         "epoch": [1, 2, 1, 2],
         "reading": "as released",
-        "recall": [0.1, 0.9, 0.2, 0.8],
+        "label_accuracy": [0.1, 0.9, 0.2, 0.8],
         "seed": [0, 0, 1, 1],
     }
     pd.DataFrame(curves).to_csv(folder / "quick" / "03_label_correction.csv", index=False)
@@ -31,17 +32,22 @@ def figures(tmp_path):
 def test_numbers_come_from_the_tables_and_missing_ones_are_dashes(figures):
     text = summary(figures)
     assert "| 0:01:20 | 2026-01-02 | 2.6.0 |" in text
-    assert "(CE-MO) reaches 96.4 ± 0.6% and SLN-MO\n97.0 ± 0.5%" in text
-    assert "repair 85% of the wrong symmetric labels instead of – (" in text
+    assert (
+        "| digits | open-set | – [–] | 96.4 (96.0 to 96.9) [95.0] | – [–] | 97.0 (96.5 to 97.5) [96.0] |"
+        in text
+    )
+    assert "as released makes 85% of the labels true, by the\nclean rule –, from 60%" in text
     assert "profile `mini`" not in text
     assert "nan" not in text
 
 
 def test_a_value_is_of_the_last_epoch_and_the_mean_of_its_rows(figures):
     numbers = Numbers(figures / "quick")
-    assert numbers.value("03_label_correction", "recall") == pytest.approx(0.85)
-    assert numbers.value("03_label_correction", "recall", seed=1) == pytest.approx(0.8)
-    assert numbers.mean("05_results", scale=2, noise="openset", method="SLN-MO") == "194.0 ± 1.0"
+    assert numbers.value("03_label_correction", "label_accuracy") == pytest.approx(0.85)
+    assert numbers.value("03_label_correction", "label_accuracy", seed=1) == pytest.approx(0.8)
+    of = {"noise": "openset", "method": "SLN-MO"}
+    assert numbers.mean("05_results", **of) == "97.0 ± 0.5"
+    assert numbers.estimate("05_results", form=".2f", **of) == "97.00 (96.50 to 97.50)"
 
 
 @pytest.mark.parametrize("damage", ["empty", "missing", "another column"])
@@ -51,7 +57,8 @@ def test_tables_of_failed_notebooks_do_not_stop_it(damage, figures):
         path.unlink()
     else:
         path.write_text("" if damage == "empty" else "x\n1\n")
-    assert "(CE-MO) reaches –% and SLN-MO" in summary(figures)
+    assert "## Accuracy" in summary(figures)
+    assert "96.4" not in summary(figures)
 
 
 def test_the_same_tables_give_the_same_bytes(figures, tmp_path):

@@ -1,0 +1,109 @@
+"""The paper's claims, each with its number here: a row of a table that the notebooks wrote."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import pandas as pd
+
+from sln.config import NOISE_NAMES
+
+if TYPE_CHECKING:
+    from sln.reproduce.summary import Numbers
+
+# A column of the page, the profile whose tables it reads, and the claim's field that names the table.
+DATA = {"digits": ("full", "table"), "letters": ("full", "letters"), "photographs": ("mini", "table")}
+STEPS = ("CE → SLN", "SLN → SLN-MO", "SLN-MO → SLN-MO-LC")
+
+
+@dataclass(frozen=True)
+class Claim:
+    """One claim.
+
+    text, paper : in words, and the paper's number (CIFAR-10)
+    notebook : where it is checked
+    table, where : the CSV, and the values that choose its row
+    value, form, unit : the row's column, and how it is shown; its interval is in the columns `low` and `high`
+    letters : the CSV of the drawn letters, if there is one
+    none : the claim is that there is no gain, and the table's verdict is on the opposite
+    """
+
+    text: str
+    paper: str
+    notebook: int
+    table: str
+    where: Mapping[str, object] = field(default_factory=dict)
+    value: str = "mean"
+    form: str = "+.1f"
+    unit: str = " points"
+    letters: str = ""
+    none: bool = False
+
+
+def claims(steps: Mapping[tuple[str, str], float]) -> Iterator[Claim]:
+    """All claims; `steps` are the paper's differences by noise and step."""
+    for noise, step in ((noise, step) for noise in ("sym", "asym", "dependent", "openset") for step in STEPS):
+        yield Claim(
+            f"{NOISE_NAMES[noise]} noise: {step}",
+            f"{steps[noise, step]:+.1f}" if (noise, step) in steps else "–",
+            5,
+            "05_steps_of_the_order",
+            {"noise": noise, "step": step},
+            value="ours",
+            letters="05_letters_steps",
+        )
+    variant = {"strength": "best strength", "weights": "momentum"}
+    for difference, paper in {
+        "gradient noise minus CE": "no gain",
+        "logit noise minus CE": "gain",
+        "SLN minus gradient noise": "gain",
+        "SLN minus logit noise": "gain",
+    }.items():
+        where = variant | {"difference": difference}
+        text = f"figure 1: {difference}, averages"
+        yield Claim(text, paper, 7, "07_variant_gains", where, none=paper == "no gain")
+    flat = {"measure": "filter_increase"}
+    for method, paper in {"CE": "flatter", "gradient noise": "flatter", "logit noise": "both flat"}.items():
+        shown = {"value": "ratio", "form": ".3g", "unit": "x as sharp"}
+        text = f"figure 2: SLN flatter than {method} (scale-free)"
+        yield Claim(text, paper, 4, "04_sharpness", flat | {"method": method}, **shown)
+    for method, paper in {"CE": "memorises", "SLN": "does not", "SLN-MO": "does not"}.items():
+        shown = {"value": "below", "form": "+.2f", "unit": " nats"}
+        text = f"figures 3, 4: {method} memorises wrong labels (loss below the noise’s entropy)"
+        yield Claim(text, paper, 4, "04_memorised_nats", {"method": method}, **shown)
+    gained = {"noise": "sym", "settings": "published"}
+    for gain in ("SLN on top of Co-teaching", "label correction on top of SLN"):
+        yield Claim(f"table 4: {gain}", "gain", 7, "07_gains", gained | {"gain": gain})
+    for rival in ("CE, early-stopped", "CE-MO, early-stopped"):
+        where = {"noise": "sym", "rival": rival}
+        text = f"not in the paper: SLN-MO ahead of {rival}"
+        yield Claim(text, "–", 5, "05_early_stopping", where, value="gain")
+
+
+def cell(claim: Claim, numbers: Numbers, table: str) -> str:
+    """The row's value, interval and verdict, as "+32.1 points (+29.0 to +35.2), holds"; a dash if missing."""
+    rows = numbers.rows(table, **claim.where)
+    if rows.empty or not {claim.value, "low", "high"} <= set(rows):
+        return "–"
+    row = rows.iloc[0]
+    value, low, high = (format(row[name], claim.form) for name in (claim.value, "low", "high"))
+    verdict = row.get("verdict", "")
+    if claim.none:
+        verdict = {"holds": "does not hold", "does not hold": "holds"}.get(verdict, verdict)
+    return f"{value}{claim.unit} ({low} to {high})" + (f", {verdict}" if verdict else "")
+
+
+def rows(numbers: Mapping[str, Numbers]) -> list[dict[str, str]]:
+    """One row per claim of the page: claim, paper, a cell per data set of DATA, notebook."""
+    steps = numbers["full"].rows("05_steps_of_the_order") if "full" in numbers else pd.DataFrame()
+    paper = {} if steps.empty else steps.set_index(["noise", "step"])["paper"].to_dict()
+    found = []
+    for claim in claims(paper):
+        row = {"claim": claim.text, "paper": claim.paper}
+        for name, (profile, source) in DATA.items():
+            table = getattr(claim, source)
+            row[name] = cell(claim, numbers[profile], table) if table and profile in numbers else "–"
+        found.append(row | {"notebook": str(claim.notebook)})
+    return found
