@@ -353,7 +353,9 @@ def draw(study: Study, manifest: dict) -> None:
     """Figures of the profile's runs that are here, under the names of the notebooks; the visit's manifest."""
     table = results.of_the_recipes()
     if table["seeds"].any():
-        study.save(plots.results.beside_published(table), table, "05_beside_the_paper")
+        study.save(
+            plots.results.beside_published(table, analysis.results.published()), table, "05_beside_the_paper"
+        )
     arms = study.arms(study.profile.noise_modes[0]) | study.matched(study.profile.noise_modes[0])
     found = {name: (runs.find(arm.configs[0]), arm.weights) for name, arm in arms.items()}
     readings = {name: MethodRuns(name, [run], weights) for name, (run, weights) in found.items() if run}

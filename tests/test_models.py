@@ -269,7 +269,8 @@ def test_mixed_precision_is_close_and_not_the_same(few_photographs):
     assert all(p.dtype == torch.float32 for p in mixed.network.parameters())
 
 
-def test_training_images_are_measured_every_so_many_epochs_and_at_the_last(few_photographs):
+def test_training_images_are_measured_every_so_many_epochs_and_at_the_last(few_photographs, monkeypatch):
+    monkeypatch.setattr(train, "ALWAYS_WHOLE", 0)
     config = SMALL.replace(measure_train_every=3)
     state, measured = train.State(config, few_photographs), {}
     for epoch in train.train(state, few_photographs, config):

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
 # A column of the page, the profile whose tables it reads, and the claim's field that names the table.
 DATA = {"digits": ("full", "table"), "letters": ("full", "letters"), "photographs": ("mini", "table")}
+MISSING, NOT_RUN = "–", "not run"
 STEPS = ("CE → SLN", "SLN → SLN-MO", "SLN-MO → SLN-MO-LC")
 
 
@@ -47,7 +48,7 @@ def claims(steps: Mapping[tuple[str, str], float]) -> Iterator[Claim]:
     for noise, step in ((noise, step) for noise in ("sym", "asym", "dependent", "openset") for step in STEPS):
         yield Claim(
             f"{NOISE_NAMES[noise]} noise: {step}",
-            f"{steps[noise, step]:+.1f}" if (noise, step) in steps else "–",
+            f"{steps[noise, step]:+.1f}" if (noise, step) in steps else MISSING,
             5,
             "05_steps_of_the_order",
             {"noise": noise, "step": step},
@@ -79,14 +80,14 @@ def claims(steps: Mapping[tuple[str, str], float]) -> Iterator[Claim]:
     for rival in ("CE, early-stopped", "CE-MO, early-stopped"):
         where = {"noise": "sym", "rival": rival}
         text = f"not in the paper: SLN-MO ahead of {rival}"
-        yield Claim(text, "–", 5, "05_early_stopping", where, value="gain")
+        yield Claim(text, "none", 5, "05_early_stopping", where, value="gain")
 
 
 def cell(claim: Claim, numbers: Numbers, table: str) -> str:
-    """The row's value, interval and verdict, as "+32.1 points (+29.0 to +35.2), holds"; a dash if missing."""
+    """The row's value, interval and verdict, as "+32.1 points (+29.0 to +35.2), holds"; or NOT_RUN."""
     rows = numbers.rows(table, **claim.where)
     if rows.empty or not {claim.value, "low", "high"} <= set(rows):
-        return "–"
+        return NOT_RUN
     row = rows.iloc[0]
     value, low, high = (format(row[name], claim.form) for name in (claim.value, "low", "high"))
     verdict = row.get("verdict", "")
@@ -104,6 +105,6 @@ def rows(numbers: Mapping[str, Numbers]) -> list[dict[str, str]]:
         row = {"claim": claim.text, "paper": claim.paper}
         for name, (profile, source) in DATA.items():
             table = getattr(claim, source)
-            row[name] = cell(claim, numbers[profile], table) if table and profile in numbers else "–"
+            row[name] = cell(claim, numbers[profile], table) if table and profile in numbers else NOT_RUN
         found.append(row | {"notebook": str(claim.notebook)})
     return found

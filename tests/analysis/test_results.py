@@ -15,8 +15,8 @@ def study():
 
 
 def test_results_are_beside_the_papers_and_every_step_has_a_verdict(study, monkeypatch):
-    monkeypatch.setattr(Study, "methods", lambda self, mode: {m: FakeRuns(m) for m in METHODS})
-    monkeypatch.setattr(Study, "choose_sigma", lambda self, mode: 0.5)
+    monkeypatch.setattr(Study, "methods", lambda self, mode, **settings: {m: FakeRuns(m) for m in METHODS})
+    monkeypatch.setattr(Study, "choose_sigma", lambda self, mode, **settings: 0.5)
     table = results.table(study)
     assert table.groupby("noise")["mean"].apply(list)["sym"] == pytest.approx([50, 50, 60, 70, 65])
     beside = results.beside_published(table, "digits")
@@ -36,8 +36,12 @@ class FakeRuns:
     def __init__(self, name):
         self.mean = {"CE": 0.5, "CE-MO": 0.5, "SLN": 0.6, "SLN-MO": 0.7, "SLN-MO-LC": 0.65}[name]
 
+        self.runs = [None, None]
+
     def final(self, column):
         return np.array([self.mean - 0.01, self.mean + 0.01])
+
+    last10 = early = final
 
 
 def test_a_profile_without_own_runs_shows_the_committed_table_of_full(study, monkeypatch, tmp_path, capsys):

@@ -145,6 +145,6 @@ def test_a_run_trains_on_letters(monkeypatch):
     source.letters.cache_clear()
     run = runs.get(Config(dataset="letters", classes=5, epochs=1, fold=9))
     assert run.config.run_id.startswith("letters-sym0.4-sln1-seed0-")
-    assert len(run.examples) == 120
+    assert len(run.examples) == 200
     assert run.history["test_accuracy"].notna().all()
     source.letters.cache_clear()

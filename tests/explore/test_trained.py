@@ -7,6 +7,7 @@ import pytest
 from sln import explore, plots, runs
 from sln.explore import trained
 from sln.runs import background
+from sln.study import comparisons
 from sln.study.profiles import PROFILES
 from sln.study.study import Study
 from sln.utils.errors import require
@@ -27,8 +28,8 @@ def test_the_sliders_offer_what_was_trained_and_nothing_else(study):
     panel = explore.TrainedRuns(study)
     texts = [text for text, _ in panel.sliders["noise_mode"].options]
     assert texts == ["symmetric", "asymmetric", "instance-dependent", "open-set"]
-    assert options_of(panel, "noise_rate") == [0.0, 0.2, 0.4]
-    assert options_of(panel, "sigma") == [0.0, 0.5, 1.0]
+    assert options_of(panel, "noise_rate") == [0.0, 0.4]
+    assert options_of(panel, "sigma") == [0.0, *comparisons.GRIDS["SLN"]]
     assert "σ = 1, symmetric noise at rate 0.4" in panel.picture.words.value
     assert panel.sliders["alpha"].disabled  # there is one only
     panel.sliders["noise_mode"].value = "openset"
@@ -94,7 +95,7 @@ def test_training_from_the_panel_ends_with_the_run_on_the_slider(study):
     press(panel)
     config = study.config("sym", 0.65)
     assert runs.find(config) is not None
-    assert options_of(panel, "sigma") == [0.0, 0.5, 0.65, 1.0]
+    assert options_of(panel, "sigma") == sorted([0.0, 0.65, *comparisons.GRIDS["SLN"]])
     assert panel.sliders["sigma"].value == 0.65
     assert panel.picture.words.value.startswith("σ = 0.65, symmetric")
     assert ">Done: σ = 0.65" in panel.train_this.words.value

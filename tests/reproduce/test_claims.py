@@ -1,4 +1,4 @@
-"""The table of claims shows rows of the notebooks' tables, and a dash where there is none."""
+"""The table of claims shows rows of the notebooks' tables, and what was not run is named."""
 
 import pandas as pd
 import pytest
@@ -32,7 +32,7 @@ def test_a_claim_has_its_number_interval_and_verdict_for_each_data_set(numbers):
         "paper": "+26.8",
         "digits": "+32.1 points (+29.0 to +35.2), holds",
         "letters": "-1.0 points (+29.0 to +35.2), cannot be told with 5 seeds",
-        "photographs": "–",
+        "photographs": "not run",
         "notebook": "5",
     }
 
@@ -43,10 +43,10 @@ def test_a_gain_contradicts_a_claim_of_none(numbers):
     assert claims.cell(claim, numbers["full"], claim.table).endswith(", does not hold")
 
 
-def test_what_was_not_run_is_a_dash(numbers):
+def test_what_was_not_run_is_named(numbers):
     others = claims.rows(numbers)[1:]
-    assert {row[name] for row in others for name in ("digits", "letters", "photographs")} == {"–"}
-    assert claims.rows({})[0]["digits"] == "–"
+    assert {row[name] for row in others for name in ("digits", "letters", "photographs")} == {"not run"}
+    assert claims.rows({})[0]["digits"] == "not run"
 
 
 def test_every_claim_chooses_one_row_of_the_committed_tables():
