@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 import seaborn as sns
+from matplotlib.ticker import NullFormatter
 
 from sln.config import NOISE_NAMES
 from sln.plots.style import COLOURS, Figure, legend_of, look, new_axes, panels, reach
@@ -116,5 +117,6 @@ def class_counts(table: pd.DataFrame) -> Figure:
     for ax in axes.flat:
         ax.axhline(0, color="black", lw=0.8)
         ax.set(xscale="log", ylim=(-10, max(5, 1.1 * table["gain_high"].max())))
+        ax.xaxis.set_minor_formatter(NullFormatter())
     axes[0, 0].legend(loc="best")
     return figure

@@ -93,7 +93,9 @@ def methods(table: pd.DataFrame) -> Figure:
     figure, axes = panels(len(settings), len(noises), size=size, sharex="col")
     for (row, column), ax in np.ndenumerate(axes):
         where = (part["noise"] == noises[column]) & (part["settings"] == settings[row])
-        _sorted_dots(part[where].sort_values("mean"), ax)
+        ax.set_visible(where.any())  # not every kind of noise has tuned settings
+        if where.any():
+            _sorted_dots(part[where].sort_values("mean"), ax)
         ax.set_title(f"{NOISE_NAMES[noises[column]]}, {settings[row]}")
     for ax in axes[-1]:
         ax.set_xlabel("test accuracy (%)")
