@@ -248,7 +248,7 @@ def instance_dependent(true: np.ndarray, scores: np.ndarray, rate: float, *, see
     rate : share of examples to flip: exactly round(rate N), those with the largest score of a wrong class
     seed : for the record, the seed of the scores; nothing is drawn here
 
-    Raises InputError if so many flips would leave a class whose true label is not the most frequent one.
+    Raises InputError if that many flips would leave a class whose true label is not the most frequent one.
     """
     true, scores = np.asarray(true), np.asarray(scores, dtype=float)
     _require_rate(rate)

@@ -331,14 +331,18 @@ def gains(study: Study) -> pd.DataFrame:
 
 def describe_gains(gains: pd.DataFrame) -> str:
     """One line per kind of noise and settings of `gains`."""
-    lines = []
-    for (noise, settings), part in gains.groupby(["noise", "settings"], sort=False):
-        points = "; ".join(
-            f"{row.gain} {row.mean:+.1f} [{row.low:+.1f}, {row.high:+.1f}]: {row.verdict}"
-            for row in part.itertuples()
-        )
-        lines.append(f"{NOISE_NAMES[noise]}, {settings} settings (points): {points}.")
-    return "\n".join(lines)
+    return "\n".join(
+        f"{NOISE_NAMES[noise]}, {settings} settings (points): {_differences(part, 'gain')}."
+        for (noise, settings), part in gains.groupby(["noise", "settings"], sort=False)
+    )
+
+
+def _differences(part: pd.DataFrame, name: str) -> str:
+    """Rows of mean, low, high and verdict in words; the column `name` names them."""
+    return "; ".join(
+        f"{row[name]} {row['mean']:+.1f} [{row['low']:+.1f}, {row['high']:+.1f}]: {row['verdict']}"
+        for _, row in part.iterrows()
+    )
 
 
 def strengths(study: Study, noise_mode: str = "sym") -> pd.DataFrame:
@@ -385,11 +389,7 @@ def variant_gains(groups: Mapping[str, Mapping[str, MethodRuns]]) -> pd.DataFram
 
 def describe_variant_gains(table: pd.DataFrame) -> str:
     """One line per strength and weights of `variant_gains`."""
-    lines = []
-    for (strength, weights), part in table.groupby(["strength", "weights"], sort=False):
-        points = "; ".join(
-            f"{row.difference} {row.mean:+.1f} [{row.low:+.1f}, {row.high:+.1f}]: {row.verdict}"
-            for row in part.itertuples()
-        )
-        lines.append(f"{strength}, {weights} (points): {points}.")
-    return "\n".join(lines)
+    return "\n".join(
+        f"{strength}, {weights} (points): {_differences(part, 'difference')}."
+        for (strength, weights), part in table.groupby(["strength", "weights"], sort=False)
+    )

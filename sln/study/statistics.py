@@ -118,7 +118,9 @@ class Estimate:
         low, high = (self.low, self.high) if claimed > 0 else (-self.high, -self.low)
         if low > 0:
             return "holds"
-        return "does not hold" if high < 0 else f"cannot be told with {self.seeds} seeds"
+        return (
+            "does not hold" if high < 0 else f"cannot be told with {self.seeds} seed{'s' * (self.seeds != 1)}"
+        )
 
 
 def interval(values: Sequence[float] | np.ndarray, level: float = LEVEL) -> Estimate:

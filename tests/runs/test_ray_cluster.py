@@ -28,7 +28,7 @@ PLAIN = [Config(epochs=40, seed=seed) for seed in range(5)]
 CORRECTED = [config.replace(correction=15) for config in PLAIN[:3]]
 EIGHT = [*PLAIN, *CORRECTED]
 
-# If Ray expects other machines, it finds this one's own address and listens on every interface.
+# If Ray expects other machines, it finds the address of this one and listens on every interface.
 ENVIRONMENT = {
     "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
     "RAY_USAGE_STATS_ENABLED": "0",

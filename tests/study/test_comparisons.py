@@ -203,3 +203,18 @@ def test_without_a_grid_of_strengths_the_variants_are_matched():
     study = Study("cifar10", guesses=True)
     arms = study.variant_arms()
     assert {arms[name].configs[0].strength for name in VARIANTS} == {"matched"}
+
+
+def test_what_variants_add_is_paired_over_the_seeds_that_both_have(smoke_study):
+    best = smoke_study.variants("sym")
+    one = {"best strength": best | {"gradient noise": best["gradient noise"].first_seeds(1)}}
+    table = comparisons.variant_gains(one).set_index(["weights", "difference"])
+    assert set(table["seeds"]) == {1, 2}
+    row = table.loc[("momentum", "SLN minus logit noise")]
+    ours, theirs = (best[name].through("momentum").final("test_accuracy") for name in ("SLN", "logit noise"))
+    assert row["mean"] == pytest.approx(100 * (ours - theirs).mean())
+    alone = table.loc[("network", "gradient noise minus CE")]
+    assert alone["verdict"] == "cannot be told with 1 seed"
+    assert alone["mean"] == pytest.approx(
+        100 * (best["gradient noise"].final("test_accuracy")[0] - best["CE"].final("test_accuracy")[0])
+    )

@@ -29,7 +29,7 @@ def test_intervals_are_those_of_the_t_test(values):
 def test_one_seed_concludes_nothing():
     found = interval([3.0])
     assert (found.low, found.high) == (-math.inf, math.inf)
-    assert found.verdict() == "cannot be told with 1 seeds"
+    assert found.verdict() == "cannot be told with 1 seed"
 
 
 @pytest.mark.parametrize(
