@@ -347,8 +347,8 @@ def test_the_verdict_is_that_of_the_paired_interval(sln, verdict):
 
 def test_one_seed_settles_nothing():
     summary = sharpness.summary(rows(CE=(9,), SLN=(1,)))
-    assert set(summary[summary["method"] == "CE"]["verdict"]) == {"cannot be told with 1 seeds", ""}
-    assert "cannot be told with 1 seeds by the scale-free measure" in sharpness.describe(summary)
+    assert set(summary[summary["method"] == "CE"]["verdict"]) == {"cannot be told with 1 seed", ""}
+    assert "cannot be told with 1 seed by the scale-free measure" in sharpness.describe(summary)
 
 
 def test_the_words_lead_with_the_scale_free_measure():
