@@ -7,6 +7,7 @@ import multiprocessing
 import os
 import shutil
 import signal
+import time
 
 import clothing1m_miniature as miniature
 import numpy as np
@@ -271,19 +272,29 @@ def test_pixels_depend_on_seed_view_and_row_not_on_workers_batches_or_order(here
 
 
 SEVERAL = [[row] for row in range(28)]
+# torch's error for a worker that ends badly may come while objects are deleted, where Python only prints it
+worker_errors_in_del = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 
 
+def no_worker_stays() -> bool:
+    gc.collect()  # an error's traceback may hold the iterator
+    deadline = time.monotonic() + 10
+    while multiprocessing.active_children() and time.monotonic() < deadline:
+        time.sleep(0.05)  # a worker that ends needs a moment
+    return not multiprocessing.active_children()
+
+
+@worker_errors_in_del
 def test_no_worker_stays_after_a_pass_that_ends_early(here, monkeypatch):
     monkeypatch.setenv("SLN_DECODERS", "2")
     early = iter(clothing1m.decoded(clothing1m.read(), SEVERAL, clothing1m.CENTRE, 0))
     next(early)
     assert len(multiprocessing.active_children()) == 2
     del early
-    assert multiprocessing.active_children() == []
+    assert no_worker_stays()
 
 
-# torch's error for a killed worker may come while objects are deleted
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+@worker_errors_in_del
 @pytest.mark.slow
 def test_a_killed_worker_is_one_line_and_no_other_stays(here, monkeypatch, refused):
     monkeypatch.setenv("SLN_DECODERS", "2")
@@ -291,8 +302,7 @@ def test_a_killed_worker_is_one_line_and_no_other_stays(here, monkeypatch, refus
         for _ in clothing1m.decoded(clothing1m.read(), SEVERAL, clothing1m.CENTRE, 0):
             for worker in multiprocessing.active_children():
                 os.kill(worker.pid, signal.SIGKILL)
-    gc.collect()  # the error's traceback
-    assert multiprocessing.active_children() == []
+    assert no_worker_stays()
 
 
 def test_other_errors_of_a_pass_stay_what_they_are():
