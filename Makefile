@@ -33,6 +33,7 @@ setup: $(DEV) ## set up .venv for everything below (each word does so by itself)
 data: $(RUNTIME) ## get what PROFILE=mini, cifar10 or paper needs; goes on after a break
 	$(PY) -m sln data get cifar10
 	$(PY) -m sln data get sln-labels
+	$(if $(filter mini,$(PROFILE)),$(PY) -m sln data get cifar-n)
 	$(if $(filter cifar10 paper,$(PROFILE)),$(PY) -m sln data get cifar100)
 	$(if $(filter paper,$(PROFILE)),$(PY) -m sln data get resnet50)
 

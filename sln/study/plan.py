@@ -112,6 +112,8 @@ def require_data(study: Study) -> None:
             needed.append("cifar100")
         elif labels == "released" and noise_mode in ("sym", "asym", "dependent"):
             needed.append("sln-labels")
+        elif noise_mode.startswith("human"):
+            needed.append("cifar-n")
         for name in needed:
             if not registry.present(name):
                 raise registry.missing(name)

@@ -5,6 +5,8 @@ import pandas as pd
 import pytest
 
 from sln.study import ablations
+from sln.study.statistics import Arm
+from sln.study.study import Study
 
 
 def test_beyond_the_paper_every_experiment_has_its_plain_control(smoke_study):
@@ -87,6 +89,30 @@ def test_differences_to_a_reference_are_paired_within_the_same_weights(smoke_stu
     for (name, weights), row in table.iterrows():
         one, all_ = (found[n].through(weights).final("test_accuracy") for n in (name, ablations.ALL))
         assert row["gain"] == pytest.approx(100 * (one - all_).mean())
+
+
+def test_the_number_of_images_counts_those_that_are_trained_on():
+    study = Study("mini", guesses=True)
+    arms = ablations.image_arms(study)
+    for (images, method), arm in arms.items():
+        assert len(arm.configs) == study.profile.image_seeds
+        for config in arm.configs:
+            assert images == config.subset - round(config.held_out * config.subset)
+            assert (config.sigma > 0) == method.startswith("SLN")
+            assert config.replace(subset=5000) in study.over_seeds("sym", config.sigma)
+
+
+def test_the_table_of_image_counts_is_written_from_its_runs(smoke_study, monkeypatch):
+    runs = smoke_study.methods("sym")
+    arms = {(4000, name): Arm([run.config for run in m.runs], m.weights) for name, m in runs.items()}
+    arms.pop((4000, "SLN-MO-LC"))
+    monkeypatch.setattr(ablations, "image_arms", lambda study: arms)
+    table = ablations.image_counts(smoke_study).set_index("method")
+    gains = 100 * (runs["SLN-MO"].final("test_accuracy") - runs["CE-MO"].early("test_accuracy"))
+    assert table.loc["SLN-MO", "over_early"] == pytest.approx(gains.mean())
+    assert table.loc["CE", "memorised"] == pytest.approx(100 * runs["CE"].final("wrong_memorised").mean())
+    text = ablations.describe_image_counts(table.reset_index())
+    assert f"4,000: {table.loc['SLN-MO', 'mean']:.1f}%, {gains.mean():+.1f} (" in text
 
 
 def test_sentences_state_the_numbers_of_the_tables():

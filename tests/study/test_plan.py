@@ -164,6 +164,7 @@ def test_the_papers_profile_prints_its_plan_then_trains_then_runs_the_notebooks(
     [
         ("mini", (), "data get cifar10"),
         ("mini", ("cifar10",), "data get sln-labels"),
+        ("mini", ("cifar10", "sln-labels"), "data get cifar-n"),
         ("cifar10", ("cifar10", "sln-labels"), "data get cifar100"),
         ("paper", ("cifar10", "sln-labels", "cifar100"), "Clothing1M is incomplete"),
     ],
@@ -172,7 +173,7 @@ def test_missing_data_is_found_before_anything_trains(profile, there, lacks, mon
     monkeypatch.setenv("SLN_DATA", str(tmp_path / "data"))
     monkeypatch.setattr(plan.registry, "present", lambda name: name in there)
     monkeypatch.setattr(parallel, "get_all", lambda *_, **__: pytest.fail("trained"))
-    monkeypatch.setattr("sln.reproduce.execute.run_notebook", lambda *_: pytest.fail("ran a notebook"))
+    monkeypatch.setattr("sln.reproduce.execute.run_notebook", lambda *_, **__: pytest.fail("ran a notebook"))
     monkeypatch.setattr(plan, "seconds_an_epoch", lambda config: 1.0)
     with refused(lacks):
         reproduce(profile, build=tmp_path)
