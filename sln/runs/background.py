@@ -52,27 +52,20 @@ class Training:
         if self.state != "training":
             return self.state
         ended = not self._process.is_alive()  # asked first: what it has written last is read then
-        self._read_history()
+        file = store.folder(self.config) / "history.csv"
+        written = file.stat().st_mtime if file.exists() else 0.0
+        if written > self._written:
+            self.rows, self._written = store.read_history(file.parent).to_dict("records"), written
+            self._first = (self.epoch, written) if self._first == (0, 0.0) else self._first
         if ended:
             code = self._process.exitcode
             if not self._errors.empty():
                 self.problem = self._errors.get()
             elif code:
-                self.problem = (
-                    f"the training process ended with code {code} (out of memory?); start it again to "
-                    "continue from its last checkpoint"
-                )
+                way = "start it again to continue from its last checkpoint"
+                self.problem = f"the training process ended with code {code} (out of memory?); {way}"
             self.state = "failed" if self.problem else "done"
         return self.state
-
-    def _read_history(self) -> None:
-        file = store.folder(self.config) / "history.csv"
-        written = file.stat().st_mtime if file.exists() else 0.0
-        if written > self._written:
-            self.rows = store.read_history(file.parent).to_dict("records")
-            self._written = written
-            if self._first == (0, 0.0):
-                self._first = self.epoch, written
 
     def cancel(self) -> None:
         """End it at once. It can be started again and continues from at most a second before."""
@@ -88,14 +81,11 @@ def start(config: Config) -> Training:
     Raises InputError while another is being trained, and for data sets whose runs take hours.
     """
     global _current
-    require(
-        config.dataset in EMBEDDED,
-        f"a page trains runs on digits and letters only, not on {config.dataset}; use python -m sln train",
-    )
+    page = "a page trains runs on digits and letters only"
+    require(config.dataset in EMBEDDED, f"{page}, not on {config.dataset}; use python -m sln train")
     if _current is not None and _current.look() == "training":
-        raise InputError(
-            f"{_current.config.run_id} is being trained, one run at a time; wait for it or cancel it"
-        )
+        busy = "is being trained, one run at a time; wait for it or cancel it"
+        raise InputError(f"{_current.config.run_id} {busy}")
     _current = Training(config)
     return _current
 

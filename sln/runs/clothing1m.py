@@ -7,14 +7,12 @@ Several processes (`distributed`) share every global batch of `config.batch_size
 subset, order and noise. Each takes its contiguous part of a batch and scales its loss so that the average of
 DistributedDataParallel is the gradient of the mean over the whole batch, even if the parts have unequal sizes
 or one is empty. So the numbers do not depend on the number of processes, except for the last bits and for
-BatchNorm, which
+BatchNorm: it normalises a part by the statistics of that part, or of the whole batch with `sync_batchnorm`,
+and keeps the running statistics of process 0, as DistributedDataParallel does by default.
 
-- normalises a part by the statistics of that part, or of the whole batch with `sync_batchnorm`;
-- keeps the running statistics of process 0, as DistributedDataParallel does by default.
-
-The folder of a run differs in three points: there is no examples.csv; weights.safetensors holds the weights
-of the chosen epoch, as the released script saves them; corrections/NNN.npz has, as `index`, the rows (lines
-of noisy_train.txt, from 0) of w and predictions.
+The folder of a run has no examples.csv; weights.safetensors holds the weights of the chosen epoch, as the
+released script saves them; corrections/NNN.npz has, as `index`, the rows (lines of noisy_train.txt, from 0)
+of w and predictions.
 """
 
 from __future__ import annotations
@@ -59,9 +57,8 @@ def build(config: Config, *, pretrained: bool = False) -> nn.Module:
     with torch.random.fork_rng(devices=[]):
         torch.random.set_rng_state(torch_generator(config.seed, "initialisation").get_state())
         network = getattr(torchvision().models, config.model)(num_classes=C)
-    network.load_state_dict(
-        network.state_dict() | {name: value for name, value in weights.items() if not name.startswith("fc.")}
-    )
+    kept = {name: value for name, value in weights.items() if not name.startswith("fc.")}
+    network.load_state_dict(network.state_dict() | kept)
     return network.to(memory_format=torch.channels_last)
 
 
@@ -79,24 +76,16 @@ class State(train.State):
         self.objective = Objective(config, network, None)
         self.targets = torch.zeros(0)
         self.epoch = 0
-        self.best_validation = -math.inf
-        self.best: dict[str, Tensor] = {}
-
-    def keep_if_best(self, validation_accuracy: float) -> None:
-        """Choose this epoch if its accuracy is above all before it: of equal ones, the first stays."""
-        if validation_accuracy > self.best_validation:
-            self.best_validation = validation_accuracy
-            named = store.named_weights(self.networks)
-            self.best = {name: value.detach().cpu().clone() for name, value in named.items()}
+        self.best_validation, self.best = -math.inf, {}
 
     def tensors(self) -> dict[str, Tensor]:
-        """The state as named tensors, for a file."""
+        """The state as named tensors, the best epoch's among them."""
         best = {f"best/{name}": value for name, value in self.best.items()}
         best["best_validation"] = torch.tensor(self.best_validation, dtype=torch.float64)
         return super().tensors() | best
 
     def restore(self, named: dict[str, Tensor]) -> None:
-        """Continue from `tensors()`. Raises KeyError or RuntimeError for those of another configuration."""
+        """Continue from `tensors()`, as `train.State.restore`."""
         super().restore(named)
         best = {name: value for name, value in named.items() if name.startswith("best/")}
         self.best = {name.removeprefix("best/"): value.clone() for name, value in best.items()}
@@ -105,10 +94,7 @@ class State(train.State):
 
 @dataclass(frozen=True)
 class Correction(train.Correction):
-    """The label correction of an epoch's subset.
-
-    index : (n,) int64 rows that w and predictions belong to
-    """
+    """The label correction of an epoch's subset, of which `index` is the rows: (n,) int64."""
 
     index: Tensor
 
@@ -125,11 +111,9 @@ class Trainer:
         self.config, self.device, self.quiet = config, device, quiet
         self.data = clothing1m.read(skip_bad_images=config.skip_bad_images)
         lists = (self.data.checksum, self.data.bad)
-        require(
-            lists == distributed.broadcast(lists),
-            f"the lists in {self.data.root / 'annotations'}, or the lists of bad images, are not those of "
-            "process 0; copy them from its machine",
-        )
+        ours = f"the lists in {self.data.root / 'annotations'}, or the lists of bad images,"
+        same = lists == distributed.broadcast(lists)
+        require(same, f"{ours} are not those of process 0; copy them from its machine")
         network = build(config, pretrained=fresh and config.pretrained)
         if config.sync_batchnorm:
             require(device.type == "cuda", "sync_batchnorm works on GPUs only; leave it out on a CPU")
@@ -155,8 +139,7 @@ class Trainer:
         every epoch draws its own subset, with its given labels, no correction builds on an earlier one, here
         and in the released code.
         """
-        config, state = self.config, self.state
-        network = state.network
+        config, state, network = self.config, self.state, self.state.network
         if distributed.world_size() > 1:
             state.restore(distributed.broadcast({name: t.cpu() for name, t in state.tensors().items()}))
             gpus = [self.device.index] if self.device.type == "cuda" else None
@@ -170,18 +153,16 @@ class Trainer:
                 correction, sigma = self.correct(subset, epoch), 0.0
                 targets = method.corrected_targets(targets, correction.predictions, correction.w)
             objective = self.train_epoch(network, subset, targets, epoch, sigma)
-            require(
-                math.isfinite(objective), f"the loss became {objective} in epoch {epoch}; lower lr or sigma"
-            )
-            shared = {
-                "epoch": epoch,
-                "objective": objective,
-                "lr": learning_rate(config, epoch),
-                "seconds": time.perf_counter() - start,
-            }
-            measured = self.measure(state.networks)
-            state.epoch = epoch
-            state.keep_if_best(measured["momentum"]["validation_accuracy"])
+            finite = math.isfinite(objective)
+            require(finite, f"the loss became {objective} in epoch {epoch}; lower lr or sigma")
+            shared = {"epoch": epoch, "objective": objective, "lr": learning_rate(config, epoch)}
+            shared["seconds"] = time.perf_counter() - start
+            measured, state.epoch = self.measure(state.networks), epoch
+            validation = measured["momentum"]["validation_accuracy"]
+            if validation > state.best_validation:  # of equal ones, the first stays
+                named = store.named_weights(state.networks)
+                state.best_validation = validation
+                state.best = {name: value.detach().cpu().clone() for name, value in named.items()}
             rows = [shared | {"weights": weights} | numbers for weights, numbers in measured.items()]
             yield Epoch(epoch, rows, correction)
 
@@ -229,7 +210,7 @@ class Trainer:
 
         The losses are against the given labels. With `correction_losses="as-released"` the images are cropped
         and flipped, as in the released code, whose data set has one transformation for both passes; otherwise
-        they are centre crops. The smallest and the largest loss are those of the whole subset.
+        they are centre crops.
         """
         released = self.config.augment and self.config.correction_losses == "as-released"
         view = (epoch, CORRECTING) if released else CENTRE
@@ -250,13 +231,12 @@ class Trainer:
         validation, test = (self.data.rows(split) for split in ("validation", "test"))
         rows, labels = np.concatenate([validation, test]), torch.from_numpy(self.data.labels)
         logits = self.predict(networks, rows, CENTRE, "validation and test images")
-        return {
-            weights: {
-                **measure_test(found[len(validation) :], labels[test]),
-                "validation_accuracy": accuracy(found[: len(validation)], labels[validation]),
-            }
-            for weights, found in logits.items()
-        }
+        measured = {}
+        for weights, found in logits.items():
+            of_validation = accuracy(found[: len(validation)], labels[validation])
+            of_test = measure_test(found[len(validation) :], labels[test])
+            measured[weights] = {**of_test, "validation_accuracy": of_validation}
+        return measured
 
     @clothing1m.decoding()
     @torch.no_grad()

@@ -1,4 +1,4 @@
-"""Training on images that fit into memory: digits and CIFAR."""
+"""Training on images that fit into memory: digits, letters and CIFAR."""
 
 from __future__ import annotations
 
@@ -44,9 +44,8 @@ class Trainer:
             for epoch in train_in_turns(self.state, self.data, self.config, self.engine):
                 yield epoch
                 if epoch is not None:
-                    progress.advance(
-                        loss=epoch.rows[0]["objective"], accuracy=epoch.rows[-1]["test_accuracy"]
-                    )
+                    first, last = epoch.rows[0], epoch.rows[-1]
+                    progress.advance(loss=first["objective"], accuracy=last["test_accuracy"])
 
     def weights(self) -> dict[str, Tensor]:
         """The weights to keep, "network/conv1.weight", ...: those of the last epoch."""
@@ -68,8 +67,6 @@ class Trainer:
             loss = F.cross_entropy(logits, split.given, reduction="none")
             columns |= {f"{weights}_prediction": prediction, f"{weights}_confidence": confidence}
             columns |= {f"{weights}_p_given": (-loss).exp(), f"{weights}_loss": loss}
-        columns |= {
-            "target": targets.argmax(dim=1),
-            "target_on_given": targets.gather(1, split.given[:, None])[:, 0],
-        }
+        of_given = targets.gather(1, split.given[:, None])[:, 0]
+        columns |= {"target": targets.argmax(dim=1), "target_on_given": of_given}
         return pd.DataFrame({name: np.asarray(values) for name, values in columns.items()})

@@ -15,7 +15,7 @@ from types import ModuleType
 
 import torch
 
-from sln.utils.errors import InputError
+from sln.utils.errors import require
 
 
 def device() -> torch.device:
@@ -25,16 +25,14 @@ def device() -> torch.device:
     """
     asked = os.environ.get("SLN_DEVICE") or "auto"
     gpus = torch.cuda.device_count() if torch.cuda.is_available() else 0
-    if asked == "auto":
-        return torch.device("cuda", 0) if gpus else torch.device("cpu")
-    if asked == "cpu":
+    if asked == "cpu" or (asked == "auto" and not gpus):
         return torch.device("cpu")
     kind, _, number = asked.partition(":")
-    if kind != "cuda" or not (number or "0").isdecimal():
-        raise InputError(f"device is {asked!r}, allowed are auto, cpu, cuda and cuda:N")
-    if int(number or 0) >= gpus:
-        raise InputError(f"device is {asked!r}, but torch sees {gpus} GPUs here; use cpu or auto")
-    return torch.device("cuda", int(number or 0))
+    allowed = asked == "auto" or (kind == "cuda" and (number or "0").isdecimal())
+    require(allowed, f"device is {asked!r}, allowed are auto, cpu, cuda and cuda:N")
+    n = int(number or 0)
+    require(n < gpus, f"device is {asked!r}, but torch sees {gpus} GPUs here; use cpu or auto")
+    return torch.device("cuda", n)
 
 
 def current(device: torch.device) -> contextlib.AbstractContextManager[object]:
@@ -44,7 +42,7 @@ def current(device: torch.device) -> contextlib.AbstractContextManager[object]:
 
 @functools.cache
 def torchvision() -> ModuleType:
-    """The package torchvision: `datasets`, `models` and `transforms`.
+    """The package torchvision.
 
     A torchvision built for CUDA cannot be imported beside a CPU build of torch, because it misses operators
     for object detection. They are declared here in that case; nothing in this package calls them.
@@ -52,8 +50,8 @@ def torchvision() -> ModuleType:
     try:
         return importlib.import_module("torchvision")
     except RuntimeError:
+        arguments = "(Tensor dets, Tensor scores, float iou_threshold) -> Tensor"
         for operator in ("nms", "qnms"):
-            arguments = "(Tensor dets, Tensor scores, float iou_threshold) -> Tensor"
             torch.library.define(f"torchvision::{operator}", arguments)
         for name in [name for name in sys.modules if name.split(".")[0] == "torchvision"]:
             del sys.modules[name]  # half imported

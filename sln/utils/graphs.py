@@ -30,8 +30,8 @@ def capture_stream() -> torch.cuda.Stream:
     A graph is captured on the stream that replays it. cuBLAS keeps a workspace per stream, with counters that
     parts of a product wait for: two graphs of one capture stream, replayed at once, never end.
     """
-    here, default = torch.cuda.current_stream(), torch.cuda.default_stream()
-    return _instead_of_default() if here == default else here
+    here = torch.cuda.current_stream()
+    return _instead_of_default() if here == torch.cuda.default_stream() else here
 
 
 @functools.cache
@@ -42,9 +42,8 @@ def _instead_of_default() -> torch.cuda.Stream:
 def captured(
     parts: list[Callable[[], None]], between: Callable[[], object] = lambda: None
 ) -> list[Callable[[], None]]:
-    """CUDA graphs of `parts`, in one memory pool; each is run WARM_UP times first.
+    """CUDA graphs of `parts`, in one memory pool; all are run WARM_UP times first, then `between` is called.
 
-    between : called between those runs and the captures
     Raises CaptureFailed.
     """
     gc.collect()  # a run that has ended keeps its graphs' memory until its steps are collected
@@ -57,16 +56,14 @@ def captured(
                     part()
         here.wait_stream(aside)
         between()
-        found, pool = [], torch.cuda.graph_pool_handle()
-        for part in parts:
-            graph = torch.cuda.CUDAGraph()
+        pool, found = torch.cuda.graph_pool_handle(), [torch.cuda.CUDAGraph() for _ in parts]
+        for graph, part in zip(found, parts, strict=True):
             try:
                 # other runs may still compute meanwhile: only what this thread does is checked
                 with torch.cuda.graph(graph, pool, aside, capture_error_mode="thread_local"):
                     part()
             except Exception as error:
                 raise CaptureFailed(f"a CUDA graph could not be captured: {error}") from error
-            found.append(graph)
     return [graph.replay for graph in found]
 
 

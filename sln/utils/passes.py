@@ -32,28 +32,24 @@ class Passes:
         self.view, self.bfloat16 = view, speed.bfloat16
         size = (prediction_size(images.device), *images.shape[1:])
         self.images = torch.zeros(size, dtype=images.dtype, device=images.device)
-        self.logits = torch.zeros(0)
         view(self.images[:1])  # what it keeps is made here: inside, it would break the compiled code in two
-        self.compute: Callable[[], Tensor] = compiled(self._compute) if speed.compiled else self._compute
+        self.compute = compiled(self._compute) if speed.compiled else self._compute
         (self.part,) = captured([self._pass])
 
     def __call__(self, weights: Mapping[str, Tensor], batches: Iterable[Tensor]) -> Tensor:
         """(N, C) float32 on the CPU: the logits of batches of images, with `weights` by name."""
-        self._take(weights)
+        pairs = [
+            (mine, weights[name]) for name, mine in tensors(self.network).items() if mine.is_floating_point()
+        ]
+        for kind in {mine.dtype for mine, _ in pairs}:
+            mine, theirs = zip(*(pair for pair in pairs if pair[0].dtype == kind), strict=True)
+            torch._foreach_copy_(mine, theirs)
         found = []
         for batch in batches:
             self.images[: len(batch)] = batch
             self.part()
             found.append(self.logits[: len(batch)].clone())
         return torch.cat(found).cpu() if found else torch.zeros(0, self.logits.shape[1])
-
-    def _take(self, weights: Mapping[str, Tensor]) -> None:
-        pairs = [
-            (mine, weights[name]) for name, mine in tensors(self.network).items() if mine.is_floating_point()
-        ]
-        for kind in {mine.dtype for mine, _ in pairs}:
-            some = [pair for pair in pairs if pair[0].dtype == kind]
-            torch._foreach_copy_([mine for mine, _ in some], [theirs for _, theirs in some])
 
     @torch.no_grad()
     def _pass(self) -> None:

@@ -34,12 +34,11 @@ def _sequence(seed: int, stream: str, *counters: int) -> np.random.SeedSequence:
 
 
 def numpy_generator(seed: int, stream: str, *counters: int) -> np.random.Generator:
-    """A NumPy generator for `stream`, one of STREAMS. `counters` are for example the split or the epoch."""
+    """A NumPy generator for `stream`, one of STREAMS; `counters` are for example the split or the epoch."""
     return np.random.Generator(np.random.PCG64(_sequence(seed, stream, *counters)))
 
 
 def torch_generator(seed: int, stream: str, *counters: int) -> torch.Generator:
     """A CPU torch generator for `stream`. Drawn on the CPU, the numbers are the same on every device."""
     state = int(_sequence(seed, stream, *counters).generate_state(1, np.uint64)[0])
-    # torch takes signed 64-bit seeds
-    return torch.Generator().manual_seed(state >> 1)
+    return torch.Generator().manual_seed(state >> 1)  # torch takes signed 64-bit seeds

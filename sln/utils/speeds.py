@@ -14,7 +14,7 @@ from sln.utils.errors import choose
 
 @dataclass(frozen=True)
 class Speed:
-    """Which of the changes above are made; `graph` has no effect on a CPU."""
+    """Which of the changes of `fast` are made; `graph` has no effect on a CPU."""
 
     static: bool = False
     bfloat16: bool = False
@@ -56,12 +56,9 @@ def has_bfloat16(device: torch.device) -> bool:
 
 def compiles(gpu: torch.device) -> bool:
     """Whether torch.compile can work for this GPU: it needs Triton, and Triton a C compiler."""
-    compilers = (os.environ.get("CC"), "cc", "gcc", "clang")
-    return (
-        importlib.util.find_spec("triton") is not None
-        and torch.cuda.get_device_capability(gpu) >= (7, 0)
-        and any(name and shutil.which(name) for name in compilers)
-    )
+    if importlib.util.find_spec("triton") is None or torch.cuda.get_device_capability(gpu) < (7, 0):
+        return False
+    return any(map(shutil.which, filter(None, (os.environ.get("CC"), "cc", "gcc", "clang"))))
 
 
 def uses_graphs(speed: Speed, device: torch.device) -> bool:
