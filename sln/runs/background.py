@@ -1,7 +1,5 @@
 """One run that trains in a process of its own while a page stays usable: watched and cancelled from here."""
 
-from __future__ import annotations
-
 import multiprocessing
 import time
 from multiprocessing.queues import SimpleQueue
@@ -13,8 +11,6 @@ from sln.runs.parallel import start_worker
 from sln.utils.errors import InputError, require
 
 CHECKPOINT_SECONDS = 1.0  # what a cancelled run loses at most: its network is small, and so is its checkpoint
-
-_current: Training | None = None
 
 
 class Training:
@@ -75,11 +71,11 @@ class Training:
             self.state = "cancelled"
 
 
-def start(config: Config) -> Training:
-    """Train the run of `config` in the background, one at a time in this process.
+_current: Training | None = None
 
-    Raises InputError while another is being trained, and for data sets whose runs take hours.
-    """
+
+def start(config: Config) -> Training:
+    """Train a run in the background; InputError while one is trained, and for data sets that take hours."""
     global _current
     page = "a page trains runs on digits and letters only"
     require(config.dataset in EMBEDDED, f"{page}, not on {config.dataset}; use python -m sln train")

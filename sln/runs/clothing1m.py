@@ -3,19 +3,17 @@
 It differs from `train` as the data set asks: images are decoded during training, each epoch uses a fresh
 class-balanced subset, and clean validation images choose the reported epoch.
 
-Several processes (`distributed`) share every global batch of `config.batch_size` examples. They draw the same
-subset, order and noise. Each takes its contiguous part of a batch and scales its loss so that the average of
-DistributedDataParallel is the gradient of the mean over the whole batch, even if the parts have unequal sizes
-or one is empty. So the numbers do not depend on the number of processes, except for the last bits and for
-BatchNorm: it normalises a part by the statistics of that part, or of the whole batch with `sync_batchnorm`,
-and keeps the running statistics of process 0, as DistributedDataParallel does by default.
+Several processes (`distributed`) draw the same subset, order and noise. Each takes its contiguous part of a
+batch of `config.batch_size` examples and scales its loss so that the average of DistributedDataParallel is
+the gradient of the mean over the whole batch, even if the parts have unequal sizes or one is empty. So the
+numbers do not depend on the number of processes, except for the last bits and for BatchNorm: it normalises a
+part by the statistics of that part, or of the whole batch with `sync_batchnorm`, and keeps the running
+statistics of process 0, as DistributedDataParallel does by default.
 
 The folder of a run has no examples.csv; weights.safetensors holds the weights of the chosen epoch, as the
 released script saves them; corrections/NNN.npz has, as `index`, the rows (lines of noisy_train.txt, from 0)
 of w and predictions.
 """
-
-from __future__ import annotations
 
 import math
 import time
@@ -36,7 +34,6 @@ from sln.datasets.load import threads
 from sln.metrics import accuracy, measure_test
 from sln.objective import Objective, forward, sgd
 from sln.runs import store
-from sln.train import Epoch, learning_rate, set_learning_rate
 from sln.utils import distributed
 from sln.utils.devices import device, torchvision
 from sln.utils.errors import require
@@ -51,7 +48,7 @@ TRAINING, CORRECTING = 0, 1  # passes of an epoch that crop and flip: each has i
 def build(config: Config, *, pretrained: bool = False) -> nn.Module:
     """torchvision's ResNet of `config` for C classes; initial weights from the "initialisation" stream.
 
-    pretrained : ImageNet weights everywhere except in the last layer. Raises InputError if they are missing.
+    pretrained : ImageNet weights except in the last layer; InputError if they are missing
     """
     weights = clothing1m.imagenet_weights(config.model) if pretrained else {}
     with torch.random.fork_rng(devices=[]):
@@ -66,7 +63,7 @@ class State(train.State):
     """`train.State` with the best epoch so far; there is one momentum model, and no targets are kept.
 
     best_validation : validation accuracy of the momentum model at that epoch
-    best : the weights of both networks at that epoch, "network/conv1.weight", ..., on the CPU
+    best : the weights of both networks at that epoch, "best/network/conv1.weight", ..., on the CPU
     """
 
     def __init__(self, config: Config, network: nn.Module) -> None:
@@ -80,15 +77,13 @@ class State(train.State):
 
     def tensors(self) -> dict[str, Tensor]:
         """The state as named tensors, the best epoch's among them."""
-        best = {f"best/{name}": value for name, value in self.best.items()}
-        best["best_validation"] = torch.tensor(self.best_validation, dtype=torch.float64)
-        return super().tensors() | best
+        accuracy = torch.tensor(self.best_validation, dtype=torch.float64)
+        return super().tensors() | self.best | {"best_validation": accuracy}
 
     def restore(self, named: dict[str, Tensor]) -> None:
         """Continue from `tensors()`, as `train.State.restore`."""
         super().restore(named)
-        best = {name: value for name, value in named.items() if name.startswith("best/")}
-        self.best = {name.removeprefix("best/"): value.clone() for name, value in best.items()}
+        self.best = {name: value.clone() for name, value in named.items() if name.startswith("best/")}
         self.best_validation = float(named["best_validation"])
 
 
@@ -103,7 +98,6 @@ class Trainer:
     """What a run needs, as `in_memory.Trainer`, in each of its processes.
 
     fresh : whether the training starts from the beginning, so from ImageNet weights with `pretrained`
-
     Raises InputError for lists that are incomplete, or not those of process 0.
     """
 
@@ -125,19 +119,18 @@ class Trainer:
 
     def weights(self) -> dict[str, Tensor]:
         """The weights of the chosen epoch."""
-        return self.state.best
+        return {name.removeprefix("best/"): value for name, value in self.state.best.items()}
 
     def examples(self) -> None:
         """There is no table of the examples."""
 
-    def epochs(self) -> Iterator[Epoch]:
+    def epochs(self) -> Iterator[train.Epoch]:
         """Train from `state.epoch` to `config.epochs`, yielding what was measured after every epoch.
 
         The released recipe: a class-balanced subset per epoch, in shuffled batches with the last, smaller one
         kept; step size divided by 10 after epoch `lr_drop`; the momentum model updated after every step; from
-        the first epoch after `correction` on no stochastic noise, and targets that are corrected first. Since
-        every epoch draws its own subset, with its given labels, no correction builds on an earlier one, here
-        and in the released code.
+        the first epoch after `correction` on no stochastic noise, and targets that are corrected first, never
+        from earlier corrections, since every epoch draws its own subset with its given labels.
         """
         config, state, network = self.config, self.state, self.state.network
         if distributed.world_size() > 1:
@@ -155,30 +148,29 @@ class Trainer:
             objective = self.train_epoch(network, subset, targets, epoch, sigma)
             finite = math.isfinite(objective)
             require(finite, f"the loss became {objective} in epoch {epoch}; lower lr or sigma")
-            shared = {"epoch": epoch, "objective": objective, "lr": learning_rate(config, epoch)}
+            shared = {"epoch": epoch, "objective": objective, "lr": train.learning_rate(config, epoch)}
             shared["seconds"] = time.perf_counter() - start
             measured, state.epoch = self.measure(state.networks), epoch
             validation = measured["momentum"]["validation_accuracy"]
             if validation > state.best_validation:  # of equal ones, the first stays
                 named = store.named_weights(state.networks)
                 state.best_validation = validation
-                state.best = {name: value.detach().cpu().clone() for name, value in named.items()}
+                state.best = {f"best/{name}": value.detach().cpu().clone() for name, value in named.items()}
             rows = [shared | {"weights": weights} | numbers for weights, numbers in measured.items()]
-            yield Epoch(epoch, rows, correction)
+            yield train.Epoch(epoch, rows, correction)
 
     @clothing1m.decoding()
     def train_epoch(
         self, network: nn.Module, subset: np.ndarray, targets: Tensor, epoch: int, sigma: float
     ) -> float:
-        """One pass over the epoch's n images. Returns the mean of the objective, noise included.
+        """One pass over the images of `subset`, (n,) rows; returns the mean objective, noise included.
 
         network : that of the state, or its DistributedDataParallel
-        subset : (n,) rows
         targets : (n, C), in the order of `subset`, as is the noise z
         """
         config, state, n = self.config, self.state, len(subset)
         network.train()
-        set_learning_rate(state.optimizer, config, epoch)
+        train.set_learning_rate(state.optimizer, config, epoch)
         order = torch.randperm(n, generator=torch_generator(config.seed, "shuffling", epoch))
         if sigma > 0:
             z = torch.randn(n, C, generator=torch_generator(config.seed, "stochastic noise", epoch))
@@ -208,9 +200,8 @@ class Trainer:
     def correct(self, subset: np.ndarray, epoch: int) -> Correction:
         """w (n,) and y_hat (n, C) of the epoch's n images, by the momentum model's predictions and losses.
 
-        The losses are against the given labels. With `correction_losses="as-released"` the images are cropped
-        and flipped, as in the released code, whose data set has one transformation for both passes; otherwise
-        they are centre crops.
+        With `correction_losses="as-released"` the images are cropped and flipped, as in the released code,
+        whose data set has one transformation for both passes; otherwise they are centre crops.
         """
         released = self.config.augment and self.config.correction_losses == "as-released"
         view = (epoch, CORRECTING) if released else CENTRE
@@ -224,18 +215,14 @@ class Trainer:
         return Correction(w, predictions, torch.from_numpy(subset))
 
     def measure(self, networks: Mapping[str, nn.Module]) -> dict[str, dict[str, float]]:
-        """For each network `metrics.measure_test` on test images, and the accuracy on validation images.
-
-        Labels of both are clean. Nothing is measured on training images: their true labels are unknown.
-        """
+        """For each network `metrics.measure_test` on test images, and the accuracy on validation images."""
         validation, test = (self.data.rows(split) for split in ("validation", "test"))
         rows, labels = np.concatenate([validation, test]), torch.from_numpy(self.data.labels)
         logits = self.predict(networks, rows, CENTRE, "validation and test images")
-        measured = {}
+        n, measured = len(validation), {}
         for weights, found in logits.items():
-            of_validation = accuracy(found[: len(validation)], labels[validation])
-            of_test = measure_test(found[len(validation) :], labels[test])
-            measured[weights] = {**of_test, "validation_accuracy": of_validation}
+            measured[weights] = measure_test(found[n:], labels[test])
+            measured[weights]["validation_accuracy"] = accuracy(found[:n], labels[validation])
         return measured
 
     @clothing1m.decoding()
@@ -245,8 +232,8 @@ class Trainer:
     ) -> dict[str, Tensor]:
         """(N, C) float32 logits of each network, on the CPU, in the order of `rows`, in every process.
 
-        In evaluation mode (BatchNorm's running statistics) and in float32. Each process decodes its part of
-        the rows once for all networks; all networks become those of process 0.
+        In evaluation mode. Each process decodes its part of the rows once for all networks; all networks
+        become those of process 0.
         """
         for network in networks.values():
             if distributed.world_size() > 1:

@@ -1,7 +1,5 @@
 """Training on images that fit into memory: digits, letters and CIFAR."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 
 import numpy as np
@@ -23,7 +21,6 @@ class Trainer:
     """What a run needs: the loop of `train`, computed by `fast`.
 
     fresh : whether the training starts from the beginning; here it makes no difference
-
     state : what a checkpoint holds
     given : (N,) int64, the given labels that the run depends on
     facts : what versions.json holds beside the libraries and the device

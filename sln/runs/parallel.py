@@ -1,12 +1,10 @@
 """Several runs at once on this machine (`get_all`), and any other work (`each`).
 
-A family is an uncorrected run and the corrected runs that fork from it. It is one job of one worker process:
-the uncorrected run first, which keeps its state at the correction epoch, then the others. On a single GPU
-this process trains all runs instead (`turns`), since kernels of several processes on one GPU never overlap.
-A worker that is killed ends the other workers too; all their runs continue from their checkpoints.
+A family, an uncorrected run and the corrected runs that fork from it, is one job of one worker process: the
+uncorrected run first, which keeps its state at the correction epoch. On a single GPU this process trains all
+runs instead (`turns`), since kernels of several processes on one GPU never overlap. A worker that is killed
+ends the other workers too; all their runs continue from their checkpoints.
 """
-
-from __future__ import annotations
 
 import contextlib
 import multiprocessing
@@ -45,16 +43,11 @@ class WorkerDied(RuntimeError):
 
 
 def per_gpu() -> int | None:
-    """`SLN_WORKERS`: how many runs train at once on each GPU, or in all on the CPU; None by default.
-
-    Raises InputError for anything but a whole number from 1 up.
-    """
+    """`SLN_WORKERS`: how many runs train at once on each GPU, or in all on the CPU; None by default."""
     asked = os.environ.get("SLN_WORKERS")
-    if asked is None:
-        return None
-    number = int(asked) if asked.isdecimal() else 0
-    require(number >= 1, f"SLN_WORKERS is {asked!r}, expected a whole number from 1 up")
-    return number
+    allowed = asked is None or (asked.isdecimal() and int(asked) > 0)
+    require(allowed, f"SLN_WORKERS is {asked!r}, expected a whole number from 1 up")
+    return None if asked is None else int(asked)
 
 
 def slots() -> list[str]:
@@ -76,12 +69,8 @@ def processors() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def get_all(
-    configs: Iterable[Config], what: str = "training", *, keep_state_at: int | None = None
-) -> list[Run]:
-    """The runs of `configs`, in their order; missing ones are trained, several at a time.
-
-    keep_state_at : the epoch whose state uncorrected runs keep, for corrected runs that are asked for later
+def get_all(configs: Iterable[Config], what: str = "training", **options: Any) -> list[Run]:
+    """The runs of `configs`, in their order; missing ones are trained, several at a time, by `train`.
 
     Raises what training raises, and WorkerDied for a run whose workers are killed again and again. Runs that
     are finished by then are kept, and the same call continues from there.
@@ -89,9 +78,9 @@ def get_all(
     configs = list(configs)
     missing = [config for config in dict.fromkeys(configs) if runs.find(config) is None]
     if missing:
-        results = contextlib.closing(train(missing, keep_state_at=keep_state_at))
-        with Progress(len(missing), what, "runs") as progress, results as ended:
-            for config, error in ended:
+        results = train(missing, **options)
+        with Progress(len(missing), what, "runs") as progress, contextlib.closing(results):
+            for config, error in results:
                 if error is not None:
                     raise error
                 progress.advance(last=config.run_id)
@@ -124,15 +113,13 @@ def families(configs: Iterable[Config]) -> list[list[Config]]:
     return list(found.values())
 
 
-def _train_in_order(
-    family: list[Config], *, keep_state_at: int | None = None, **options: Any
-) -> Iterator[Result]:
+def _train_in_order(family: list[Config], **options: Any) -> Iterator[Result]:
     """Train the runs of a family one after another; yields each run with its error or None."""
-    keep = next((config.correction for config in family if config.corrects), keep_state_at)
+    options |= next(({"keep_state_at": config.correction} for config in family if config.corrects), {})
     for config in family:
         error = None
         try:
-            runs.get(config, keep_state_at=keep, **options)
+            runs.get(config, **options)
         except Exception as problem:  # noqa: BLE001  it belongs to this run, the others are trained
             error = problem
         yield config, error

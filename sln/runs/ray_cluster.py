@@ -8,8 +8,6 @@ when it no longer hears of the machine that holds it (by default after 90 second
 waits that long in its new place.
 """
 
-from __future__ import annotations
-
 import os
 import socket
 from collections.abc import Generator, Sequence

@@ -13,11 +13,9 @@ A run is the directory `runs/<run_id>/`:
     checkpoint.safetensors   whole training state, while the run is unfinished
     done.json                written last: SHA-256 of the other files
 
-`store` reads and writes these files. `in_memory.Trainer` trains on digits and CIFAR, `clothing1m.Trainer` on
-Clothing1M. Both have the same attributes and methods.
+`store` reads and writes these files. `in_memory.Trainer` and `clothing1m.Trainer`, which train, have the same
+attributes and methods.
 """
-
-from __future__ import annotations
 
 import contextlib
 import functools
@@ -76,11 +74,8 @@ class Run:
         return self.history[self.history["weights"] == weights].set_index("epoch")
 
     def final(self, weights: str = "network") -> pd.Series:
-        """The reported history row of one network: the last epoch's, never the best one's.
-
-        The exception is Clothing1M. Its recipe reports the epoch of the momentum model's best accuracy on
-        clean validation images, the first of equal ones.
-        """
+        """The reported history row of one network: the last epoch's, never the best one's."""
+        # except by Clothing1M's recipe: that of the momentum model's best (first) clean validation accuracy
         if self.config.dataset == "clothing1m":
             return self.of(weights).loc[self.of("momentum")["validation_accuracy"].idxmax()]
         return self.of(weights).iloc[-1]
@@ -93,15 +88,13 @@ class Run:
 
     def network(self, weights: str = "network") -> nn.Module:
         """The trained network ("network") or a momentum model ("momentum"), in evaluation mode."""
-        config = self.config
-        if config.dataset == "clothing1m":
-            network = clothing1m.build(config)
+        if self.config.dataset == "clothing1m":
+            network = clothing1m.build(self.config)
         else:
             channels, C = self.data.train.images.shape[1], self.data.num_classes
-            network = models.build(config.model, in_channels=channels, num_classes=C, seed=0)
-        prefix, tensors = f"{weights}/", store.read_tensors(self.folder / "weights.safetensors")
-        own = {name.removeprefix(prefix): t for name, t in tensors.items() if name.startswith(prefix)}
-        network.load_state_dict(own)
+            network = models.build(self.config.model, in_channels=channels, num_classes=C, seed=0)
+        own, tensors = f"{weights}/", store.read_tensors(self.folder / "weights.safetensors")
+        network.load_state_dict({n.removeprefix(own): t for n, t in tensors.items() if n.startswith(own)})
         return network.eval()
 
     @property
@@ -133,9 +126,9 @@ def find(config: Config) -> Run | None:
 def get(config: Config, **options: Any) -> Run:
     """The run of `config`: found, or resumed, or forked from its uncorrected run, or trained from the start.
 
-    All four give the same numbers, bit for bit on a CPU. If another process is training the same run, this
-    one waits for it. Under torchrun every process calls this, and they train one run together (Clothing1M
-    only). The options are those of `in_turns`.
+    All four give the same numbers, bit for bit on a CPU. If another process trains the same run, this one
+    waits for it. Under torchrun every process calls this, and they train one run together (Clothing1M only).
+    The options are those of `in_turns`.
     """
     return last(in_turns(config, **options))
 
@@ -155,17 +148,15 @@ def in_turns(
 ) -> Generator[None, None, Run]:
     """`get` as turns, between which other runs may use the device.
 
-    keep_state_at : the epoch whose whole state an uncorrected run keeps, so that a corrected run can start
-        there; by default the data set's own correction epoch
+    keep_state_at : the epoch whose whole state an uncorrected run keeps, for corrected runs to start there;
+        by default the data set's own correction epoch
     on_epoch : called after every epoch that is trained here
     stop : called after every epoch; if it returns true, the run is saved and Stopped is raised
     """
-    require(
-        config.dataset == "clothing1m" or not distributed.launched(),
-        f"torchrun is for clothing1m; several runs of {config.dataset} at once are what SLN_WORKERS is for",
-    )
+    others = f"several runs of {config.dataset} at once are what SLN_WORKERS is for"
+    trains = config.dataset == "clothing1m" or not distributed.launched()
+    require(trains, f"torchrun is for clothing1m; {others}")
     keep = config.default("correction") if keep_state_at is None else keep_state_at
-    keep = -1 if config.corrects or keep >= config.epochs else keep
     path, main = store.folder(config), distributed.is_main()  # process 0 alone touches the run's folder
     with contextlib.ExitStack() as held:
         held.enter_context(distributed.group())
@@ -192,7 +183,7 @@ def in_turns(
             on_epoch(epoch)
             if epoch.correction is not None:
                 store.write_correction(path, epoch.number, epoch.correction, soft=config.soft_correction)
-            if epoch.number == keep:
+            if epoch.number == keep < config.epochs and not config.corrects:
                 store.write_history(path, rows)
                 store.write_tensors(store.state_file(path, epoch.number), state.tensors())
             stopping = stop() and epoch.number < config.epochs
@@ -254,10 +245,7 @@ def _finish(path: Path, trainer: Trainer, rows: list[dict]) -> None:
 
 
 def listing() -> pd.DataFrame:
-    """All runs: run, state ("done", or the last epoch saved), epochs, network, momentum, MB.
-
-    The columns network and momentum are the two networks' last test accuracy.
-    """
+    """All runs: run, state ("done", or the last epoch saved), epochs, both last test accuracies, MB."""
     rows = []
     for config in sorted(runs_folder().glob("[!.]*/config.json")):
         path, state, accuracy = config.parent, "unfinished", {}
@@ -282,10 +270,8 @@ def by_name(run_id: str) -> Run:
     """The finished run of that name. Raises InputError if there is none, or it is unfinished or damaged."""
     path = _existing(run_id)
     config = Config.from_dict(read_json(path / "config.json"))
-    require(
-        config.run_id == run_id,
-        f"{path} is a run of another configuration, {config.run_id}; `runs remove` removes it",
-    )
+    other = f"{path} is a run of another configuration, {config.run_id}; `runs remove` removes it"
+    require(config.run_id == run_id, other)
     run = find(config)
     if run is None:
         raise InputError(f"run {run_id} is unfinished; the command that started it goes on where it stopped")

@@ -1,9 +1,4 @@
-"""The files of a run: named tensors, histories, checksums; written whole or not at all.
-
-Weights are safetensors, which hold numbers and cannot run code.
-"""
-
-from __future__ import annotations
+"""The files of a run, written whole or not at all. Weights are safetensors, which cannot run code."""
 
 import functools
 import hashlib
@@ -53,7 +48,7 @@ def checkpointed(config: Config) -> int | None:
 def damaged(path: Path, name: str, why: str) -> InputError:
     """The error for a file of a run's folder that cannot be used, with the way out."""
     way = f"`python -m sln runs remove {path.name}`, then train again"
-    return InputError(f"{path / name} is damaged: {why}; {way}")
+    return InputError(f"{path / name} is damaged: {' '.join(why.split())}; {way}")
 
 
 def read_tensors(path: Path) -> dict[str, Tensor]:
@@ -89,7 +84,7 @@ def read_history(path: Path) -> pd.DataFrame:
     try:
         return files.read_table(path / "history.csv")
     except (OSError, ValueError) as error:
-        raise damaged(path, "history.csv", " ".join(str(error).split())) from None
+        raise damaged(path, "history.csv", str(error)) from None
 
 
 def write_arrays(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
@@ -100,10 +95,7 @@ def write_arrays(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
 
 
 def write_correction(path: Path, epoch: int, correction: Correction, *, soft: bool) -> None:
-    """Write the label correction of `epoch`: one array per field.
-
-    Without `soft`, predictions are written as classes (N,), which need one number where probabilities need C.
-    """
+    """Write the label correction of `epoch`, an array per field; not `soft`, predictions are classes (N,)."""
     arrays = {name: value.cpu().numpy() for name, value in vars(correction).items()}
     if not soft:
         arrays["predictions"] = arrays["predictions"].argmax(axis=1).astype(np.int16)
@@ -120,21 +112,16 @@ def read_correction(path: Path, epoch: int, num_classes: int) -> Correction:
 
 
 def resume(state: State, path: Path, file: Path) -> list[dict]:
-    """Restore `state` from `file` of the run folder `path`; returns the history's rows up to its epoch.
-
-    Raises InputError for a state of another network, and for a history that does not reach that epoch.
-    """
+    """Restore `state` from `file` of a run folder; its history's rows so far. InputError for damaged files."""
     try:
         state.restore(read_tensors(file))
     except (KeyError, RuntimeError) as error:  # a tensor that is missing, or of another shape
-        why = " ".join(str(error).split())
-        raise damaged(path, file.name, f"it is of another network: {why}") from None
+        raise damaged(path, file.name, f"it is of another network: {error}") from None
     history = read_history(path)
     rows = history[history["epoch"] <= state.epoch].to_dict("records")
-    if len(rows) != state.epoch * len(state.networks):
-        why = f"it does not reach epoch {state.epoch}, where the state was saved"
-        raise damaged(path, "history.csv", why)
-    return rows
+    if len(rows) == state.epoch * len(state.networks):
+        return rows
+    raise damaged(path, "history.csv", f"it does not reach epoch {state.epoch}, where the state was saved")
 
 
 def check_config(path: Path, config: Config) -> None:
@@ -142,12 +129,10 @@ def check_config(path: Path, config: Config) -> None:
     # settings that are newer than the run have their defaults
     known = Config.from_dict(files.read_json(path / "config.json")).to_dict()
     for name, asked in config.to_dict().items():
-        kept = SETTINGS[name].metadata["kept"]
-        require(
-            kept or known[name] == asked,
-            f"{path} is a run of another configuration ({name} is {json.dumps(known[name])} there, {asked} "
-            f"was asked for); `python -m sln runs remove {path.name}` removes it",
-        )
+        same = known[name] == asked or SETTINGS[name].metadata["kept"]
+        what = f"{name} is {json.dumps(known[name])} there, {asked} was asked for"
+        way = f"`python -m sln runs remove {path.name}` removes it"
+        require(same, f"{path} is a run of another configuration ({what}); {way}")
 
 
 def check_labels(path: Path, given: Tensor, config: Config) -> None:
@@ -155,11 +140,9 @@ def check_labels(path: Path, given: Tensor, config: Config) -> None:
     file, labels = path / "labels.json", {"sha256_given": files.labels_sha256(given.numpy())}
     if not file.exists():
         files.write_json(file, labels)
-    require(
-        files.read_json(file) == labels,
-        f"{path} was trained on other labels than {config.labels} gives now; put them back, or "
-        f"`python -m sln runs remove {path.name}`",
-    )
+    what = f"{path} was trained on other labels than {config.labels} gives now"
+    way = f"put them back, or `python -m sln runs remove {path.name}`"
+    require(files.read_json(file) == labels, f"{what}; {way}")
 
 
 def versions() -> dict[str, str]:
@@ -199,10 +182,7 @@ def check_sums(path: Path) -> None:
 
 
 def seal(path: Path) -> None:
-    """Write done.json, the SHA-256 of every other file of the run folder: the run is finished.
-
-    The checkpoint is left out, so that it can be removed afterwards.
-    """
+    """Write done.json, the SHA-256 of all other files except the checkpoint, which is removed afterwards."""
     found = sorted(file for file in path.rglob("*") if file.is_file() and not file.name.startswith("."))
     sums = {file.relative_to(path).as_posix(): sha256(file) for file in found if file.name != CHECKPOINT}
     files.write_json(path / "done.json", {"sha256": sums})

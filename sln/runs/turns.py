@@ -5,8 +5,6 @@ thread is enough, since a captured step is a single call, and nothing needs a lo
 searches for kernels or measures, no other run launches anything. On a CPU, processes are better (`parallel`).
 """
 
-from __future__ import annotations
-
 import functools
 from collections.abc import Callable, Generator, Sequence
 from typing import Any

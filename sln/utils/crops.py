@@ -1,8 +1,7 @@
 """Crops and flips of training images, drawn for a whole epoch."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
+from typing import Self
 
 import torch
 import torch.nn.functional as F
@@ -21,11 +20,11 @@ class CropsAndFlips:
     left: Tensor
     flip: Tensor
 
-    def of(self, index: Tensor | slice) -> CropsAndFlips:
+    def of(self, index: Tensor | slice) -> Self:
         """The draws of some of the images."""
         return CropsAndFlips(self.top[index], self.left[index], self.flip[index])
 
-    def to(self, device: torch.device) -> CropsAndFlips:
+    def to(self, device: torch.device) -> Self:
         """The draws on `device`."""
         return CropsAndFlips(self.top.to(device), self.left.to(device), self.flip.to(device))
 

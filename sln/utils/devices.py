@@ -4,8 +4,6 @@ The device decides the last bits of the numbers but is no setting of a run: a la
 trained on a GPU. `versions.json` records the device.
 """
 
-from __future__ import annotations
-
 import contextlib
 import functools
 import importlib
@@ -19,10 +17,7 @@ from sln.utils.errors import require
 
 
 def device() -> torch.device:
-    """`SLN_DEVICE`: `auto` (default; the first GPU, else the CPU), `cpu`, `cuda` or `cuda:1`.
-
-    Raises InputError for another name and for a GPU that does not exist.
-    """
+    """`SLN_DEVICE`: `auto` (default; the first GPU, else the CPU), `cpu`, `cuda`, `cuda:1`; or InputError."""
     asked = os.environ.get("SLN_DEVICE") or "auto"
     gpus = torch.cuda.device_count() if torch.cuda.is_available() else 0
     if asked == "cpu" or (asked == "auto" and not gpus):
@@ -42,14 +37,11 @@ def current(device: torch.device) -> contextlib.AbstractContextManager[object]:
 
 @functools.cache
 def torchvision() -> ModuleType:
-    """The package torchvision.
-
-    A torchvision built for CUDA cannot be imported beside a CPU build of torch, because it misses operators
-    for object detection. They are declared here in that case; nothing in this package calls them.
-    """
+    """The package torchvision."""
     try:
         return importlib.import_module("torchvision")
     except RuntimeError:
+        # one built for CUDA misses operators for object detection beside a CPU build of torch; none is called
         arguments = "(Tensor dets, Tensor scores, float iou_threshold) -> Tensor"
         for operator in ("nms", "qnms"):
             torch.library.define(f"torchvision::{operator}", arguments)

@@ -6,8 +6,6 @@ In a process that is alone, every function here does its plain work. Process 0 i
 and writes the run's folder and shows progress. An error of one process ends all of them.
 """  # fmt: skip
 
-from __future__ import annotations
-
 import contextlib
 import datetime
 import os
@@ -85,10 +83,7 @@ def group() -> Iterator[None]:
 
 
 def device() -> torch.device:
-    """Where this process computes: `devices.device()`; under torchrun each process has its own GPU.
-
-    Raises InputError if there are fewer GPUs than processes on this machine.
-    """
+    """`devices.device()`; under torchrun each process has its own GPU, InputError if there are too few."""
     chosen = devices.device()
     if chosen.type != "cuda" or not launched():
         return chosen
@@ -100,10 +95,7 @@ def device() -> torch.device:
 
 
 def share(n: int) -> slice:
-    """This process's contiguous part of n things; the first n mod W of the W processes have one more.
-
-    The parts of all processes, in order of their rank, are the whole.
-    """
+    """This process's part of n things, in order of rank; the first n mod W of W processes have one more."""
     size, more = divmod(n, world_size())
     start = rank() * size + min(rank(), more)
     return slice(start, start + size + (rank() < more))

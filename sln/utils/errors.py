@@ -1,7 +1,5 @@
 """One exception for everything a user can mistype, and the sentence that helps."""
 
-from __future__ import annotations
-
 import difflib
 from collections.abc import Iterable
 

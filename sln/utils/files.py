@@ -1,7 +1,5 @@
 """Folders of the project, and files that are either whole or not there."""
 
-from __future__ import annotations
-
 import contextlib
 import hashlib
 import json
@@ -18,11 +16,7 @@ from sln.utils.errors import InputError, require
 
 
 def project_root() -> Path:
-    """The folder that holds `notebooks/` and `sln/`, from which all other folders follow.
-
-    It is the working directory or the nearest one above it, otherwise the checkout that this package was
-    installed from, otherwise the working directory. (A notebook has the working directory of its caller.)
-    """
+    """The folder of `notebooks/` and `sln/`: the working directory or one above it, else our checkout."""
     places = (Path.cwd(), *Path.cwd().parents, Path(__file__).resolve().parents[2])
     found = (place for place in places if (place / "notebooks").is_dir() and (place / "sln").is_dir())
     return next(found, Path.cwd())
@@ -44,10 +38,7 @@ def figures_folder(profile: str) -> Path:
 
 
 def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
-    """Call `write(temporary)` and rename that file to `path`: a reader finds the old file or the new one.
-
-    Raises InputError if the folder cannot be written to or the disk is full. Then nothing is left behind.
-    """
+    """Call `write(temporary)`, rename that file to `path`; InputError, with nothing left, if it fails."""
     path, temporary = Path(path), None
     try:
         path.parent.mkdir(parents=True, exist_ok=True)

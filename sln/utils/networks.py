@@ -1,7 +1,5 @@
 """A network's tensors: their names, bfloat16 copies, BatchNorm's counters."""
 
-from __future__ import annotations
-
 import contextlib
 import copy
 from collections.abc import Iterator

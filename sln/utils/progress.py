@@ -1,7 +1,5 @@
 """Progress: a bar if a person watches, otherwise a line every ten seconds."""
 
-from __future__ import annotations
-
 import contextlib
 import os
 import sys

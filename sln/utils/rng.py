@@ -6,8 +6,6 @@ shuffling cannot change the initial weights. NumPy's SeedSequence makes the stre
 hash of the whole tuple). It ignores zeros at the end: counters (3,) and (3, 0) are the same.
 """
 
-from __future__ import annotations
-
 import numpy as np
 import torch
 

@@ -1,7 +1,5 @@
 """Settings declared once, with their default, meaning and allowed values: the fields of `config.Config`."""
 
-from __future__ import annotations
-
 import math
 from dataclasses import field
 from typing import Any, NamedTuple

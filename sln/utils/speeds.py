@@ -1,7 +1,5 @@
 """How fast runs are trained: the speeds of `fast`, and the one that `SLN_SPEED` and the device choose."""
 
-from __future__ import annotations
-
 import importlib.util
 import os
 import shutil
@@ -32,10 +30,7 @@ NAMES = ("auto", *SPEEDS, "fast")
 
 
 def chosen(device: torch.device) -> str:
-    """The speed that `SLN_SPEED` asks for, one of SPEEDS; default `auto`: fast on a GPU, else reference.
-
-    Raises InputError for a name that is none of NAMES.
-    """
+    """The one of SPEEDS that `SLN_SPEED`, one of NAMES, asks for; `auto`: fast on a GPU, else reference."""
     asked = os.environ.get("SLN_SPEED") or "auto"
     choose("speed", asked, NAMES)
     if asked == "auto":
