@@ -18,9 +18,8 @@ from sln.utils.progress import Progress
 
 
 class Trainer:
-    """What a run needs: the loop of `train`, computed by `fast`.
+    """What a run needs: the loop of `train`, computed by `fast`. A `fresh` training is no different here.
 
-    fresh : whether the training starts from the beginning; here it makes no difference
     state : what a checkpoint holds
     given : (N,) int64, the given labels that the run depends on
     facts : what versions.json holds beside the libraries and the device

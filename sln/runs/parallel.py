@@ -165,10 +165,10 @@ def _in_processes(waiting: list[list[Config]], where: list[str], options: dict[s
 
 
 def each(work: Callable[[Any], Any], items: Sequence[Any]) -> Iterator[tuple[int, Any]]:
-    """`work` of every item, several at a time; yields (position, result) as they end.
+    """`work`, a module's function, of every item, several at a time; yields (position, result) as they end.
 
-    `work` is a function of a module; items and results can be pickled. Of several GPUs the first is used.
-    Raises what `work` raises, and WorkerDied; no worker is left then.
+    Items and results are pickled. Of several GPUs the first is used. Raises what `work` raises, and
+    WorkerDied; no worker is left then.
     """
     count, settings = min(len(slots()), len(items)), environment() | {"SLN_DEVICE": slots()[0]}
     if count <= 1:

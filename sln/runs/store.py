@@ -112,7 +112,7 @@ def read_correction(path: Path, epoch: int, num_classes: int) -> Correction:
 
 
 def resume(state: State, path: Path, file: Path) -> list[dict]:
-    """Restore `state` from `file` of a run folder; its history's rows so far. InputError for damaged files."""
+    """Restore `state` from `file` of a run folder; its history rows so far. InputError for damaged files."""
     try:
         state.restore(read_tensors(file))
     except (KeyError, RuntimeError) as error:  # a tensor that is missing, or of another shape

@@ -28,16 +28,6 @@ def compiled(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
     return torch.compile(function, dynamic=False)
 
 
-def capture_stream() -> torch.cuda.Stream:
-    """The current stream, or another in the place of the default one, on which nothing can be captured.
-
-    A graph is captured on the stream that replays it. cuBLAS keeps a workspace per stream, with counters that
-    parts of a product wait for: two graphs of one capture stream, replayed at once, never end.
-    """
-    here = torch.cuda.current_stream()
-    return _instead_of_default() if here == torch.cuda.default_stream() else here
-
-
 @functools.cache
 def _instead_of_default() -> torch.cuda.Stream:
     return torch.cuda.Stream()
@@ -48,7 +38,11 @@ def captured(
 ) -> list[Callable[[], None]]:
     """CUDA graphs of `parts`, in one memory pool, after WARM_UP runs and `between()`; or CaptureFailed."""
     gc.collect()  # a run that has ended keeps its graphs' memory until its steps are collected
-    here, aside = torch.cuda.current_stream(), capture_stream()
+    # Nothing can be captured on the default stream; else a graph is captured on the stream that replays it.
+    # cuBLAS keeps a workspace per stream, with counters that parts of a product wait for: two graphs of one
+    # capture stream, replayed at once, never end.
+    here = torch.cuda.current_stream()
+    aside = _instead_of_default() if here == torch.cuda.default_stream() else here
     with chooses_kernels():
         aside.wait_stream(here)
         with torch.cuda.stream(aside):
