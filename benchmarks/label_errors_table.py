@@ -70,7 +70,9 @@ def text(found: Estimate, sign: str = "") -> str:
     if not found.seeds:
         return "–"
     mean = round(found.mean, 1) + 0.0  # no −0.0
-    return f"{mean:{sign}.1f}".replace("-", "−") + (f" ± {found.margin:.1f}" if found.seeds > 1 else "")
+    return f"{mean:{sign}.1f}".replace("-", "−") + (
+        f" ± {(found.high - found.low) / 2:.1f}" if found.seeds > 1 else ""
+    )
 
 
 def table(settings: dict[str, pd.DataFrame]) -> list[str]:

@@ -44,6 +44,7 @@ SIGMA_SCHEDULES = ("constant", "rising", "falling", "first-half", "second-half")
 # as figures and tables show them
 NOISE_NAMES = {"sym": "symmetric", "asym": "asymmetric", "dependent": "instance-dependent"}
 NOISE_NAMES |= {"openset": "open-set", "none": "none", "own": "of its own"}
+NOISE_NAMES |= {"human-random1": "human (random1)", "human-worst": "human (worst)"}
 
 
 # Other methods (`baselines`): the parameter as published for symmetric label noise of about this rate, for

@@ -81,7 +81,7 @@ def describe(table: pd.DataFrame, where: str) -> str:
         lines.append(
             f"{where}, {rule}: {mean.moved} of all labels move, of which {mean.precision} were wrong; "
             f"{mean.recall} of the wrong ones move. True labels: {mean.given_accuracy} before, "
-            f"{mean.label_accuracy} after, {truer.mean:+.1f} points ({truer.low:+.1f} to {truer.high:+.1f}). "
+            f"{mean.label_accuracy} after, {truer} points. "
             f"That correction makes labels truer {truer.verdict()}."
         )
     return "\n".join(lines)
@@ -103,8 +103,7 @@ def by_weight(rules: Mapping[str, MethodRuns]) -> pd.DataFrame:
         }
         row: dict[str, object] = {"rule": name, "seeds": len(method.runs)}
         for column, of in values.items():
-            estimate = interval(of)
-            row |= {column: estimate.mean, f"{column}_low": estimate.low, f"{column}_high": estimate.high}
+            row |= interval(of).row(column, f"{column}_")
         rows.append(row)
     return pd.DataFrame(rows)
 

@@ -52,8 +52,8 @@ def early_stopping(study: Study) -> pd.DataFrame:
         for name in ("CE", "CE-MO"):
             for read, epoch in {"final": "last epoch", "early": "early-stopped"}.items():
                 gain = interval(ours - 100 * getattr(methods[name], read)("test_accuracy"))
-                row = {"noise": noise_mode, "rival": f"{name}, {epoch}", "gain": gain.mean}
-                rows.append(row | {"low": gain.low, "high": gain.high, "verdict": gain.verdict()})
+                row = {"noise": noise_mode, "rival": f"{name}, {epoch}"} | gain.row("gain")
+                rows.append(row | {"verdict": gain.verdict()})
     return pd.DataFrame(rows)
 
 
@@ -71,22 +71,21 @@ def describe_early_stopping(table: pd.DataFrame) -> str:
 
 
 def own_or_full(
-    study: Study, name: str, make: Callable[[Study], pd.DataFrame], *, own: object
+    study: Study, name: str, make: Callable[[Study], pd.DataFrame], *, own: object, committed: str = "full"
 ) -> pd.DataFrame:
-    """`make(study)` if the profile trains its runs (`own` is true), else full's committed `name`.csv.
+    """`make(study)` if the profile trains its runs (`own` is true), else `name`.csv of profile `committed`.
 
-    Prints which. Raises InputError if full's table is missing.
+    Prints which. Raises InputError if that table is missing.
     """
     if own:
         print(f"numbers of this profile, {study.name}")
         return make(study)
-    path = figures_folder("full") / f"{name}.csv"
+    path = figures_folder(committed) / f"{name}.csv"
     if not path.exists():  # SLN_FIGURES leads elsewhere
-        path = project_root() / "figures" / "full" / f"{name}.csv"
-    require(path.exists(), f"{path} is missing; `make reproduce PROFILE=full` makes it")
-    print(
-        f"numbers of the profile full, as committed ({name}.csv): `make reproduce PROFILE=full` trains them"
-    )
+        path = project_root() / "figures" / committed / f"{name}.csv"
+    train = f"`make reproduce PROFILE={committed}`"
+    require(path.exists(), f"{path} is missing; {train} makes it")
+    print(f"numbers of the profile {committed}, as committed ({name}.csv): {train} trains them")
     return read_table(path)
 
 
@@ -179,7 +178,8 @@ def steps_of_the_order(
     """Each step of the paper's order, ours beside the paper's, in points of test accuracy.
 
     ours, low, high : mean over seeds of the paired difference, and its t interval; paper : difference of its
-    means on CIFAR-10; verdict : whether the paper's sign holds (`Estimate.verdict`)
+    means on CIFAR-10 (NaN: not in the paper); verdict : whether the paper's sign, or a gain, is there
+    (`Estimate.verdict`)
     noise_modes, settings : as for `table`
     """
     paper, rows = of_the_paper()["mean"], []
@@ -187,10 +187,10 @@ def steps_of_the_order(
         methods = study.methods(noise_mode, **settings)
         for worse, better in STEPS:
             gain = paired(methods[better], methods[worse])
-            theirs = paper[noise_mode, better] - paper[noise_mode, worse]
-            row = {"noise": noise_mode, "step": f"{worse} → {better}", "ours": gain.mean}
-            row |= {"low": gain.low, "high": gain.high, "paper": theirs}
-            rows.append(row | {"verdict": gain.verdict(theirs)})
+            theirs = paper.get((noise_mode, better), np.nan) - paper.get((noise_mode, worse), np.nan)
+            row = {"noise": noise_mode, "step": f"{worse} → {better}"} | gain.row("ours")
+            verdict = gain.verdict(1.0 if np.isnan(theirs) else theirs)
+            rows.append(row | {"paper": theirs, "verdict": verdict})
     return pd.DataFrame(rows)
 
 

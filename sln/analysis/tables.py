@@ -44,8 +44,8 @@ def describe_accuracies(methods: Mapping[str, MethodRuns]) -> str:
             return "No image is held out here, so plain training cannot be stopped early."
         gain = interval(100 * (methods[better].last10("test_accuracy") - early))
         lines.append(
-            f"{better} (last ten epochs) minus {worse} stopped early: {gain.mean:+.1f} points "
-            f"({gain.low:+.1f} to {gain.high:+.1f}). That {better} is better {gain.verdict()}."
+            f"{better} (last ten epochs) minus {worse} stopped early: {gain} points. "
+            f"That {better} is better {gain.verdict()}."
         )
     return "\n".join(lines)
 
@@ -81,8 +81,8 @@ def over_sigma(grid: Mapping[float, MethodRuns], columns: Sequence[str]) -> pd.D
         for method in (found.through("network"), found.through("momentum")):
             row: dict[str, object] = {"sigma": sigma, "weights": method.weights, "seeds": len(found.runs)}
             for column in columns:
-                values = method.final(column)
-                row[f"{column}_mean"], row[f"{column}_std"] = values.mean(), values.std(ddof=1)
+                values = interval(method.final(column))
+                row[f"{column}_mean"], row[f"{column}_std"] = values.mean, values.std
             right = [1 - run.data.validation.wrong.double().mean().item() for run in found.runs]
             rows.append(row | {"ceiling": np.mean(right)})
     return pd.DataFrame(rows)

@@ -50,6 +50,26 @@ def at_rate(table: pd.DataFrame, rate: float) -> Figure:
     return ax.figure
 
 
+def image_counts(table: pd.DataFrame) -> Figure:
+    """Test accuracy by number of training images (`image_counts`)."""
+    ax = new_axes((7.2, 4.0))
+    for method, part in table.groupby("method", sort=False):
+        ax.plot(part["images"], part["mean"], marker="o", **look(method))
+    early = table[table["method"] == "CE-MO"]
+    dotted = look("CE-MO") | {"ls": ":", "label": "CE-MO, stopped early"}
+    ax.plot(early["images"], early["early"], marker="o", mfc="none", **dotted)
+    counts = sorted(set(table["images"]))
+    ax.set_xscale("log")
+    ax.set_xticks(counts, [f"{n:,}" for n in counts])
+    ax.minorticks_off()
+    runs = table["seeds"].min()
+    ax.set(
+        xlabel=f"training images, σ = {table['sigma'].max():g}", ylabel=f"test accuracy (%), {runs} run each"
+    )
+    ax.legend()
+    return ax.figure
+
+
 def kinds_of_noise(table: pd.DataFrame) -> Figure:
     """What SLN adds by kind of noise (`kinds_of_noise`)."""
     figure, axes = panels(1, 2, size=(9.6, 3.0), sharex=True, sharey=True)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ast
 import datetime
+import functools
 import sys
 import time
 from collections.abc import Mapping, Sequence
@@ -23,6 +24,7 @@ from nbformat import NotebookNode
 from sln.reproduce.client import ENGINE, headless, private_sockets
 from sln.reproduce.report import Result, write_report
 from sln.reproduce.summary import write_summary
+from sln.runs import parallel
 from sln.runs.store import versions
 from sln.study.plan import describe, parallel_runs, plan, planned, require_data, train_ahead
 from sln.study.study import Study
@@ -78,13 +80,16 @@ def reproduce(
     if only is None:  # one notebook alone trains what it needs
         train_ahead(study)
     build = (build or project_root() / "build") / profile
-    results = []
-    for name, path in chosen.items():
-        print(f"{name} ...", file=sys.stderr, flush=True)
-        results.append(run_notebook(path, build / f"{name}.ipynb", values, profile, timeout))
-        for problem in results[-1].problems:
-            print(f"{name}: {problem}", file=sys.stderr, flush=True)
-    return finish(study, results, build, complete=only is None)
+    work = functools.partial(run_notebook, build=build, values=values, profile=profile, timeout=timeout)
+    # notebooks that train are run one after another
+    several = parallel.each if only is None else lambda work, items: enumerate(map(work, items))
+    results = {}
+    for _, result in several(work, list(chosen.values())):
+        results[result.name] = result
+        print(f"{result.name} took {result.seconds:.0f} s", file=sys.stderr, flush=True)
+        for problem in result.problems:
+            print(f"{result.name}: {problem}", file=sys.stderr, flush=True)
+    return finish(study, [results[name] for name in chosen], build, complete=only is None)
 
 
 def choose_notebooks(
@@ -136,12 +141,13 @@ def check_parameters(path: Path, values: Mapping[str, Any]) -> None:
 
 
 def run_notebook(
-    path: Path, output: Path, values: Mapping[str, Any], profile: str, timeout: float | None = None
+    path: Path, build: Path, values: Mapping[str, Any], profile: str, timeout: float | None = None
 ) -> Result:
-    """Execute one notebook and collect its problems; errors of the notebook are not raised."""
+    """Execute one notebook to the folder `build` and collect its problems; its errors are not raised."""
+    output = build / path.name
     source = nbformat.read(path, as_version=4)
     result = Result(path.stem, 0.0, list(source.metadata.get("sln", {}).get("artefacts", [])))
-    output.parent.mkdir(parents=True, exist_ok=True)
+    build.mkdir(parents=True, exist_ok=True)
     output.unlink(missing_ok=True)  # an old file must not be taken for a new one
     start, began = time.monotonic(), time.time()
     try:

@@ -28,7 +28,7 @@ from sln.runs.run import Run
 from sln.runs.turns import Result
 from sln.utils.devices import device
 from sln.utils.errors import require
-from sln.utils.files import data_folder, runs_folder
+from sln.utils.files import data_folder, figures_folder, runs_folder
 from sln.utils.progress import Progress
 
 ATTEMPTS = 3  # of a family without a new checkpoint, before it is given up
@@ -132,8 +132,9 @@ def train_family(settings: dict[str, str], family: list[Config], options: dict[s
 
 
 def environment() -> dict[str, str]:
-    """The environment variables that a worker takes over: where runs and data are, and how to train."""
+    """The environment variables that a worker takes over: all folders, and how to train."""
     folders = {"SLN_RUNS": str(runs_folder().absolute()), "SLN_DATA": str(data_folder().absolute())}
+    folders |= {"SLN_FIGURES": str(figures_folder("").absolute())}
     return folders | {"SLN_SPEED": os.environ.get("SLN_SPEED", "auto")}
 
 

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from sln.config import NOISE_NAMES
-from sln.study.statistics import Arm, Estimate, MethodRuns, accuracies, interval, paired
+from sln.study.statistics import Arm, MethodRuns, accuracies, interval, paired
 from sln.study.study import Study
 
 # Class counts are compared at this noise rate: at 0.4 two classes would hardly differ from chance.
@@ -103,6 +103,18 @@ def class_arms(study: Study) -> dict[tuple[int, float], Arm]:
     }
 
 
+def image_arms(study: Study) -> dict[tuple[int, str], Arm]:
+    """CE and SLN, and their momentum models, by number of training images, at the study's own sigma."""
+    share = 1 - study.config().held_out
+    sigma, found = study.choose_sigma("sym"), {}
+    for images in study.profile.image_counts:
+        settings = {"seeds": study.profile.image_seeds, "subset": round(images / share)}
+        plain, noisy = (study.over_seeds("sym", s, **settings) for s in (0.0, sigma))
+        found |= {(images, "CE"): Arm(plain), (images, "CE-MO"): Arm(plain, "momentum")}
+        found |= {(images, "SLN"): Arm(noisy), (images, "SLN-MO"): Arm(noisy, "momentum")}
+    return found
+
+
 # --- tables, each followed by the sentence that is written from it ------------------------------------------
 
 
@@ -118,8 +130,8 @@ def noise_rates(study: Study) -> pd.DataFrame:
         row = {"rate": rate, "method": method, "sigma": runs.first.config.sigma} | accuracies(runs)
         if method == "SLN-MO":
             plain, ours = found[rate, "CE-MO"], runs.final("test_accuracy")
-            row |= _gain(interval(100 * (ours - plain.final("test_accuracy"))))
-            row |= _gain(interval(100 * (ours - plain.early("test_accuracy"))), "over_early")
+            row |= interval(100 * (ours - plain.final("test_accuracy"))).row("gain", "gain_")
+            row |= interval(100 * (ours - plain.early("test_accuracy"))).row("over_early", "over_early_")
         rows.append(row)
     return pd.DataFrame(rows)
 
@@ -132,6 +144,35 @@ def describe_noise_rates(table: pd.DataFrame) -> str:
     return (
         f"SLN-MO minus CE-MO by noise rate, in points of test accuracy: {'; '.join(plain)}. Minus CE-MO "
         f"stopped early on noisy labels: {'; '.join(early)}."
+    )
+
+
+def image_counts(study: Study) -> pd.DataFrame:
+    """Test accuracy (%) by number of training images: images, method, sigma, and those of `accuracies`.
+
+    memorised : share of the wrong labels that the method reproduces after the last epoch
+    over_early, over_early_low, over_early_high : SLN-MO minus CE-MO stopped early, paired over seeds, in its
+        rows
+    """
+    found = study.runs_of(image_arms(study), "numbers of images")
+    rows = []
+    for (images, method), runs in found.items():
+        row = {"images": images, "method": method, "sigma": runs.first.config.sigma}
+        row |= {"memorised": 100 * runs.final("wrong_memorised").mean()} | accuracies(runs)
+        if method == "SLN-MO":
+            rival = found[images, "CE-MO"].early("test_accuracy")
+            row |= interval(100 * (runs.final("test_accuracy") - rival)).row("over_early", "over_early_")
+        rows.append(row)
+    return pd.DataFrame(rows)
+
+
+def describe_image_counts(table: pd.DataFrame) -> str:
+    """What SLN-MO has over CE-MO stopped early, by number of images of `image_counts`."""
+    ours = table[table["method"] == "SLN-MO"]
+    parts = [f"{row.images:,}: {row.mean:.1f}%, {_points(row, 'over_early')}" for row in ours.itertuples()]
+    return (
+        f"SLN-MO (σ {ours['sigma'].iloc[0]:g}) after the last epoch by number of training images, and minus "
+        f"CE-MO stopped early on noisy labels, in points: {'; '.join(parts)}."
     )
 
 
@@ -148,9 +189,8 @@ def clean_price(study: Study) -> pd.DataFrame:
         values["SLN minus CE"] = values["SLN"] - values["CE"]
         values["SLN-MO minus CE-MO"] = values["SLN-MO"] - values["CE-MO"]
         for name, of_seeds in values.items():
-            estimate = interval(of_seeds)
-            row = {"method": name, "quantity": quantity, "mean": estimate.mean, "low": estimate.low}
-            rows.append(row | {"high": estimate.high, "seeds": estimate.seeds, "sigma": sigma})
+            row = {"method": name, "quantity": quantity} | interval(of_seeds).row()
+            rows.append(row | {"seeds": len(of_seeds), "sigma": sigma})
     return pd.DataFrame(rows)
 
 
@@ -175,8 +215,7 @@ def kinds_of_noise(study: Study) -> pd.DataFrame:
         for weights, (plain, noisy) in {"network": ("CE", "SLN"), "momentum": ("CE-MO", "SLN-MO")}.items():
             gain = paired(methods[noisy], methods[plain])
             row = {"noise": mode, "weights": weights, "sigma": methods[noisy].first.config.sigma}
-            row |= {"gain": gain.mean, "low": gain.low, "high": gain.high}
-            rows.append(row | {"verdict": gain.verdict()})
+            rows.append(row | gain.row("gain") | {"verdict": gain.verdict()})
     return pd.DataFrame(rows)
 
 
@@ -226,7 +265,8 @@ def corrections(study: Study) -> pd.DataFrame:
     for (mode, losses), runs in found.items():
         of_a_class = [run.examples.query("true >= 0") for run in runs.runs]
         truer = [(examples["target"] == examples["true"]).mean() for examples in of_a_class]
-        row = {"noise": mode, "losses": losses} | accuracies(runs) | _gain(paired(runs, found[mode, "none"]))
+        gain = paired(runs, found[mode, "none"]).row("gain", "gain_")
+        row = {"noise": mode, "losses": losses} | accuracies(runs) | gain
         rows.append(row | {"label_accuracy": 100 * float(np.mean(truer))})
     return pd.DataFrame(rows)
 
@@ -255,7 +295,7 @@ def class_counts(study: Study) -> pd.DataFrame:
     rows, found = [], study.runs_of(class_arms(study), "class counts")
     for (C, sigma), runs in found.items():
         row = {"classes": C, "sigma": sigma, "when_sure": sigma * math.sqrt(C - 1)} | accuracies(runs)
-        rows.append(row | _gain(paired(runs, found[C, 0.0])))
+        rows.append(row | paired(runs, found[C, 0.0]).row("gain", "gain_"))
     return pd.DataFrame(rows)
 
 
@@ -295,10 +335,6 @@ def describe_class_counts(best: pd.DataFrame) -> str:
     )
 
 
-def _gain(estimate: Estimate, name: str = "gain") -> dict[str, float]:
-    return {name: estimate.mean, f"{name}_low": estimate.low, f"{name}_high": estimate.high}
-
-
 def _points(row: Any, name: str) -> str:
     """A difference of a table's row and its interval, in points."""
     mean, low, high = (getattr(row, f"{name}{end}") for end in ("", "_low", "_high"))
@@ -318,5 +354,6 @@ def _by_weights(found: Mapping[str, MethodRuns], column: str, reference: str) ->
             row = {column: name, "weights": weights} | accuracies(runs)
             row |= {"memorised": 100 * runs.final("wrong_memorised").mean()}
             row |= {"right_learnt": 100 * runs.final("right_accuracy").mean()}
-            rows.append(row | _gain(paired(runs, found[reference].through(weights))))
+            gain = paired(runs, found[reference].through(weights))
+            rows.append(row | gain.row("gain", "gain_"))
     return pd.DataFrame(rows)

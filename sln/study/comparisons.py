@@ -31,21 +31,23 @@ GRIDS = {
     "CE": (0.0,),
     "label smoothing": (0.1, 0.2, 0.4, 0.6, 0.8, 0.9),
     "mixup": (1.0, 8.0, 32.0, 128.0, 512.0),
-    "GCE": (0.5, 0.7, 0.9, 1.0),
+    "GCE": (0.1, 0.3, 0.5, 0.7, 0.9, 1.0),
     "SCE": (0.001, 0.003, 0.01, 0.03, 0.1),
     "ELR": (1.0, 3.0, 7.0, 12.0, 25.0),
     "forward correction": (0.0,),
-    "confidence penalty": (0.3, 1.0, 2.0, 4.0, 8.0),
-    "SAM": (0.1, 0.2, 0.4, 0.8),
-    "Co-teaching": (0.1, 0.2, 0.4, 0.5, 0.6),
+    "confidence penalty": (0.3, 1.0, 2.0, 4.0, 8.0, 16.0, 32.0),
+    "SAM": (0.1, 0.2, 0.4, 0.8, 1.6),
+    "Co-teaching": (0.02, 0.05, 0.1, 0.2, 0.4, 0.5, 0.6),
     "SLN": (0.1, 0.2, 0.5, 1.0, 1.5, 2.0),
 }
-NATURAL_ENDS = {"GCE": 1.0, "label smoothing": 0.9}
+# mixup's lambda is 0.5 ± 0.016 at alpha = 512: larger ones change nothing
+NATURAL_ENDS = {"GCE": 1.0, "label smoothing": 0.9, "mixup": 512.0}
 # Then, at the setting that is chosen, these step sizes and averages; the first are those of the study. Two
 # step sizes: a third would cost eight minutes of `full`.
 STEP_SIZES = (0.02, 0.005)
 MORE_ALPHAS = (0.97, 0.997)
 MATCHED = "confidence penalty, matched"
+MATCHED_STRENGTHS = (0.3, 1.0, 2.0, 4.0, 8.0)  # of them the one whose confidence is nearest SLN's
 GRADIENTS = {"SAM": 2, "Co-teaching": 2, "Co-teaching + SLN": 2}  # per step; all others 1
 # what is added, and the methods without and with it
 GAINS = {
@@ -219,7 +221,7 @@ def matched_penalty(study: Study, noise_mode: str, sln: Arm) -> Arm:
     Both means are over test images, without their labels, of the momentum models after the last epoch.
     """
     name, seeds = "confidence penalty", study.profile.comparison_seeds
-    tried = {b: Arm(configs(study, noise_mode, name, b, seeds), "momentum") for b in GRIDS[name]}
+    tried = {b: Arm(configs(study, noise_mode, name, b, seeds), "momentum") for b in MATCHED_STRENGTHS}
     everything = [config for arm in (sln, *tried.values()) for config in arm.configs]
     study.dependent.extend(everything)
     if _unknown(study, everything):
@@ -259,8 +261,7 @@ def table(study: Study) -> pd.DataFrame:
                 row = {"noise": noise_mode, "method": name, "settings": settings}
                 row |= _settings_of(method) | {"weights": weights} | _numbers(read)
                 difference = paired(read, sln)
-                row |= {"difference": difference.mean, "difference_low": difference.low}
-                row |= {"difference_high": difference.high}
+                row |= difference.row("difference", "difference_")
                 verdict = difference.verdict()
                 row["beside_sln"] = "itself" if name == "SLN" else BESIDE_SLN.get(verdict, verdict)
                 rows.append(row | {"gradients": GRADIENTS.get(name, 1), "seeds": difference.seeds})
@@ -277,9 +278,7 @@ def _settings_of(method: MethodRuns) -> dict[str, float]:
 def _numbers(method: MethodRuns) -> dict[str, float]:
     accuracy = interval(100 * method.final("test_accuracy"))
     return {
-        "mean": accuracy.mean,
-        "low": accuracy.low,
-        "high": accuracy.high,
+        **accuracy.row(),
         "std": accuracy.std,
         "last10": 100 * method.last10("test_accuracy").mean(),
         "early": 100 * method.early("test_accuracy").mean(),
@@ -323,9 +322,8 @@ def gains(study: Study) -> pd.DataFrame:
     for noise_mode, settings, methods in compared(study):
         for gain, (without, with_it) in GAINS.items():
             found = paired(methods[with_it], methods[without])
-            row = {"noise": noise_mode, "settings": settings, "gain": gain, "mean": found.mean}
-            row |= {"low": found.low, "high": found.high, "std": found.std, "seeds": found.seeds}
-            rows.append(row | {"verdict": found.verdict()})
+            row = {"noise": noise_mode, "settings": settings, "gain": gain} | found.row()
+            rows.append(row | {"std": found.std, "seeds": found.seeds, "verdict": found.verdict()})
     return pd.DataFrame(rows)
 
 
@@ -382,8 +380,7 @@ def variant_gains(groups: Mapping[str, Mapping[str, MethodRuns]]) -> pd.DataFram
             both = [found[name].first_seeds(seeds).through(weights) for name in (better, worse)]
             gain = paired(*both)
             row = {"strength": strength, "weights": weights, "difference": f"{better} minus {worse}"}
-            row |= {"mean": gain.mean, "low": gain.low, "high": gain.high, "seeds": gain.seeds}
-            rows.append(row | {"verdict": gain.verdict()})
+            rows.append(row | gain.row() | {"seeds": gain.seeds, "verdict": gain.verdict()})
     return pd.DataFrame(rows)
 
 

@@ -93,6 +93,7 @@ def _asked(study: Study) -> Iterator[Config]:
         yield from _configs(ablations.schedule_arms(study))
         yield from _configs(ablations.correction_arms(study))
         yield from _configs(ablations.class_arms(study))
+    yield from _configs(ablations.image_arms(study))
 
 
 def _configs(arms: Mapping[Any, Arm]) -> Iterable[Config]:

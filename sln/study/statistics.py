@@ -86,13 +86,11 @@ def accuracies(method: MethodRuns) -> dict[str, float]:
     last10 : mean over the last ten epochs; early : at the epoch chosen on noisy validation labels; both with
         their intervals (last10_low, ...)
     """
-    row: dict[str, float] = {}
-    for read, prefix in {"final": "", "last10": "last10", "early": "early"}.items():
-        found = interval(100 * getattr(method, read)("test_accuracy"))
-        row |= {prefix or "mean": found.mean}
-        row |= {f"{prefix}_{end}".strip("_"): getattr(found, end) for end in ("low", "high")}
-        row |= {} if prefix else {"std": found.std}
-    return row | {"seeds": len(method.runs)}
+    found = interval(100 * method.final("test_accuracy"))
+    row = found.row() | {"std": found.std}
+    for read in ("last10", "early"):
+        row |= interval(100 * getattr(method, read)("test_accuracy")).row(read, f"{read}_")
+    return row | {"seeds": found.seeds}
 
 
 @dataclass(frozen=True)
@@ -108,19 +106,19 @@ class Estimate:
     std: float
     seeds: int
 
-    @property
-    def margin(self) -> float:
-        """Half of the interval."""
-        return (self.high - self.low) / 2
+    def row(self, name: str = "mean", prefix: str = "") -> dict[str, float]:
+        """Three columns of a table: `name`, and `prefix` before "low" and "high"."""
+        return {name: self.mean, f"{prefix}low": self.low, f"{prefix}high": self.high}
+
+    def __str__(self) -> str:
+        """As a difference: "+31.6 (+24.5 to +38.7)"."""
+        return f"{self.mean:+.1f} ({self.low:+.1f} to {self.high:+.1f})"
 
     def verdict(self, claimed: float = 1.0) -> str:
         """Whether a difference of `claimed` sign is there: "holds", "does not hold", or "cannot be told"."""
         low, high = (self.low, self.high) if claimed > 0 else (-self.high, -self.low)
-        if low > 0:
-            return "holds"
-        return (
-            "does not hold" if high < 0 else f"cannot be told with {self.seeds} seed{'s' * (self.seeds != 1)}"
-        )
+        untold = f"cannot be told with {self.seeds} seed{'s' * (self.seeds != 1)}"
+        return "holds" if low > 0 else "does not hold" if high < 0 else untold
 
 
 def interval(values: Sequence[float] | np.ndarray, level: float = LEVEL) -> Estimate:

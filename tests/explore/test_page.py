@@ -39,7 +39,7 @@ def test_the_page_says_where_there_is_no_corrected_run(monkeypatch, tmp_path):
 @pytest.mark.slow
 def test_the_page_runs_where_nothing_is_trained_and_trains_nothing(tmp_path):
     values = {"PROFILE": "smoke"}
-    outcome = reproduce.run_notebook(PAGE, tmp_path / "app.ipynb", values, "smoke")
+    outcome = reproduce.run_notebook(PAGE, tmp_path, values, "smoke")
     assert outcome.problems == []
     assert not list(runs.runs_folder().glob("*/config.json"))
 

@@ -61,6 +61,7 @@ def good(tmp_path_factory):
         patch.setenv("JUPYTER_DATA_DIR", str(folder / "user"))
         patch.setenv("JUPYTER_PREFER_ENV_PATH", "0")
         patch.setenv("SLN_FIGURES", str(folder / "figures"))
+        patch.setenv("SLN_WORKERS", "1")
         patch.delenv("SLN_HEADLESS", raising=False)
         patch.setattr(runner, "train_ahead", lambda study: None)
         code = reproduce(
@@ -83,6 +84,22 @@ def test_good_notebooks_give_0_a_report_one_page_each_a_manifest_and_a_summary(g
     assert "| `smoke` |" not in page  # its numbers mean nothing
 
 
+def test_notebooks_run_together_and_are_reported_in_their_order(tmp_path, monkeypatch, capsys):
+    """The first waits for the second, which waits for the first to begin."""
+    monkeypatch.setenv("SLN_WORKERS", "2")
+    begin, wait = "Path({0!r}).touch()", "import time\nwhile not Path({0!r}).exists(): time.sleep(0.05)"
+    one, two, over = (str(tmp_path / name) for name in ("one", "two", "over"))
+    first = [begin.format(one), wait.format(over), 'save("01_a")']
+    second = [begin.format(two), wait.format(one), 'save("02_a")', begin.format(over)]
+    write(tmp_path / "notebooks", "01_first", SAVE, *first, artefacts=["01_a"])
+    write(tmp_path / "notebooks", "02_second", SAVE, *second, artefacts=["02_a"])
+    assert reproduce("smoke", folder=tmp_path / "notebooks", build=tmp_path / "build", timeout=60) == 0
+    manifest = json.loads((figures_folder("smoke") / "manifest.json").read_text())
+    assert list(manifest["seconds"]) == ["01_first", "02_second"]
+    fine = [line.split()[0] for line in capsys.readouterr().out.splitlines() if line.endswith(" ok")]
+    assert fine == ["01_first", "02_second"]
+
+
 def test_this_pythons_own_kernel_runs_the_notebooks(good):
     folder, _ = good
     assert os.path.samefile((folder / "python").read_text(), sys.executable)
@@ -103,7 +120,7 @@ def test_a_file_that_no_notebook_promises_is_a_failure(good, monkeypatch, capsys
     (figures / "01_renamed.png").write_bytes(PIXEL)
     assert unpromised("smoke", results) == ["01_renamed.png"]
     # the command reports it, although the notebooks had no problems
-    monkeypatch.setattr(runner, "run_notebook", lambda path, *args: Result(path.stem, 1.0, ["01_a"]))
+    monkeypatch.setattr(runner, "run_notebook", lambda path, **options: Result(path.stem, 1.0, ["01_a"]))
     assert reproduce("smoke", folder=folder / "notebooks", build=folder / "again") == 1
     assert "01_renamed.png" in capsys.readouterr().out
     assert "01_renamed.png" in (folder / "again" / "smoke" / "report.html").read_text()
@@ -197,9 +214,7 @@ TRAPS = {
 def test_a_notebook_that_does_not_run_to_its_end_fails(trap, tmp_path):
     cells, problem = TRAPS[trap]
     path = write(tmp_path, "01_trap", SAVE + '\nsave("01_a")', *cells, artefacts=["01_a"])
-    result = run_notebook(
-        path, tmp_path / "build" / "01_trap.ipynb", {"PROFILE": "smoke"}, "smoke", timeout=2
-    )
+    result = run_notebook(path, tmp_path / "build", {"PROFILE": "smoke"}, "smoke", timeout=2)
     assert len(result.problems) == 1
     assert re.search(problem, result.problems[0])
 
@@ -245,7 +260,7 @@ def test_an_empty_table_is_a_failure_and_not_a_crash(tmp_path, monkeypatch):
     (folder / "empty.png").write_bytes(PIXEL)
     (folder / "empty.csv").write_bytes(b"")
 
-    def ran(path, output, values, profile, timeout):
+    def ran(path, profile, **options):
         return Result(path.stem, 1.0, ["empty"], broken_promises(["empty"], profile, time.time()))
 
     monkeypatch.setattr(runner, "run_notebook", ran)
@@ -257,7 +272,7 @@ def test_an_old_executed_notebook_is_not_taken_for_a_new_one(tmp_path, monkeypat
     output.parent.mkdir()
     output.write_text(Path(path).read_text())
     monkeypatch.setattr(runner.papermill, "execute_notebook", lambda *args, **options: None)
-    result = run_notebook(path, output, {"PROFILE": "smoke"}, "smoke")
+    result = run_notebook(path, output.parent, {"PROFILE": "smoke"}, "smoke")
     assert result.problems == ["no executed notebook was written"]
 
 
