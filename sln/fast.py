@@ -33,9 +33,8 @@ from sln.data import Data, Split
 from sln.objective import Objective, forward
 from sln.train import State
 from sln.utils.crops import CropsAndFlips
-from sln.utils.graphs import captured, compiled
+from sln.utils.graphs import Passes, captured, compiled
 from sln.utils.networks import Operands, tensors, uncounted
-from sln.utils.passes import Passes
 from sln.utils.speeds import SPEEDS, Speed, chosen, uses_graphs
 
 

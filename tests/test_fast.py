@@ -15,7 +15,7 @@ from sln.analysis import landscape
 from sln.config import Config
 from sln.data import Data, Split
 from sln.utils import graphs, networks, speeds
-from sln.utils.passes import Passes
+from sln.utils.graphs import Passes
 from sln.utils.rng import torch_generator
 from sln.utils.speeds import SPEEDS, Speed
 
@@ -93,7 +93,7 @@ def furthest(one, two):
 @pytest.fixture
 def small_passes(monkeypatch):
     """Passes take 16 images at once, so that 40 of them are two full batches and a smaller one."""
-    for module in ("sln.train", "sln.utils.passes", "sln.analysis.landscape"):
+    for module in ("sln.train", "sln.utils.graphs", "sln.analysis.landscape"):
         monkeypatch.setattr(f"{module}.prediction_size", lambda device: 16)
 
 

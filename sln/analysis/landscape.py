@@ -41,7 +41,7 @@ from sln.utils import networks
 from sln.utils.devices import device, prediction_size
 from sln.utils.errors import choose
 from sln.utils.files import read_table, write_text
-from sln.utils.passes import passes
+from sln.utils.graphs import passes
 from sln.utils.progress import Progress
 from sln.utils.rng import torch_generator
 
@@ -133,7 +133,7 @@ def losses(
 
 
 def _logits(network: nn.Module, weights: Weights, images: Tensor) -> Tensor:
-    """(N, C) float32, on the CPU; on a GPU by `utils.passes`, if the speed has them, with bfloat16 operands.
+    """(N, C) float32, on the CPU; on a GPU by `graphs.passes`, if the speed has them, with bfloat16 operands.
 
     bfloat16 has the range of float32. Float16 would overflow far from the minimum, where nothing normalises
     the activations.

@@ -1,7 +1,5 @@
 """One run that trains in a process of its own while a page stays usable: watched and cancelled from here."""
 
-from __future__ import annotations
-
 import multiprocessing
 import time
 from multiprocessing.queues import SimpleQueue
@@ -13,8 +11,6 @@ from sln.runs.parallel import start_worker
 from sln.utils.errors import InputError, require
 
 CHECKPOINT_SECONDS = 1.0  # what a cancelled run loses at most: its network is small, and so is its checkpoint
-
-_current: Training | None = None
 
 
 class Training:
@@ -52,27 +48,20 @@ class Training:
         if self.state != "training":
             return self.state
         ended = not self._process.is_alive()  # asked first: what it has written last is read then
-        self._read_history()
+        file = store.folder(self.config) / "history.csv"
+        written = file.stat().st_mtime if file.exists() else 0.0
+        if written > self._written:
+            self.rows, self._written = store.read_history(file.parent).to_dict("records"), written
+            self._first = (self.epoch, written) if self._first == (0, 0.0) else self._first
         if ended:
             code = self._process.exitcode
             if not self._errors.empty():
                 self.problem = self._errors.get()
             elif code:
-                self.problem = (
-                    f"the training process ended with code {code} (out of memory?); start it again to "
-                    "continue from its last checkpoint"
-                )
+                way = "start it again to continue from its last checkpoint"
+                self.problem = f"the training process ended with code {code} (out of memory?); {way}"
             self.state = "failed" if self.problem else "done"
         return self.state
-
-    def _read_history(self) -> None:
-        file = store.folder(self.config) / "history.csv"
-        written = file.stat().st_mtime if file.exists() else 0.0
-        if written > self._written:
-            self.rows = store.read_history(file.parent).to_dict("records")
-            self._written = written
-            if self._first == (0, 0.0):
-                self._first = self.epoch, written
 
     def cancel(self) -> None:
         """End it at once. It can be started again and continues from at most a second before."""
@@ -82,20 +71,17 @@ class Training:
             self.state = "cancelled"
 
 
-def start(config: Config) -> Training:
-    """Train the run of `config` in the background, one at a time in this process.
+_current: Training | None = None
 
-    Raises InputError while another is being trained, and for data sets whose runs take hours.
-    """
+
+def start(config: Config) -> Training:
+    """Train a run in the background; InputError while one is trained, and for data sets that take hours."""
     global _current
-    require(
-        config.dataset in EMBEDDED,
-        f"a page trains runs on digits and letters only, not on {config.dataset}; use python -m sln train",
-    )
+    page = "a page trains runs on digits and letters only"
+    require(config.dataset in EMBEDDED, f"{page}, not on {config.dataset}; use python -m sln train")
     if _current is not None and _current.look() == "training":
-        raise InputError(
-            f"{_current.config.run_id} is being trained, one run at a time; wait for it or cancel it"
-        )
+        busy = "is being trained, one run at a time; wait for it or cancel it"
+        raise InputError(f"{_current.config.run_id} {busy}")
     _current = Training(config)
     return _current
 

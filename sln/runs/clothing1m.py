@@ -3,21 +3,17 @@
 It differs from `train` as the data set asks: images are decoded during training, each epoch uses a fresh
 class-balanced subset, and clean validation images choose the reported epoch.
 
-Several processes (`distributed`) share every global batch of `config.batch_size` examples. They draw the same
-subset, order and noise. Each takes its contiguous part of a batch and scales its loss so that the average of
-DistributedDataParallel is the gradient of the mean over the whole batch, even if the parts have unequal sizes
-or one is empty. So the numbers do not depend on the number of processes, except for the last bits and for
-BatchNorm, which
+Several processes (`distributed`) draw the same subset, order and noise. Each takes its contiguous part of a
+batch of `config.batch_size` examples and scales its loss so that the average of DistributedDataParallel is
+the gradient of the mean over the whole batch, even if the parts have unequal sizes or one is empty. So the
+numbers do not depend on the number of processes, except for the last bits and for BatchNorm: it normalises a
+part by the statistics of that part, or of the whole batch with `sync_batchnorm`, and keeps the running
+statistics of process 0, as DistributedDataParallel does by default.
 
-- normalises a part by the statistics of that part, or of the whole batch with `sync_batchnorm`;
-- keeps the running statistics of process 0, as DistributedDataParallel does by default.
-
-The folder of a run differs in three points: there is no examples.csv; weights.safetensors holds the weights
-of the chosen epoch, as the released script saves them; corrections/NNN.npz has, as `index`, the rows (lines
-of noisy_train.txt, from 0) of w and predictions.
+The folder of a run has no examples.csv; weights.safetensors holds the weights of the chosen epoch, as the
+released script saves them; corrections/NNN.npz has, as `index`, the rows (lines of noisy_train.txt, from 0)
+of w and predictions.
 """
-
-from __future__ import annotations
 
 import math
 import time
@@ -38,7 +34,6 @@ from sln.datasets.load import threads
 from sln.metrics import accuracy, measure_test
 from sln.objective import Objective, forward, sgd
 from sln.runs import store
-from sln.train import Epoch, learning_rate, set_learning_rate
 from sln.utils import distributed
 from sln.utils.devices import device, torchvision
 from sln.utils.errors import require
@@ -53,15 +48,14 @@ TRAINING, CORRECTING = 0, 1  # passes of an epoch that crop and flip: each has i
 def build(config: Config, *, pretrained: bool = False) -> nn.Module:
     """torchvision's ResNet of `config` for C classes; initial weights from the "initialisation" stream.
 
-    pretrained : ImageNet weights everywhere except in the last layer. Raises InputError if they are missing.
+    pretrained : ImageNet weights except in the last layer; InputError if they are missing
     """
     weights = clothing1m.imagenet_weights(config.model) if pretrained else {}
     with torch.random.fork_rng(devices=[]):
         torch.random.set_rng_state(torch_generator(config.seed, "initialisation").get_state())
         network = getattr(torchvision().models, config.model)(num_classes=C)
-    network.load_state_dict(
-        network.state_dict() | {name: value for name, value in weights.items() if not name.startswith("fc.")}
-    )
+    kept = {name: value for name, value in weights.items() if not name.startswith("fc.")}
+    network.load_state_dict(network.state_dict() | kept)
     return network.to(memory_format=torch.channels_last)
 
 
@@ -69,7 +63,7 @@ class State(train.State):
     """`train.State` with the best epoch so far; there is one momentum model, and no targets are kept.
 
     best_validation : validation accuracy of the momentum model at that epoch
-    best : the weights of both networks at that epoch, "network/conv1.weight", ..., on the CPU
+    best : the weights of both networks at that epoch, "best/network/conv1.weight", ..., on the CPU
     """
 
     def __init__(self, config: Config, network: nn.Module) -> None:
@@ -79,36 +73,23 @@ class State(train.State):
         self.objective = Objective(config, network, None)
         self.targets = torch.zeros(0)
         self.epoch = 0
-        self.best_validation = -math.inf
-        self.best: dict[str, Tensor] = {}
-
-    def keep_if_best(self, validation_accuracy: float) -> None:
-        """Choose this epoch if its accuracy is above all before it: of equal ones, the first stays."""
-        if validation_accuracy > self.best_validation:
-            self.best_validation = validation_accuracy
-            named = store.named_weights(self.networks)
-            self.best = {name: value.detach().cpu().clone() for name, value in named.items()}
+        self.best_validation, self.best = -math.inf, {}
 
     def tensors(self) -> dict[str, Tensor]:
-        """The state as named tensors, for a file."""
-        best = {f"best/{name}": value for name, value in self.best.items()}
-        best["best_validation"] = torch.tensor(self.best_validation, dtype=torch.float64)
-        return super().tensors() | best
+        """The state as named tensors, the best epoch's among them."""
+        accuracy = torch.tensor(self.best_validation, dtype=torch.float64)
+        return super().tensors() | self.best | {"best_validation": accuracy}
 
     def restore(self, named: dict[str, Tensor]) -> None:
-        """Continue from `tensors()`. Raises KeyError or RuntimeError for those of another configuration."""
+        """Continue from `tensors()`, as `train.State.restore`."""
         super().restore(named)
-        best = {name: value for name, value in named.items() if name.startswith("best/")}
-        self.best = {name.removeprefix("best/"): value.clone() for name, value in best.items()}
+        self.best = {name: value.clone() for name, value in named.items() if name.startswith("best/")}
         self.best_validation = float(named["best_validation"])
 
 
 @dataclass(frozen=True)
 class Correction(train.Correction):
-    """The label correction of an epoch's subset.
-
-    index : (n,) int64 rows that w and predictions belong to
-    """
+    """The label correction of an epoch's subset, of which `index` is the rows: (n,) int64."""
 
     index: Tensor
 
@@ -117,7 +98,6 @@ class Trainer:
     """What a run needs, as `in_memory.Trainer`, in each of its processes.
 
     fresh : whether the training starts from the beginning, so from ImageNet weights with `pretrained`
-
     Raises InputError for lists that are incomplete, or not those of process 0.
     """
 
@@ -125,11 +105,9 @@ class Trainer:
         self.config, self.device, self.quiet = config, device, quiet
         self.data = clothing1m.read(skip_bad_images=config.skip_bad_images)
         lists = (self.data.checksum, self.data.bad)
-        require(
-            lists == distributed.broadcast(lists),
-            f"the lists in {self.data.root / 'annotations'}, or the lists of bad images, are not those of "
-            "process 0; copy them from its machine",
-        )
+        ours = f"the lists in {self.data.root / 'annotations'}, or the lists of bad images,"
+        same = lists == distributed.broadcast(lists)
+        require(same, f"{ours} are not those of process 0; copy them from its machine")
         network = build(config, pretrained=fresh and config.pretrained)
         if config.sync_batchnorm:
             require(device.type == "cuda", "sync_batchnorm works on GPUs only; leave it out on a CPU")
@@ -141,22 +119,20 @@ class Trainer:
 
     def weights(self) -> dict[str, Tensor]:
         """The weights of the chosen epoch."""
-        return self.state.best
+        return {name.removeprefix("best/"): value for name, value in self.state.best.items()}
 
     def examples(self) -> None:
         """There is no table of the examples."""
 
-    def epochs(self) -> Iterator[Epoch]:
+    def epochs(self) -> Iterator[train.Epoch]:
         """Train from `state.epoch` to `config.epochs`, yielding what was measured after every epoch.
 
         The released recipe: a class-balanced subset per epoch, in shuffled batches with the last, smaller one
         kept; step size divided by 10 after epoch `lr_drop`; the momentum model updated after every step; from
-        the first epoch after `correction` on no stochastic noise, and targets that are corrected first. Since
-        every epoch draws its own subset, with its given labels, no correction builds on an earlier one, here
-        and in the released code.
+        the first epoch after `correction` on no stochastic noise, and targets that are corrected first, never
+        from earlier corrections, since every epoch draws its own subset with its given labels.
         """
-        config, state = self.config, self.state
-        network = state.network
+        config, state, network = self.config, self.state, self.state.network
         if distributed.world_size() > 1:
             state.restore(distributed.broadcast({name: t.cpu() for name, t in state.tensors().items()}))
             gpus = [self.device.index] if self.device.type == "cuda" else None
@@ -170,34 +146,31 @@ class Trainer:
                 correction, sigma = self.correct(subset, epoch), 0.0
                 targets = method.corrected_targets(targets, correction.predictions, correction.w)
             objective = self.train_epoch(network, subset, targets, epoch, sigma)
-            require(
-                math.isfinite(objective), f"the loss became {objective} in epoch {epoch}; lower lr or sigma"
-            )
-            shared = {
-                "epoch": epoch,
-                "objective": objective,
-                "lr": learning_rate(config, epoch),
-                "seconds": time.perf_counter() - start,
-            }
-            measured = self.measure(state.networks)
-            state.epoch = epoch
-            state.keep_if_best(measured["momentum"]["validation_accuracy"])
+            finite = math.isfinite(objective)
+            require(finite, f"the loss became {objective} in epoch {epoch}; lower lr or sigma")
+            shared = {"epoch": epoch, "objective": objective, "lr": train.learning_rate(config, epoch)}
+            shared["seconds"] = time.perf_counter() - start
+            measured, state.epoch = self.measure(state.networks), epoch
+            validation = measured["momentum"]["validation_accuracy"]
+            if validation > state.best_validation:  # of equal ones, the first stays
+                named = store.named_weights(state.networks)
+                state.best_validation = validation
+                state.best = {f"best/{name}": value.detach().cpu().clone() for name, value in named.items()}
             rows = [shared | {"weights": weights} | numbers for weights, numbers in measured.items()]
-            yield Epoch(epoch, rows, correction)
+            yield train.Epoch(epoch, rows, correction)
 
     @clothing1m.decoding()
     def train_epoch(
         self, network: nn.Module, subset: np.ndarray, targets: Tensor, epoch: int, sigma: float
     ) -> float:
-        """One pass over the epoch's n images. Returns the mean of the objective, noise included.
+        """One pass over the images of `subset`, (n,) rows; returns the mean objective, noise included.
 
         network : that of the state, or its DistributedDataParallel
-        subset : (n,) rows
         targets : (n, C), in the order of `subset`, as is the noise z
         """
         config, state, n = self.config, self.state, len(subset)
         network.train()
-        set_learning_rate(state.optimizer, config, epoch)
+        train.set_learning_rate(state.optimizer, config, epoch)
         order = torch.randperm(n, generator=torch_generator(config.seed, "shuffling", epoch))
         if sigma > 0:
             z = torch.randn(n, C, generator=torch_generator(config.seed, "stochastic noise", epoch))
@@ -227,9 +200,8 @@ class Trainer:
     def correct(self, subset: np.ndarray, epoch: int) -> Correction:
         """w (n,) and y_hat (n, C) of the epoch's n images, by the momentum model's predictions and losses.
 
-        The losses are against the given labels. With `correction_losses="as-released"` the images are cropped
-        and flipped, as in the released code, whose data set has one transformation for both passes; otherwise
-        they are centre crops. The smallest and the largest loss are those of the whole subset.
+        With `correction_losses="as-released"` the images are cropped and flipped, as in the released code,
+        whose data set has one transformation for both passes; otherwise they are centre crops.
         """
         released = self.config.augment and self.config.correction_losses == "as-released"
         view = (epoch, CORRECTING) if released else CENTRE
@@ -243,20 +215,15 @@ class Trainer:
         return Correction(w, predictions, torch.from_numpy(subset))
 
     def measure(self, networks: Mapping[str, nn.Module]) -> dict[str, dict[str, float]]:
-        """For each network `metrics.measure_test` on test images, and the accuracy on validation images.
-
-        Labels of both are clean. Nothing is measured on training images: their true labels are unknown.
-        """
+        """For each network `metrics.measure_test` on test images, and the accuracy on validation images."""
         validation, test = (self.data.rows(split) for split in ("validation", "test"))
         rows, labels = np.concatenate([validation, test]), torch.from_numpy(self.data.labels)
         logits = self.predict(networks, rows, CENTRE, "validation and test images")
-        return {
-            weights: {
-                **measure_test(found[len(validation) :], labels[test]),
-                "validation_accuracy": accuracy(found[: len(validation)], labels[validation]),
-            }
-            for weights, found in logits.items()
-        }
+        n, measured = len(validation), {}
+        for weights, found in logits.items():
+            measured[weights] = measure_test(found[n:], labels[test])
+            measured[weights]["validation_accuracy"] = accuracy(found[:n], labels[validation])
+        return measured
 
     @clothing1m.decoding()
     @torch.no_grad()
@@ -265,8 +232,8 @@ class Trainer:
     ) -> dict[str, Tensor]:
         """(N, C) float32 logits of each network, on the CPU, in the order of `rows`, in every process.
 
-        In evaluation mode (BatchNorm's running statistics) and in float32. Each process decodes its part of
-        the rows once for all networks; all networks become those of process 0.
+        In evaluation mode. Each process decodes its part of the rows once for all networks; all networks
+        become those of process 0.
         """
         for network in networks.values():
             if distributed.world_size() > 1:

@@ -1,6 +1,4 @@
-"""Training on images that fit into memory: digits and CIFAR."""
-
-from __future__ import annotations
+"""Training on images that fit into memory: digits, letters and CIFAR."""
 
 from collections.abc import Iterator
 
@@ -20,9 +18,7 @@ from sln.utils.progress import Progress
 
 
 class Trainer:
-    """What a run needs: the loop of `train`, computed by `fast`.
-
-    fresh : whether the training starts from the beginning; here it makes no difference
+    """What a run needs: the loop of `train`, computed by `fast`. A `fresh` training is no different here.
 
     state : what a checkpoint holds
     given : (N,) int64, the given labels that the run depends on
@@ -44,9 +40,8 @@ class Trainer:
             for epoch in train_in_turns(self.state, self.data, self.config, self.engine):
                 yield epoch
                 if epoch is not None:
-                    progress.advance(
-                        loss=epoch.rows[0]["objective"], accuracy=epoch.rows[-1]["test_accuracy"]
-                    )
+                    first, last = epoch.rows[0], epoch.rows[-1]
+                    progress.advance(loss=first["objective"], accuracy=last["test_accuracy"])
 
     def weights(self) -> dict[str, Tensor]:
         """The weights to keep, "network/conv1.weight", ...: those of the last epoch."""
@@ -68,8 +63,6 @@ class Trainer:
             loss = F.cross_entropy(logits, split.given, reduction="none")
             columns |= {f"{weights}_prediction": prediction, f"{weights}_confidence": confidence}
             columns |= {f"{weights}_p_given": (-loss).exp(), f"{weights}_loss": loss}
-        columns |= {
-            "target": targets.argmax(dim=1),
-            "target_on_given": targets.gather(1, split.given[:, None])[:, 0],
-        }
+        of_given = targets.gather(1, split.given[:, None])[:, 0]
+        columns |= {"target": targets.argmax(dim=1), "target_on_given": of_given}
         return pd.DataFrame({name: np.asarray(values) for name, values in columns.items()})

@@ -1,12 +1,10 @@
 """Several runs at once on this machine (`get_all`), and any other work (`each`).
 
-A family is an uncorrected run and the corrected runs that fork from it. It is one job of one worker process:
-the uncorrected run first, which keeps its state at the correction epoch, then the others. On a single GPU
-this process trains all runs instead (`turns`), since kernels of several processes on one GPU never overlap.
-A worker that is killed ends the other workers too; all their runs continue from their checkpoints.
+A family, an uncorrected run and the corrected runs that fork from it, is one job of one worker process: the
+uncorrected run first, which keeps its state at the correction epoch. On a single GPU this process trains all
+runs instead (`turns`), since kernels of several processes on one GPU never overlap. A worker that is killed
+ends the other workers too; all their runs continue from their checkpoints.
 """
-
-from __future__ import annotations
 
 import contextlib
 import multiprocessing
@@ -18,7 +16,7 @@ from collections import Counter
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, as_completed, wait
 from concurrent.futures.process import BrokenProcessPool
-from typing import Any, TypeVar
+from typing import Any
 
 import torch
 from joblib.externals.loky import get_reusable_executor
@@ -29,11 +27,9 @@ from sln.runs import store, turns
 from sln.runs.run import Run
 from sln.runs.turns import Result
 from sln.utils.devices import device
-from sln.utils.errors import InputError
+from sln.utils.errors import require
 from sln.utils.files import data_folder, figures_folder, runs_folder
 from sln.utils.progress import Progress
-
-Item, Output = TypeVar("Item"), TypeVar("Output")
 
 ATTEMPTS = 3  # of a family without a new checkpoint, before it is given up
 KILLED = (
@@ -46,20 +42,12 @@ class WorkerDied(RuntimeError):
     """The worker of a run was killed, or lost with its machine."""
 
 
-# --- where to train -----------------------------------------------------------------------------------------
-
-
 def per_gpu() -> int | None:
-    """`SLN_WORKERS`: how many runs train at once on each GPU, or in all on the CPU; None by default.
-
-    Raises InputError for anything but a whole number from 1 up.
-    """
+    """`SLN_WORKERS`: how many runs train at once on each GPU, or in all on the CPU; None by default."""
     asked = os.environ.get("SLN_WORKERS")
-    if asked is None:
-        return None
-    if not asked.isdecimal() or int(asked) < 1:
-        raise InputError(f"SLN_WORKERS is {asked!r}, expected a whole number from 1 up")
-    return int(asked)
+    allowed = asked is None or (asked.isdecimal() and int(asked) > 0)
+    require(allowed, f"SLN_WORKERS is {asked!r}, expected a whole number from 1 up")
+    return None if asked is None else int(asked)
 
 
 def slots() -> list[str]:
@@ -81,15 +69,8 @@ def processors() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-# --- runs ---------------------------------------------------------------------------------------------------
-
-
-def get_all(
-    configs: Iterable[Config], what: str = "training", *, keep_state_at: int | None = None
-) -> list[Run]:
-    """The runs of `configs`, in their order; missing ones are trained, several at a time.
-
-    keep_state_at : the epoch whose state uncorrected runs keep, for corrected runs that are asked for later
+def get_all(configs: Iterable[Config], what: str = "training", **options: Any) -> list[Run]:
+    """The runs of `configs`, in their order; missing ones are trained, several at a time, by `train`.
 
     Raises what training raises, and WorkerDied for a run whose workers are killed again and again. Runs that
     are finished by then are kept, and the same call continues from there.
@@ -97,10 +78,8 @@ def get_all(
     configs = list(configs)
     missing = [config for config in dict.fromkeys(configs) if runs.find(config) is None]
     if missing:
-        with (
-            Progress(len(missing), what, "runs") as progress,
-            contextlib.closing(train(missing, keep_state_at=keep_state_at)) as results,
-        ):
+        results = train(missing, **options)
+        with Progress(len(missing), what, "runs") as progress, contextlib.closing(results):
             for config, error in results:
                 if error is not None:
                     raise error
@@ -108,28 +87,22 @@ def get_all(
     return [runs.get(config) for config in configs]
 
 
-def train(
-    configs: Sequence[Config],
-    *,
-    keep_state_at: int | None = None,
-    checkpoint_seconds: float = runs.CHECKPOINT_SECONDS,
-) -> Generator[Result, None, None]:
+def train(configs: Sequence[Config], **options: Any) -> Generator[Result, None, None]:
     """Train runs, several at a time; yields each run as it ends, with its error or None.
 
-    Closing the generator ends the workers at once.
+    The options are `keep_state_at` and `checkpoint_seconds` of `runs.in_turns`. Closing the generator ends
+    the workers at once.
     """
     where, waiting = slots(), families(configs)
-    options = {"keep_state_at": keep_state_at, "checkpoint_seconds": checkpoint_seconds}
-    if set(where) == {"cpu"} or len(set(where)) > 1:
-        if min(len(where), len(waiting)) > 1:
-            yield from _in_processes(waiting, where, options)
-            return
-    elif min(len(where), len(configs)) > 1:
+    one_gpu = len(set(where)) == 1 and where[0] != "cpu"
+    if one_gpu and min(len(where), len(configs)) > 1:
         yield from turns.train(configs, len(where), **options)
-        return
-    for family in waiting:
-        # digits and letters take seconds; others take hours and show their epochs
-        yield from _train_in_order(family, quiet=family[0].dataset in EMBEDDED, **options)
+    elif not one_gpu and min(len(where), len(waiting)) > 1:
+        yield from _in_processes(waiting, where, options)
+    else:
+        for family in waiting:
+            # digits and letters take seconds; others take hours and show their epochs
+            yield from _train_in_order(family, quiet=family[0].dataset in EMBEDDED, **options)
 
 
 def families(configs: Iterable[Config]) -> list[list[Config]]:
@@ -140,15 +113,13 @@ def families(configs: Iterable[Config]) -> list[list[Config]]:
     return list(found.values())
 
 
-def _train_in_order(
-    family: list[Config], *, quiet: bool, keep_state_at: int | None, checkpoint_seconds: float
-) -> Iterator[Result]:
+def _train_in_order(family: list[Config], **options: Any) -> Iterator[Result]:
     """Train the runs of a family one after another; yields each run with its error or None."""
-    keep = next((config.correction for config in family if config.corrects), keep_state_at)
+    options |= next(({"keep_state_at": config.correction} for config in family if config.corrects), {})
     for config in family:
         error = None
         try:
-            runs.get(config, quiet=quiet, checkpoint_seconds=checkpoint_seconds, keep_state_at=keep)
+            runs.get(config, **options)
         except Exception as problem:  # noqa: BLE001  it belongs to this run, the others are trained
             error = problem
         yield config, error
@@ -174,13 +145,12 @@ def _in_processes(waiting: list[list[Config]], where: list[str], options: dict[s
     count, free = min(len(where), len(waiting)), list(where)
     running: dict[Future, tuple[list[Config], str]] = {}
     deaths: Counter[tuple] = Counter()
-    with _workers_end_on_errors():
+    with _workers(count) as submit:
         while waiting or running:
             while waiting and free:
                 family, slot = waiting.pop(0), free.pop(0)
                 settings = environment() | {"SLN_DEVICE": slot}
-                future = _executor(count).submit(train_family, settings, family, options)
-                running[future] = family, slot
+                running[submit(train_family, settings, family, options)] = family, slot
             for future in wait(running, return_when=FIRST_COMPLETED).done:
                 family, slot = running.pop(future)
                 free.append(slot)
@@ -195,42 +165,36 @@ def _in_processes(waiting: list[list[Config]], where: list[str], options: dict[s
                 yield from future.result() if problem is None else [(config, problem) for config in family]
 
 
-def each(work: Callable[[Item], Output], items: Sequence[Item]) -> Iterator[tuple[int, Output]]:
-    """`work` of every item, several at a time; yields (position, result) as they end.
+def each(work: Callable[[Any], Any], items: Sequence[Any]) -> Iterator[tuple[int, Any]]:
+    """`work`, a module's function, of every item, several at a time; yields (position, result) as they end.
 
-    `work` is a function of a module; items and results can be pickled. Of several GPUs the first is used.
-    Raises what `work` raises, and WorkerDied; no worker is left then.
+    Items and results are pickled. Of several GPUs the first is used. Raises what `work` raises, and
+    WorkerDied; no worker is left then.
     """
     count, settings = min(len(slots()), len(items)), environment() | {"SLN_DEVICE": slots()[0]}
     if count <= 1:
         yield from enumerate(map(work, items))
         return
-    with _workers_end_on_errors():
-        executor = _executor(count)
-        pending = {executor.submit(_call, settings, work, item): n for n, item in enumerate(items)}
-        try:
-            for done in as_completed(pending):
-                yield pending[done], done.result()
-        except BrokenProcessPool:
-            raise WorkerDied(KILLED) from None
+    with _workers(count) as submit:
+        pending = {submit(_call, settings, work, item): n for n, item in enumerate(items)}
+        for done in as_completed(pending):
+            yield pending[done], done.result()
 
 
-def _call(settings: dict[str, str], work: Callable[[Item], Output], item: Item) -> Output:
+def _call(settings: dict[str, str], work: Callable[[Any], Any], item: Any) -> Any:
     os.environ.update(settings)
     return work(item)
 
 
-def _executor(count: int) -> Any:
-    """`count` worker processes: those that are there from the last call, or new ones."""
-    return get_reusable_executor(count, timeout=None, initializer=start_worker)
-
-
 @contextlib.contextmanager
-def _workers_end_on_errors() -> Iterator[None]:
+def _workers(count: int) -> Iterator[Callable[..., Future]]:
+    """What submits work to `count` processes, those of the last call or new ones; none is left on errors."""
     try:
-        yield
-    except BaseException:
+        yield lambda *call: get_reusable_executor(count, timeout=None, initializer=start_worker).submit(*call)
+    except BaseException as error:
         get_reusable_executor(reuse=True).shutdown(kill_workers=True)
+        if isinstance(error, BrokenProcessPool):
+            raise WorkerDied(KILLED) from None
         raise
 
 

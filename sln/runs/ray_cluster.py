@@ -8,15 +8,12 @@ when it no longer hears of the machine that holds it (by default after 90 second
 waits that long in its new place.
 """
 
-from __future__ import annotations
-
 import os
 import socket
-from collections.abc import Generator, Iterable, Sequence
+from collections.abc import Generator, Sequence
 from pathlib import Path
 from typing import Any
 
-from sln import runs
 from sln.config import Config
 from sln.runs import parallel
 from sln.runs.parallel import WorkerDied
@@ -25,13 +22,7 @@ from sln.utils.errors import InputError, require
 from sln.utils.files import runs_folder, write_text
 
 
-def train(
-    address: str,
-    configs: Sequence[Config],
-    *,
-    keep_state_at: int | None = None,
-    checkpoint_seconds: float = runs.CHECKPOINT_SECONDS,
-) -> Generator[Result, None, None]:
+def train(address: str, configs: Sequence[Config], **options: Any) -> Generator[Result, None, None]:
     """`parallel.train` on the Ray cluster at `address`: yields each run as it ends, with its error or None.
 
     A run takes as many processors as it has threads and, where the cluster has GPUs, one GPU, or the share of
@@ -40,14 +31,18 @@ def train(
     """
     ray = _connected(address)
     mark = runs_folder().absolute() / f".sweep-{socket.gethostname()}-{os.getpid()}"
-    options = {"keep_state_at": keep_state_at, "checkpoint_seconds": checkpoint_seconds}
-    settings, running = parallel.environment(), {}
-    on_cpu = os.environ.get("SLN_DEVICE") == "cpu"
-    if on_cpu:
-        settings["SLN_DEVICE"] = "cpu"
+    settings, running, on_cpu = parallel.environment(), {}, os.environ.get("SLN_DEVICE") == "cpu"
+    settings |= {"SLN_DEVICE": "cpu"} if on_cpu else {}
     gpus = 0 if on_cpu else ray.cluster_resources().get("GPU", 0)
     try:
-        _check_processors(ray.nodes(), configs)
+        # a run with more threads than any machine has processors would wait
+        here = max((node["Resources"].get("CPU", 0) for node in ray.nodes() if node["Alive"]), default=0)
+        threads = max((config.threads for config in configs), default=1)
+        require(
+            threads <= here,
+            f"runs have {threads} threads, but no machine of the cluster has more than {here:g} processors; "
+            f"join one with `ray start --num-cpus {threads}` or more",
+        )
         write_text(mark, "a sweep on a Ray cluster\n")
         task = ray.remote(
             num_gpus=1 / (parallel.per_gpu() or 1) if gpus else 0,
@@ -74,26 +69,11 @@ def train(
         mark.unlink(missing_ok=True)
 
 
-def train_there(
-    mark: str, settings: dict[str, str], family: list[Config], options: dict[str, Any]
-) -> list[Result]:
+def train_there(mark: str, settings: dict[str, str], *work: Any) -> list[Result]:
     """In a worker of the cluster: `parallel.train_family`, where the file `mark` of the sweep is visible."""
-    require(
-        Path(mark).exists(),
-        f"{socket.gethostname()} does not see {mark}; set SLN_RUNS to a folder that all machines share",
-    )
-    return parallel.train_family(settings, family, options)
-
-
-def _check_processors(nodes: Iterable[dict[str, Any]], configs: Iterable[Config]) -> None:
-    """Raise InputError where no machine has as many processors as a run has threads: it would wait."""
-    here = max((node["Resources"].get("CPU", 0) for node in nodes if node["Alive"]), default=0)
-    threads = max((config.threads for config in configs), default=1)
-    require(
-        threads <= here,
-        f"runs have {threads} threads, but no machine of the cluster has more than {here:g} processors; "
-        f"join one with `ray start --num-cpus {threads}` or more",
-    )
+    way = "set SLN_RUNS to a folder that all machines share"
+    require(Path(mark).exists(), f"{socket.gethostname()} does not see {mark}; {way}")
+    return parallel.train_family(settings, *work)
 
 
 def _connected(address: str) -> Any:
@@ -102,15 +82,13 @@ def _connected(address: str) -> Any:
     try:
         import ray
     except ImportError:
-        raise InputError(
-            'Ray is not installed; `pip install -e ".[ray]"` adds it, or sweep without --ray'
-        ) from None
+        way = '`pip install -e ".[ray]"` adds it, or sweep without --ray'
+        raise InputError(f"Ray is not installed; {way}") from None
     try:
         ray.init(address=address, log_to_driver=False, logging_level="error")
     except (ConnectionError, RuntimeError, ValueError) as error:
-        why = " ".join(str(error).split())
-        raise InputError(
-            f"no Ray cluster at {address!r} that this machine is part of ({why[:200]}); start one with "
-            "`ray start --head`, and join it elsewhere with `ray start --address`"
-        ) from None
+        why = " ".join(str(error).split())[:200]
+        way = "start one with `ray start --head`, and join it elsewhere with `ray start --address`"
+        found = f"no Ray cluster at {address!r} that this machine is part of ({why})"
+        raise InputError(f"{found}; {way}") from None
     return ray

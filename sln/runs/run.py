@@ -13,19 +13,19 @@ A run is the directory `runs/<run_id>/`:
     checkpoint.safetensors   whole training state, while the run is unfinished
     done.json                written last: SHA-256 of the other files
 
-`store` reads and writes these files. `in_memory.Trainer` trains on digits and CIFAR, `clothing1m.Trainer` on
-Clothing1M. Both have the same attributes and methods.
+`store` reads and writes these files. `in_memory.Trainer` and `clothing1m.Trainer`, which train, have the same
+attributes and methods.
 """
-
-from __future__ import annotations
 
 import contextlib
 import functools
+import math
 import shutil
 import time
 from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import torch
@@ -69,16 +69,16 @@ class Run:
         """The data that it was trained on, given and true labels. Not for Clothing1M, which stays on disk."""
         return load_data(self.config)
 
-    def final(self, weights: str = "network") -> pd.Series:
-        """The reported history row of one network: the last epoch's, never the best one's.
+    def of(self, weights: str) -> pd.DataFrame:
+        """The history of one network, indexed by epoch."""
+        return self.history[self.history["weights"] == weights].set_index("epoch")
 
-        The exception is Clothing1M. Its recipe reports the epoch of the momentum model's best accuracy on
-        clean validation images, the first of equal ones.
-        """
-        rows = self.of(weights)
+    def final(self, weights: str = "network") -> pd.Series:
+        """The reported history row of one network: the last epoch's, never the best one's."""
+        # except by Clothing1M's recipe: that of the momentum model's best (first) clean validation accuracy
         if self.config.dataset == "clothing1m":
-            return rows.loc[self.of("momentum")["validation_accuracy"].idxmax()]
-        return rows.iloc[-1]
+            return self.of(weights).loc[self.of("momentum")["validation_accuracy"].idxmax()]
+        return self.of(weights).iloc[-1]
 
     def last_epoch(self) -> pd.DataFrame:
         """The numbers of the reported epoch, a column per network."""
@@ -86,25 +86,15 @@ class Run:
         table = pd.DataFrame({weights: {"epoch": row.name} | row.to_dict() for weights, row in rows.items()})
         return table.drop(index=["weights", "seconds"]).astype(float)
 
-    def of(self, weights: str) -> pd.DataFrame:
-        """The history of one network, indexed by epoch."""
-        return self.history[self.history["weights"] == weights].set_index("epoch")
-
     def network(self, weights: str = "network") -> nn.Module:
         """The trained network ("network") or a momentum model ("momentum"), in evaluation mode."""
         if self.config.dataset == "clothing1m":
             network = clothing1m.build(self.config)
         else:
-            network = models.build(
-                self.config.model,
-                in_channels=self.data.train.images.shape[1],
-                num_classes=self.data.num_classes,
-                seed=0,
-            )
-        prefix, tensors = f"{weights}/", store.read_tensors(self.folder / "weights.safetensors")
-        network.load_state_dict(
-            {n.removeprefix(prefix): t for n, t in tensors.items() if n.startswith(prefix)}
-        )
+            channels, C = self.data.train.images.shape[1], self.data.num_classes
+            network = models.build(self.config.model, in_channels=channels, num_classes=C, seed=0)
+        own, tensors = f"{weights}/", store.read_tensors(self.folder / "weights.safetensors")
+        network.load_state_dict({n.removeprefix(own): t for n, t in tensors.items() if n.startswith(own)})
         return network.eval()
 
     @property
@@ -133,33 +123,14 @@ def find(config: Config) -> Run | None:
     return Run(config, path)
 
 
-def get(
-    config: Config,
-    *,
-    quiet: bool = False,
-    keep_state_at: int | None = None,
-    checkpoint_seconds: float = CHECKPOINT_SECONDS,
-    on_epoch: Callable[[Epoch], None] | None = None,
-) -> Run:
+def get(config: Config, **options: Any) -> Run:
     """The run of `config`: found, or resumed, or forked from its uncorrected run, or trained from the start.
 
-    All four give the same numbers, bit for bit on a CPU. If another process is training the same run, this
-    one waits for it. Under torchrun every process calls this, and they train one run together (Clothing1M
-    only).
-
-    keep_state_at : the epoch whose whole state an uncorrected run keeps, so that a corrected run can start
-        there; by default the data set's own correction epoch
-    on_epoch : called after every epoch that is trained here
+    All four give the same numbers, bit for bit on a CPU. If another process trains the same run, this one
+    waits for it. Under torchrun every process calls this, and they train one run together (Clothing1M only).
+    The options are those of `in_turns`.
     """
-    return last(
-        in_turns(
-            config,
-            quiet=quiet,
-            keep_state_at=keep_state_at,
-            checkpoint_seconds=checkpoint_seconds,
-            on_epoch=on_epoch,
-        )
-    )
+    return last(in_turns(config, **options))
 
 
 class Stopped(RuntimeError):
@@ -172,65 +143,47 @@ def in_turns(
     quiet: bool = False,
     keep_state_at: int | None = None,
     checkpoint_seconds: float = CHECKPOINT_SECONDS,
-    on_epoch: Callable[[Epoch], None] | None = None,
+    on_epoch: Callable[[Epoch], object] = lambda epoch: None,
     stop: Callable[[], bool] = lambda: False,
 ) -> Generator[None, None, Run]:
     """`get` as turns, between which other runs may use the device.
 
+    keep_state_at : the epoch whose whole state an uncorrected run keeps, for corrected runs to start there;
+        by default the data set's own correction epoch
+    on_epoch : called after every epoch that is trained here
     stop : called after every epoch; if it returns true, the run is saved and Stopped is raised
     """
-    require(
-        config.dataset == "clothing1m" or not distributed.launched(),
-        f"torchrun is for clothing1m; several runs of {config.dataset} at once are what SLN_WORKERS is for",
-    )
+    others = f"several runs of {config.dataset} at once are what SLN_WORKERS is for"
+    trains = config.dataset == "clothing1m" or not distributed.launched()
+    require(trains, f"torchrun is for clothing1m; {others}")
     keep = config.default("correction") if keep_state_at is None else keep_state_at
-    keep = -1 if config.corrects or keep >= config.epochs else keep
+    path, main = store.folder(config), distributed.is_main()  # process 0 alone touches the run's folder
     with contextlib.ExitStack() as held:
         held.enter_context(distributed.group())
         run = _found(config)
-        if run is None and distributed.is_main():
+        if run is None and main:
             held.enter_context(lock(config.run_id))
         run = run or _found(config)
-        if run is None:
-            yield from _train(config, quiet, keep, checkpoint_seconds, on_epoch, stop)
-            run = _found(config)
-    assert run is not None
-    return run
-
-
-def _found(config: Config) -> Run | None:
-    """`find` by process 0, for all processes, which wait for it here."""
-    return distributed.broadcast(find(config) if distributed.is_main() else None)
-
-
-def _train(
-    config: Config,
-    quiet: bool,
-    keep_state_at: int,
-    checkpoint_seconds: float,
-    on_epoch: Callable[[Epoch], None] | None,
-    stop: Callable[[], bool],
-) -> Generator[None, None, None]:
-    """Train the run or finish it. Process 0 alone touches its folder."""
-    path, where, main = store.folder(config), distributed.device(), distributed.is_main()
-    kind = clothing1m.Trainer if config.dataset == "clothing1m" else in_memory.Trainer
-    with threads(config.threads), current(where):
+        if run is not None:
+            return run
+        where = distributed.device()
+        held.enter_context(threads(config.threads))
+        held.enter_context(current(where))
         source = _source(path, config) if main else None
+        kind = clothing1m.Trainer if config.dataset == "clothing1m" else in_memory.Trainer
         trainer = kind(config, where, quiet=quiet or not main, fresh=main and source is None)
         rows = _start(path, config, trainer, where, source) if main else []
         state, saved = trainer.state, time.monotonic()
         for epoch in trainer.epochs():
             if epoch is None:
                 yield
-                continue
-            if not main:
+            if epoch is None or not main:
                 continue
             rows += epoch.rows
-            if on_epoch is not None:
-                on_epoch(epoch)
+            on_epoch(epoch)
             if epoch.correction is not None:
                 store.write_correction(path, epoch.number, epoch.correction, soft=config.soft_correction)
-            if epoch.number == keep_state_at:
+            if epoch.number == keep < config.epochs and not config.corrects:
                 store.write_history(path, rows)
                 store.write_tensors(store.state_file(path, epoch.number), state.tensors())
             stopping = stop() and epoch.number < config.epochs
@@ -242,6 +195,12 @@ def _train(
                 raise Stopped(f"{path.name} stopped after epoch {epoch.number}")
         if main:
             _finish(path, trainer, rows)
+        return _found(config)
+
+
+def _found(config: Config) -> Run | None:
+    """`find` by process 0, for all processes, which wait for it here."""
+    return distributed.broadcast(find(config) if distributed.is_main() else None)
 
 
 def _source(path: Path, config: Config) -> tuple[Path, Path] | None:
@@ -250,13 +209,12 @@ def _source(path: Path, config: Config) -> tuple[Path, Path] | None:
         store.check_config(path, config)
     if (path / store.CHECKPOINT).exists():
         return path, path / store.CHECKPOINT
-    if config.corrects:
-        parent = store.folder(config.uncorrected)
-        file = store.state_file(parent, config.correction)
-        if file.exists():
-            store.check_config(parent, config.uncorrected)
-            return parent, file
-    return None
+    parent = store.folder(config.uncorrected)
+    file = store.state_file(parent, config.correction)
+    if not config.corrects or not file.exists():
+        return None
+    store.check_config(parent, config.uncorrected)
+    return parent, file
 
 
 def _start(
@@ -287,26 +245,17 @@ def _finish(path: Path, trainer: Trainer, rows: list[dict]) -> None:
 
 
 def listing() -> pd.DataFrame:
-    """All runs: run, state ("done", or the last epoch saved), epochs, network, momentum, MB.
-
-    The columns network and momentum are the two networks' last test accuracy.
-    """
+    """All runs: run, state ("done", or the last epoch saved), epochs, both last test accuracies, MB."""
     rows = []
-    for path in sorted(runs_folder().glob("[!.]*/config.json")):
-        config, done = read_json(path), (path.parent / "done.json").exists()
-        row = {
-            "run": path.parent.name,
-            "state": "done" if done else "unfinished",
-            "epochs": config.get("epochs"),
-        }
-        history = path.parent / "history.csv"
-        if history.exists():
-            measured = store.read_history(path.parent).groupby("weights").last()  # non-empty entries
-            row["state"] = row["state"] if done else f"epoch {measured['epoch'].max()}"
-            for weights in ("network", "momentum"):
-                row[weights] = measured["test_accuracy"].get(weights)
-        row["MB"] = sum(file.stat().st_size for file in path.parent.rglob("*") if file.is_file()) / 1e6
-        rows.append(row)
+    for config in sorted(runs_folder().glob("[!.]*/config.json")):
+        path, state, accuracy = config.parent, "unfinished", {}
+        if (path / "history.csv").exists():
+            measured = store.read_history(path).groupby("weights").last()  # non-empty entries
+            state, accuracy = f"epoch {measured['epoch'].max()}", measured["test_accuracy"]
+        state = "done" if (path / "done.json").exists() else state
+        size = sum(file.stat().st_size for file in path.rglob("*") if file.is_file())
+        both = [accuracy.get(weights, math.nan) for weights in ("network", "momentum")]
+        rows.append([path.name, state, read_json(config).get("epochs"), *both, size / 1e6])
     return pd.DataFrame(rows, columns=["run", "state", "epochs", "network", "momentum", "MB"])
 
 
@@ -319,12 +268,10 @@ def finished() -> Iterator[Run]:
 
 def by_name(run_id: str) -> Run:
     """The finished run of that name. Raises InputError if there is none, or it is unfinished or damaged."""
-    config = Config.from_dict(read_json(_existing(run_id) / "config.json"))
-    require(
-        config.run_id == run_id,
-        f"{runs_folder() / run_id} is a run of another configuration, {config.run_id}; "
-        "`runs remove` removes it",
-    )
+    path = _existing(run_id)
+    config = Config.from_dict(read_json(path / "config.json"))
+    other = f"{path} is a run of another configuration, {config.run_id}; `runs remove` removes it"
+    require(config.run_id == run_id, other)
     run = find(config)
     if run is None:
         raise InputError(f"run {run_id} is unfinished; the command that started it goes on where it stopped")
@@ -345,8 +292,6 @@ def remove(run_id: str) -> None:
 def _existing(run_id: str) -> Path:
     path = runs_folder() / run_id
     # a name, not a path: nothing outside the folder is ever touched
-    require(
-        Path(run_id).name == run_id and run_id != ".." and (path / "config.json").exists(),
-        f"no run {run_id!r} in {runs_folder()}; `python -m sln runs list` shows them",
-    )
+    known = Path(run_id).name == run_id and run_id != ".." and (path / "config.json").exists()
+    require(known, f"no run {run_id!r} in {runs_folder()}; `python -m sln runs list` shows them")
     return path

@@ -5,17 +5,15 @@ thread is enough, since a captured step is a single call, and nothing needs a lo
 searches for kernels or measures, no other run launches anything. On a CPU, processes are better (`parallel`).
 """
 
-from __future__ import annotations
-
 import functools
 from collections.abc import Callable, Generator, Sequence
+from typing import Any
 
 import torch
 
 from sln import runs
 from sln.config import Config
 from sln.runs import store
-from sln.runs.run import CHECKPOINT_SECONDS, Run
 from sln.train import Epoch
 from sln.utils.devices import current, device
 from sln.utils.graphs import CaptureFailed
@@ -28,20 +26,18 @@ def train(
     at_once: int,
     *,
     keep_state_at: int | None = None,
-    checkpoint_seconds: float = CHECKPOINT_SECONDS,
     stop: Callable[[], bool] = lambda: False,
     on_epoch: Callable[[Config, Epoch], None] = lambda config, epoch: None,
+    **options: Any,
 ) -> Generator[Result, None, None]:
     """Train runs on `SLN_DEVICE`, at most `at_once` in turns; yields each run as it ends, with its error.
 
     Uncorrected runs come first. A corrected run starts as soon as its uncorrected run, if that is among
     `configs`, has kept the state of the correction epoch. A run is prepared before its first turn, when the
-    GPU has finished what others have launched.
+    GPU has finished what others have launched. Options are those of `runs.in_turns`:
 
     keep_state_at : the epoch whose state the other uncorrected runs keep
-    stop : called after every epoch of every run; if true, the run is saved and ends with `runs.Stopped`, and
-        no other run starts
-    on_epoch : called after every epoch of every run
+    stop : if it returns true, also no other run starts
 
     Raises CaptureFailed, after which no run of this process can continue; another process can, from their
     checkpoints. Closing the generator leaves the runs at their checkpoints.
@@ -52,41 +48,34 @@ def train(
     unfinished = {config.run_id for config in waiting}
     forks = {config: store.folder(config.uncorrected) for config in waiting if config.corrects}
     keep = {path.name: config.correction for config, path in forks.items()}
-    running: dict[Config, tuple[Generator[None, None, Run], torch.cuda.Stream | None]] = {}
+    running: dict[Config, tuple[Generator, torch.cuda.Stream | None]] = {}
 
     def ready(config: Config) -> bool:
         parent = forks.get(config)
-        if parent is None or parent.name not in unfinished:
-            return True
-        return store.state_file(parent, config.correction).exists()
+        waits = parent is not None and parent.name in unfinished
+        return not waits or store.state_file(parent, config.correction).exists()
 
     try:
         while waiting or running:
             while free and not stop() and (config := next(filter(ready, waiting), None)) is not None:
                 waiting.remove(config)
-                run = runs.in_turns(
-                    config,
-                    quiet=True,
-                    keep_state_at=keep.get(config.run_id, keep_state_at),
-                    checkpoint_seconds=checkpoint_seconds,
-                    stop=stop,
-                    on_epoch=functools.partial(on_epoch, config),
-                )
-                running[config] = run, free.pop(0)
+                options |= {"quiet": True, "stop": stop, "on_epoch": functools.partial(on_epoch, config)}
+                kept = keep.get(config.run_id, keep_state_at)
+                running[config] = runs.in_turns(config, keep_state_at=kept, **options), free.pop(0)
             if not running:  # stopped
                 return
             for config, (run, stream) in list(running.items()):
-                error = None
                 try:
                     with current(where), torch.cuda.stream(stream):  # None changes nothing
                         next(run)
-                    continue
                 except StopIteration:
-                    pass
+                    error = None
                 except CaptureFailed as problem:
                     raise CaptureFailed(f"{config.run_id}: {problem}") from problem
                 except Exception as problem:  # noqa: BLE001  it belongs to this run, the others are trained
                     error = problem
+                else:
+                    continue
                 del running[config]
                 free.append(stream)
                 unfinished.discard(config.run_id)

@@ -1,8 +1,7 @@
 """Crops and flips of training images, drawn for a whole epoch."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
+from typing import Self
 
 import torch
 import torch.nn.functional as F
@@ -21,11 +20,11 @@ class CropsAndFlips:
     left: Tensor
     flip: Tensor
 
-    def of(self, index: Tensor | slice) -> CropsAndFlips:
+    def of(self, index: Tensor | slice) -> Self:
         """The draws of some of the images."""
         return CropsAndFlips(self.top[index], self.left[index], self.flip[index])
 
-    def to(self, device: torch.device) -> CropsAndFlips:
+    def to(self, device: torch.device) -> Self:
         """The draws on `device`."""
         return CropsAndFlips(self.top.to(device), self.left.to(device), self.flip.to(device))
 
@@ -33,20 +32,16 @@ class CropsAndFlips:
 def draw_crops(count: int, padding: int, generator: torch.Generator) -> CropsAndFlips:
     """Independent draws for `count` images: crops uniform over all (2 padding + 1)^2, flips with 1/2."""
     places = 2 * padding + 1
-    return CropsAndFlips(
-        top=torch.randint(places, (count,), generator=generator),
-        left=torch.randint(places, (count,), generator=generator),
-        flip=torch.randint(2, (count,), generator=generator).bool(),
-    )
+    top, left, flip = (torch.randint(n, (count,), generator=generator) for n in (places, places, 2))
+    return CropsAndFlips(top, left, flip.bool())
 
 
 def crop_and_flip(images: Tensor, draws: CropsAndFlips, padding: int) -> Tensor:
     """Images (B, channels, H, W), zero-padded, cropped to H x W and flipped by `draws` (of B images)."""
     B, _, H, W = images.shape
-    padded = F.pad(images, (padding,) * 4)
-    x, y = torch.arange(W, device=images.device), torch.arange(H, device=images.device)
+    image, y, x = (torch.arange(size, device=images.device) for size in (B, H, W))
     columns = torch.where(draws.flip[:, None], W - 1 - x, x) + draws.left[:, None]  # (B, W)
     rows = y + draws.top[:, None]  # (B, H)
-    image = torch.arange(B, device=images.device)
+    padded = F.pad(images, (padding,) * 4)
     # one gather; index tensors on both sides of the slice put the channels last, hence the permutation
     return padded[image[:, None, None], :, rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2)

@@ -4,8 +4,6 @@ The device decides the last bits of the numbers but is no setting of a run: a la
 trained on a GPU. `versions.json` records the device.
 """
 
-from __future__ import annotations
-
 import contextlib
 import functools
 import importlib
@@ -15,26 +13,21 @@ from types import ModuleType
 
 import torch
 
-from sln.utils.errors import InputError
+from sln.utils.errors import require
 
 
 def device() -> torch.device:
-    """`SLN_DEVICE`: `auto` (default; the first GPU, else the CPU), `cpu`, `cuda` or `cuda:1`.
-
-    Raises InputError for another name and for a GPU that does not exist.
-    """
+    """`SLN_DEVICE`: `auto` (default; the first GPU, else the CPU), `cpu`, `cuda`, `cuda:1`; or InputError."""
     asked = os.environ.get("SLN_DEVICE") or "auto"
     gpus = torch.cuda.device_count() if torch.cuda.is_available() else 0
-    if asked == "auto":
-        return torch.device("cuda", 0) if gpus else torch.device("cpu")
-    if asked == "cpu":
+    if asked == "cpu" or (asked == "auto" and not gpus):
         return torch.device("cpu")
     kind, _, number = asked.partition(":")
-    if kind != "cuda" or not (number or "0").isdecimal():
-        raise InputError(f"device is {asked!r}, allowed are auto, cpu, cuda and cuda:N")
-    if int(number or 0) >= gpus:
-        raise InputError(f"device is {asked!r}, but torch sees {gpus} GPUs here; use cpu or auto")
-    return torch.device("cuda", int(number or 0))
+    allowed = asked == "auto" or (kind == "cuda" and (number or "0").isdecimal())
+    require(allowed, f"device is {asked!r}, allowed are auto, cpu, cuda and cuda:N")
+    n = int(number or 0)
+    require(n < gpus, f"device is {asked!r}, but torch sees {gpus} GPUs here; use cpu or auto")
+    return torch.device("cuda", n)
 
 
 def current(device: torch.device) -> contextlib.AbstractContextManager[object]:
@@ -44,16 +37,13 @@ def current(device: torch.device) -> contextlib.AbstractContextManager[object]:
 
 @functools.cache
 def torchvision() -> ModuleType:
-    """The package torchvision: `datasets`, `models` and `transforms`.
-
-    A torchvision built for CUDA cannot be imported beside a CPU build of torch, because it misses operators
-    for object detection. They are declared here in that case; nothing in this package calls them.
-    """
+    """The package torchvision."""
     try:
         return importlib.import_module("torchvision")
     except RuntimeError:
+        # one built for CUDA misses operators for object detection beside a CPU build of torch; none is called
+        arguments = "(Tensor dets, Tensor scores, float iou_threshold) -> Tensor"
         for operator in ("nms", "qnms"):
-            arguments = "(Tensor dets, Tensor scores, float iou_threshold) -> Tensor"
             torch.library.define(f"torchvision::{operator}", arguments)
         for name in [name for name in sys.modules if name.split(".")[0] == "torchvision"]:
             del sys.modules[name]  # half imported

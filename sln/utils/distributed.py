@@ -3,11 +3,8 @@
     torchrun --nproc_per_node 4 -m sln train --dataset clothing1m
 
 In a process that is alone, every function here does its plain work. Process 0 is the main one: it alone reads
-and writes the run's folder and shows progress. An error of one process ends all of them: torchrun stops the
-others.
+and writes the run's folder and shows progress. An error of one process ends all of them.
 """  # fmt: skip
-
-from __future__ import annotations
 
 import contextlib
 import datetime
@@ -72,10 +69,10 @@ def group() -> Iterator[None]:
     try:
         yield
     except BaseException as error:
-        first = store.add("sln failures", 1) == 1
-        if first and isinstance(error, InputError):
+        first, bad_input = store.add("sln failures", 1) == 1, isinstance(error, InputError)
+        if first and bad_input:
             print(f"sln: {error}", file=sys.stderr, flush=True)
-        if isinstance(error, InputError) or not first:
+        if bad_input or not first:
             raise SystemExit(2) from None
         raise
     broadcast(None)  # process 0 is done
@@ -86,28 +83,19 @@ def group() -> Iterator[None]:
 
 
 def device() -> torch.device:
-    """Where this process computes: `devices.device()`; under torchrun each process has its own GPU.
-
-    Raises InputError if there are fewer GPUs than processes on this machine.
-    """
+    """`devices.device()`; under torchrun each process has its own GPU, InputError if there are too few."""
     chosen = devices.device()
     if chosen.type != "cuda" or not launched():
         return chosen
     mine, gpus = int(os.environ["LOCAL_RANK"]), torch.cuda.device_count()
-    require(
-        mine < gpus,
-        f"{processes_here()} processes on this machine, but torch sees {gpus} GPUs; "
-        f"use --nproc_per_node {gpus}, or SLN_DEVICE=cpu",
-    )
+    counts = f"{processes_here()} processes on this machine, but torch sees {gpus} GPUs"
+    require(mine < gpus, f"{counts}; use --nproc_per_node {gpus}, or SLN_DEVICE=cpu")
     torch.cuda.set_device(mine)
     return torch.device("cuda", mine)
 
 
 def share(n: int) -> slice:
-    """This process's contiguous part of n things; the first n mod W of the W processes have one more.
-
-    The parts of all processes, in order of their rank, are the whole.
-    """
+    """This process's part of n things, in order of rank; the first n mod W of W processes have one more."""
     size, more = divmod(n, world_size())
     start = rank() * size + min(rank(), more)
     return slice(start, start + size + (rank() < more))
@@ -115,10 +103,9 @@ def share(n: int) -> slice:
 
 def broadcast(value: T) -> T:
     """Process 0's `value` in every process. Values are pickled; tensors must be on the CPU."""
-    if world_size() == 1:
-        return value
     box = [value]
-    dist.broadcast_object_list(box, src=0, device=torch.device("cpu"))
+    if world_size() > 1:
+        dist.broadcast_object_list(box, src=0, device=torch.device("cpu"))
     return box[0]
 
 

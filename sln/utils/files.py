@@ -1,7 +1,5 @@
 """Folders of the project, and files that are either whole or not there."""
 
-from __future__ import annotations
-
 import contextlib
 import hashlib
 import json
@@ -14,19 +12,14 @@ import numpy as np
 import pandas as pd
 from filelock import FileLock
 
-from sln.utils.errors import InputError
+from sln.utils.errors import InputError, require
 
 
 def project_root() -> Path:
-    """The folder that holds `notebooks/` and `sln/`, from which all other folders follow.
-
-    It is the working directory or the nearest one above it, otherwise the checkout that this package was
-    installed from, otherwise the working directory. (A notebook has the working directory of its caller.)
-    """
-    for folder in (Path.cwd(), *Path.cwd().parents, Path(__file__).resolve().parents[2]):
-        if (folder / "notebooks").is_dir() and (folder / "sln").is_dir():
-            return folder
-    return Path.cwd()
+    """The folder of `notebooks/` and `sln/`: the working directory or one above it, else our checkout."""
+    places = (Path.cwd(), *Path.cwd().parents, Path(__file__).resolve().parents[2])
+    found = (place for place in places if (place / "notebooks").is_dir() and (place / "sln").is_dir())
+    return next(found, Path.cwd())
 
 
 def runs_folder() -> Path:
@@ -45,30 +38,22 @@ def figures_folder(profile: str) -> Path:
 
 
 def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
-    """Call `write(temporary)` and rename that file to `path`: a reader finds the old file or the new one.
-
-    Raises InputError, in one line, if the folder cannot be written to or the disk is full. Then nothing is
-    left behind.
-    """
-    path = Path(path)
-    temporary = None
+    """Call `write(temporary)`, rename that file to `path`; InputError, with nothing left, if it fails."""
+    path, temporary = Path(path), None
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.stem}-", suffix=path.suffix)
         os.close(handle)
         temporary = Path(name)
         write(temporary)
-        os.chmod(temporary, 0o644)  # mkstemp makes files that only their owner can read
+        temporary.chmod(0o644)  # mkstemp makes files that only their owner can read
         os.replace(temporary, path)
     except OSError as error:
-        reason = error.strerror or str(error)
-        raise InputError(
-            f"cannot write {path}: {reason}; free some space there or choose a folder that can be written to"
-        ) from error
+        way = "free some space there or choose a folder that can be written to"
+        raise InputError(f"cannot write {path}: {error.strerror or error}; {way}") from error
     finally:
         if temporary is not None:
-            with contextlib.suppress(FileNotFoundError):
-                temporary.unlink()
+            temporary.unlink(missing_ok=True)
 
 
 def write_text(path: Path, text: str) -> None:
@@ -96,8 +81,7 @@ def read_json(path: Path) -> dict:
         raise InputError(f"{path} is missing") from None
     except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
         raise InputError(f"{path} is not a readable JSON file: {error}") from None
-    if not isinstance(value, dict):
-        raise InputError(f"{path} holds a {type(value).__name__}, expected an object")
+    require(isinstance(value, dict), f"{path} holds a {type(value).__name__}, expected an object")
     return value
 
 
@@ -107,17 +91,12 @@ def lock(name: str) -> Iterator[None]:
     locks = runs_folder() / ".locks"
     try:
         locks.mkdir(parents=True, exist_ok=True)
-        held = FileLock(locks / f"{name}.lock")
-        held.acquire()
+        held = FileLock(locks / f"{name}.lock").acquire()
     except OSError as error:
-        raise InputError(
-            f"cannot write to {runs_folder()}: {error.strerror or error}; "
-            "set SLN_RUNS to a folder that can be written to"
-        ) from None
-    try:
+        why, way = error.strerror or error, "set SLN_RUNS to a folder that can be written to"
+        raise InputError(f"cannot write to {runs_folder()}: {why}; {way}") from None
+    with held:
         yield
-    finally:
-        held.release()
 
 
 def labels_sha256(labels: np.ndarray) -> str:

@@ -1,7 +1,5 @@
 """A network's tensors: their names, bfloat16 copies, BatchNorm's counters."""
 
-from __future__ import annotations
-
 import contextlib
 import copy
 from collections.abc import Iterator
@@ -23,8 +21,7 @@ class Operands:
 
     def __init__(self, network: nn.Module) -> None:
         self.network = copy.deepcopy(network)
-        self.weights: list[nn.Parameter] = []
-        self.copies: list[nn.Parameter] = []
+        self.weights, self.copies = [], []
         for ours, theirs in zip(self.network.modules(), network.modules(), strict=True):
             if isinstance(ours, nn.Conv2d):
                 self.copies += ours.bfloat16().parameters(recurse=False)
@@ -53,9 +50,7 @@ class Operands:
 @contextlib.contextmanager
 def uncounted(*networks: nn.Module) -> Iterator[None]:
     """Inside, BatchNorm does not count its batches, which takes two kernels per layer and nobody reads."""
-    layers = [
-        layer for network in networks for layer in network.modules() if isinstance(layer, nn.BatchNorm2d)
-    ]
+    layers = [layer for layer in nn.ModuleList(networks).modules() if isinstance(layer, nn.BatchNorm2d)]
     counters = [layer.num_batches_tracked for layer in layers]
     for layer in layers:
         layer.num_batches_tracked = None

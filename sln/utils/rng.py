@@ -6,8 +6,6 @@ shuffling cannot change the initial weights. NumPy's SeedSequence makes the stre
 hash of the whole tuple). It ignores zeros at the end: counters (3,) and (3, 0) are the same.
 """
 
-from __future__ import annotations
-
 import numpy as np
 import torch
 
@@ -34,12 +32,11 @@ def _sequence(seed: int, stream: str, *counters: int) -> np.random.SeedSequence:
 
 
 def numpy_generator(seed: int, stream: str, *counters: int) -> np.random.Generator:
-    """A NumPy generator for `stream`, one of STREAMS. `counters` are for example the split or the epoch."""
+    """A NumPy generator for `stream`, one of STREAMS; `counters` are for example the split or the epoch."""
     return np.random.Generator(np.random.PCG64(_sequence(seed, stream, *counters)))
 
 
 def torch_generator(seed: int, stream: str, *counters: int) -> torch.Generator:
     """A CPU torch generator for `stream`. Drawn on the CPU, the numbers are the same on every device."""
     state = int(_sequence(seed, stream, *counters).generate_state(1, np.uint64)[0])
-    # torch takes signed 64-bit seeds
-    return torch.Generator().manual_seed(state >> 1)
+    return torch.Generator().manual_seed(state >> 1)  # torch takes signed 64-bit seeds

@@ -1,12 +1,10 @@
 """Settings declared once, with their default, meaning and allowed values: the fields of `config.Config`."""
 
-from __future__ import annotations
-
 import math
 from dataclasses import field
 from typing import Any, NamedTuple
 
-from sln.utils.errors import InputError, require
+from sln.utils.errors import require
 
 
 class Range(NamedTuple):
@@ -19,10 +17,9 @@ class Range(NamedTuple):
 
     def check(self, name: str, value: float) -> None:
         """Raise InputError unless `value` is finite and in the range."""
-        inside = (self.low < value or (value == self.low and not self.above)) and (
-            value < self.high or (value == self.high and not self.below)
-        )
-        require(inside and math.isfinite(value), f"{name} is {value}, allowed are {self}")
+        end = (value == self.low and self.above) or (value == self.high and self.below)
+        inside = self.low <= value <= self.high and math.isfinite(value) and not end
+        require(inside, f"{name} is {value}, allowed are {self}")
 
     def __str__(self) -> str:
         low = f"above {self.low}" if self.above else f"from {self.low}"
@@ -45,10 +42,8 @@ def setting(
     only : data sets that it belongs to; elsewhere it stays at its default; empty: all
     kept : it decides what a run keeps, not what it computes: runs that differ here alone are one run
     """
-    return field(
-        default=None,
-        metadata={"default": default, "about": about, "allowed": allowed, "only": only, "kept": kept},
-    )
+    facts = {"default": default, "about": about, "allowed": allowed, "only": only, "kept": kept}
+    return field(default=None, metadata=facts)
 
 
 def per(digits: Any, cifar: Any, clothing1m: Any, letters: Any = None) -> dict[str, Any]:
@@ -64,6 +59,5 @@ def typed(name: str, kind: str, value: Any) -> Any:
         return tuple(typed(name, "float", number) for number in value)
     if kind == "float" and type(value) is int:
         return float(value)
-    if type(value).__name__ != kind:
-        raise InputError(f"{name} is {value!r} ({type(value).__name__}), expected {kind}")
+    require(type(value).__name__ == kind, f"{name} is {value!r} ({type(value).__name__}), expected {kind}")
     return value

@@ -1,7 +1,5 @@
 """How fast runs are trained: the speeds of `fast`, and the one that `SLN_SPEED` and the device choose."""
 
-from __future__ import annotations
-
 import importlib.util
 import os
 import shutil
@@ -14,7 +12,7 @@ from sln.utils.errors import choose
 
 @dataclass(frozen=True)
 class Speed:
-    """Which of the changes above are made; `graph` has no effect on a CPU."""
+    """Which of the changes of `fast` are made; `graph` has no effect on a CPU."""
 
     static: bool = False
     bfloat16: bool = False
@@ -32,10 +30,7 @@ NAMES = ("auto", *SPEEDS, "fast")
 
 
 def chosen(device: torch.device) -> str:
-    """The speed that `SLN_SPEED` asks for, one of SPEEDS; default `auto`: fast on a GPU, else reference.
-
-    Raises InputError for a name that is none of NAMES.
-    """
+    """The one of SPEEDS that `SLN_SPEED`, one of NAMES, asks for; `auto`: fast on a GPU, else reference."""
     asked = os.environ.get("SLN_SPEED") or "auto"
     choose("speed", asked, NAMES)
     if asked == "auto":
@@ -56,12 +51,9 @@ def has_bfloat16(device: torch.device) -> bool:
 
 def compiles(gpu: torch.device) -> bool:
     """Whether torch.compile can work for this GPU: it needs Triton, and Triton a C compiler."""
-    compilers = (os.environ.get("CC"), "cc", "gcc", "clang")
-    return (
-        importlib.util.find_spec("triton") is not None
-        and torch.cuda.get_device_capability(gpu) >= (7, 0)
-        and any(name and shutil.which(name) for name in compilers)
-    )
+    if importlib.util.find_spec("triton") is None or torch.cuda.get_device_capability(gpu) < (7, 0):
+        return False
+    return any(map(shutil.which, filter(None, (os.environ.get("CC"), "cc", "gcc", "clang"))))
 
 
 def uses_graphs(speed: Speed, device: torch.device) -> bool:

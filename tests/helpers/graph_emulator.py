@@ -14,7 +14,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from sln import fast
-from sln.utils import graphs, passes
+from sln.utils import graphs
 
 REFUSED = {torch.Tag.nondeterministic_seeded, torch.Tag.data_dependent_output, torch.Tag.dynamic_output_shape}
 
@@ -188,7 +188,7 @@ def emulated(monkeypatch):
     with monkeypatch.context() as patch:
         for name, fake in instead.items():
             patch.setattr(torch.cuda, name, fake)
-        for module in (fast, passes):
+        for module in (fast, graphs):
             patch.setattr(module, "uses_graphs", lambda speed, device: speed.graph)
         patch.setattr(graphs.gc, "collect", lambda *generation: 0)  # slow, with many events to look at
         graphs._instead_of_default.cache_clear()

@@ -203,7 +203,7 @@ def noted(monkeypatch, here):
                 return end.value
             yield
 
-    for module in ("sln.fast", "sln.utils.passes"):
+    for module in ("sln.fast", "sln.utils.graphs"):
         monkeypatch.setattr(f"{module}.captured", noting)
     monkeypatch.setattr(runs, "in_turns", turn_by_turn)
 
@@ -216,7 +216,7 @@ def ten_runs(tmp_path_factory):
     configs = [digits(seed=seed, epochs=1 + seed % 4, batch_size=700) for seed in range(9)]
     configs.append(configs[3].replace(correction=1))
     with monkeypatch.context() as patch, one_gpu(patch) as here:
-        for module in ("sln.train", "sln.utils.passes"):
+        for module in ("sln.train", "sln.utils.graphs"):
             patch.setattr(f"{module}.prediction_size", lambda device: 400)
         noted(patch, here)
         assert in_turns(configs, 4) == dict.fromkeys(configs)
