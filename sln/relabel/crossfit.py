@@ -49,10 +49,7 @@ HEAD_WIDTH = 32
 
 @dataclass(frozen=True)
 class FoldModel:
-    """One network to train: on all examples except those held out.
-
-    held_out : (N,) bool
-    """
+    """One network to train, on all examples except those `held_out`, (N,) bool."""
 
     config: Config
     held_out: np.ndarray
@@ -93,9 +90,7 @@ class Fitted:
         """One row per example, in order: given, suggested, probability, suspect, rank (`scores.table`)."""
         table = scores.table(self.probabilities.numpy(), self.given.numpy())
         names = np.array([*self.classes, None], dtype=object)[:-1]  # None: names keep their types
-        for column in ("given", "suggested"):
-            table[column] = names[table[column]]
-        return table
+        return table.assign(given=names[table["given"]], suggested=names[table["suggested"]])
 
     @property
     def agreement(self) -> float:
@@ -105,9 +100,8 @@ class Fitted:
     def networks(self) -> Iterator[tuple[nn.Module, dict[str, Tensor]]]:
         """The momentum models, each with the `mean` and `std` that its images are normalised by."""
         for state in self.states:
-            network = models.build(
-                self.model, in_channels=len(state["mean"]), num_classes=len(self.classes), seed=0
-            )
+            channels, C = len(state["mean"]), len(self.classes)
+            network = models.build(self.model, in_channels=channels, num_classes=C, seed=0)
             weights = {name.removeprefix("network/"): value for name, value in state.items() if "/" in name}
             network.load_state_dict(weights)
             yield network.eval(), state
@@ -116,13 +110,13 @@ class Fitted:
     def predict(self, images: Tensor | np.ndarray) -> Tensor:
         """(M, C): class probabilities of new images (M, channels, H, W), mean over all networks."""
         pixels, mean = pixels_of(images), torch.zeros(len(images), len(self.classes))
+        unknown = torch.full((len(pixels),), -1)
+        split = Split(pixels, unknown, unknown)
         for network, state in self.networks():
             channels, expected = pixels.shape[1], len(state["mean"])
             require(channels == expected, f"images have {channels} channels, trained was on {expected}")
-            unknown = torch.full((len(pixels),), -1)
-            split = Split(pixels, unknown, unknown)
-            data = _data(split, split[:0], len(self.classes), state["mean"], state["std"])
-            mean += F.softmax(predict(network, data.train, data), dim=1) / len(self.states)
+            data = _data(split, split, len(self.classes), state["mean"], state["std"])
+            mean += F.softmax(predict(network, split, data), dim=1) / len(self.states)
         return mean
 
 
@@ -142,15 +136,13 @@ def fit(
 ) -> Fitted:
     """Judge noisy labels by SLN-MO-LC, each by networks that were not trained on it.
 
-    Parameters
-    ----------
     images : (N, channels, H, W) or, grey, (N, H, W), at least 8 x 8 pixels; or features (N, D), which get a
         linear head
     labels : (N,) given labels, numbers or names; at least two, each on at least two different images
     sigma : strength of the stochastic noise; None: the best of SIGMAS on the noisy labels of one fold
     folds, repeats : K, and how many times the examples are split into folds
     epochs : None: 100, or fewer (at least 30) if 100 epochs are more than 1,800 steps
-    model : the network: cnn, wrn-10-1, wrn-28-2
+    model : one of NETWORKS
     groups : (N,) examples of one group, such as frames of one film, stay in one fold; None: identical images
         are a group
     cache : folder for finished networks; after an interruption the same call continues from there
@@ -166,7 +158,8 @@ def fit(
     with Progress(total, "cross-fitting", "networks", quiet=quiet) as progress:
         if sigma is None:
             tried = train_all([networks[0].with_sigma(s) for s in SIGMAS], examples, cache, progress)
-            validation = {s: noisy_accuracy(state, examples) for s, state in zip(SIGMAS, tried, strict=True)}
+            given = examples.given[tried[0]["held_out"]]
+            validation = {s: accuracy(t["probabilities"], given) for s, t in zip(SIGMAS, tried, strict=True)}
             sigma = max(SIGMAS, key=validation.__getitem__)  # the first, smallest, of equals
             states.append(tried[SIGMAS.index(sigma)])
         remaining = [network.with_sigma(sigma) for network in networks[len(states) :]]
@@ -178,9 +171,14 @@ def fit(
     return Fitted(examples.classes, examples.given, probabilities, sigma, validation, kind, states)
 
 
-def noisy_accuracy(state: dict[str, Tensor], examples: Examples) -> float:
-    """Share of the given, noisy labels of the held-out examples that a network predicts."""
-    return accuracy(state["probabilities"], examples.given[state["held_out"]])
+def require_settings(
+    *, model: str = "cnn", folds: int = 5, repeats: int = 1, sigma: float | None = None, **others: int | None
+) -> None:
+    """Raise InputError for settings that `fit` does not allow. Needs no images, which take long to read."""
+    choose("model", model, NETWORKS)
+    require(2 <= folds <= 100, f"folds is {folds}, allowed is [2, 100]")
+    require(1 <= repeats <= 100, f"repeats is {repeats}, allowed is [1, 100]")
+    Config(model=model, sigma=float(sigma or 0), **others)  # it checks sigma, epochs and seed
 
 
 # --- the networks to train ----------------------------------------------------------------------------------
@@ -191,44 +189,28 @@ def recipe(model: str, examples: int, epochs: int | None, seed: int) -> Config:
 
     The data set's settings stay those of the digits; nothing is loaded by them.
     """
-    batch_size = _clamped(math.ceil(examples * EPOCHS[1] / MAX_STEPS), BATCH_SIZE)
+    batch_size = int(np.clip(math.ceil(examples * EPOCHS[1] / MAX_STEPS), *BATCH_SIZE))
     if epochs is None:
-        epochs = _clamped(round(MAX_STEPS / math.ceil(examples / batch_size)), EPOCHS)
-    return Config(
-        noise_mode="none",
-        model=model,
-        batch_size=batch_size,
-        epochs=epochs,
-        correction=epochs * 9 // 10,
-        seed=seed,
-    )
-
-
-def _clamped(value: int, limits: tuple[int, int]) -> int:
-    return max(limits[0], min(limits[1], value))
+        epochs = int(np.clip(round(MAX_STEPS / math.ceil(examples / batch_size)), *EPOCHS))
+    settings = {"batch_size": batch_size, "epochs": epochs, "correction": epochs * 9 // 10, "seed": seed}
+    return Config(noise_mode="none", model=model, **settings)
 
 
 def fold_models(
     examples: Examples, folds: int, repeats: int, epochs: int | None, model: str, seed: int
 ) -> list[FoldModel]:
-    """All networks to train: one per fold that is not empty, repeat by repeat."""
-    is_features = examples.images.shape[2:] == (1, 1)
+    """All networks to train, each with a seed of its own: one per fold that is not empty, by repeat."""
+    model = "linear" if examples.images.shape[2:] == (1, 1) else model
     networks = []
     for repeat in range(repeats):
         fold = assign_folds(examples, folds, seed, repeat)
-        for number, training_seed in enumerate(training_seeds(seed, repeat, folds)):
+        rng = numpy_generator(seed, "cross-fitting", repeat, 1)
+        for number, training_seed in enumerate(rng.integers(2**32, size=folds, dtype=np.int64).tolist()):
             held_out = fold == number
-            training = int((~held_out).sum())
-            config = recipe("linear" if is_features else model, training, epochs, training_seed)
             if held_out.any():
+                config = recipe(model, int((~held_out).sum()), epochs, training_seed)
                 networks.append(FoldModel(config, held_out))
     return networks
-
-
-def training_seeds(seed: int, repeat: int, folds: int) -> list[int]:
-    """A training seed for every fold, drawn from `seed`'s own stream."""
-    rng = numpy_generator(seed, "cross-fitting", repeat, 1)
-    return rng.integers(2**32, size=folds, dtype=np.int64).tolist()
 
 
 def assign_folds(examples: Examples, folds: int, seed: int, repeat: int = 0) -> np.ndarray:
@@ -239,12 +221,12 @@ def assign_folds(examples: Examples, folds: int, seed: int, repeat: int = 0) -> 
     fold differ by at most one, in total and for each label. If a label occurs only on copies of images whose
     first label is another one, all its examples may be in one fold. Their network has then never seen it.
     """
-    first = np.unique(examples.groups, return_index=True)[1]  # row of each group, in the order of the groups
+    _, first, group = np.unique(examples.groups, return_index=True, return_inverse=True)
     shuffled = numpy_generator(seed, "cross-fitting", repeat).permutation(len(first))
     by_label = shuffled[np.argsort(examples.given.numpy()[first[shuffled]], kind="stable")]
     fold = np.empty(len(first), dtype=np.int64)
     fold[by_label] = np.arange(len(first)) % folds
-    return fold[np.unique(examples.groups, return_inverse=True)[1]]
+    return fold[group]
 
 
 # --- training -----------------------------------------------------------------------------------------------
@@ -255,7 +237,7 @@ def train_all(
 ) -> list[dict[str, Tensor]]:
     """The results of `train_fold` for all networks, read from the folder `cache` if they are there."""
     states: dict[int, dict[str, Tensor]] = {}
-    files = [None if cache is None else cache / f"{n.key(examples)}.safetensors" for n in networks]
+    files = [cache and cache / f"{network.key(examples)}.safetensors" for network in networks]
     for number, file in enumerate(files):
         with contextlib.suppress(InputError):  # missing or damaged files are trained again
             if file is not None:
@@ -285,13 +267,10 @@ def train_fold(work: tuple[FoldModel, np.ndarray, np.ndarray, int]) -> dict[str,
         data = training_data(torch.from_numpy(images), torch.from_numpy(given), fold.held_out, C)
         network = trained(data.to(device()), fold.config)
         probabilities = F.softmax(predict(network, data.validation, data), dim=1)
-    state = {
-        "held_out": torch.from_numpy(np.flatnonzero(fold.held_out)),
-        "probabilities": probabilities,
-        "mean": torch.tensor(data.mean),
-        "std": torch.tensor(data.std),
-    }
-    state |= {f"network/{name}": value for name, value in network.state_dict().items()}
+    held_out = torch.from_numpy(np.flatnonzero(fold.held_out))
+    state = {"held_out": held_out, "probabilities": probabilities}
+    state |= {"mean": torch.tensor(data.mean), "std": torch.tensor(data.std)}
+    state |= store.named_weights({"network": network})
     return {name: value.cpu().contiguous().numpy() for name, value in state.items()}
 
 
@@ -308,38 +287,16 @@ def training_data(images: Tensor, given: Tensor, held_out: np.ndarray, num_class
 
     The true labels are unknown. The given labels take their place, but training does not read them.
     """
-    training, validation = (
-        Split(images[rows], given[rows], given[rows])
-        for rows in (torch.from_numpy(np.flatnonzero(mask)) for mask in (~held_out, held_out))
-    )
+    examples, held_out = Split(images, given, given), torch.from_numpy(held_out)
+    training = examples[~held_out]
     std, mean = torch.std_mean(training.images.float(), dim=(0, 2, 3), correction=0)
     std[std == 0] = 1  # a constant channel has no information and must not become infinite
     if images.shape[2:] == (1, 1):
         std = std * math.sqrt(images.shape[1] / HEAD_WIDTH)
-    return _data(training, validation, num_classes, mean, std)
+    return _data(training, examples[held_out], num_classes, mean, std)
 
 
 def _data(training: Split, validation: Split, num_classes: int, mean: Tensor, std: Tensor) -> Data:
     """A Data whose test images are its validation images."""
     classes = tuple(map(str, range(num_classes)))
     return Data(training, validation, validation, classes, 1.0, tuple(mean.tolist()), tuple(std.tolist()))
-
-
-# --- settings -----------------------------------------------------------------------------------------------
-
-
-def require_settings(
-    *,
-    sigma: float | None = None,
-    folds: int = 5,
-    repeats: int = 1,
-    epochs: int | None = None,
-    model: str = "cnn",
-    seed: int = 0,
-) -> None:
-    """Raise InputError for settings that `fit` does not allow. Needs no images, which take long to read."""
-    choose("model", model, NETWORKS)
-    require(2 <= folds <= 100, f"folds is {folds}, allowed is [2, 100]")
-    require(1 <= repeats <= 100, f"repeats is {repeats}, allowed is [1, 100]")
-    require(0 <= seed < 2**32, f"seed is {seed}, allowed is [0, {2**32})")
-    recipe(model, 1, epochs, seed).replace(sigma=float(sigma or 0))  # Config checks epochs and sigma

@@ -45,7 +45,7 @@ def checked(images: Tensor | np.ndarray, labels: Sequence, groups: Sequence[int]
     pixels = pixels_of(images)
     given, classes = _classes(labels)
     require(len(pixels) == len(given), f"there are {len(pixels)} images and {len(given)} labels")
-    groups = identical(pixels) if groups is None else np.asarray(groups)
+    groups = np.asarray(image_hashes(pixels) if groups is None else groups)
     require(groups.shape == (len(given),), f"groups has shape {groups.shape}, expected one value per example")
     groups = np.unique(groups, return_inverse=True)[1]
     require(len(classes) >= 2, f"all labels are {classes[0]!r}; there is nothing to tell apart")
@@ -65,13 +65,8 @@ def singletons(given: np.ndarray, groups: np.ndarray) -> np.ndarray:
 
 
 def image_hashes(images: Tensor) -> list[str]:
-    """(N,) SHA-256 of the pixels of every image."""
+    """(N,) SHA-256 of the pixels of every image, the same for identical images."""
     return [hashlib.sha256(image.tobytes()).hexdigest() for image in images.contiguous().numpy()]
-
-
-def identical(images: Tensor) -> np.ndarray:
-    """(N,) int64: the same number for identical images."""
-    return np.unique(image_hashes(images), return_inverse=True)[1]
 
 
 def pixels_of(images: Tensor | np.ndarray) -> Tensor:
@@ -85,10 +80,7 @@ def pixels_of(images: Tensor | np.ndarray) -> Tensor:
         pixels.ndim in (2, 3, 4) and len(pixels) > 0,
         f"images have shape {shape}; allowed are (N, channels, H, W), grey (N, H, W), and features (N, D)",
     )
-    require(
-        not pixels.is_floating_point() or bool(pixels.isfinite().all()),
-        "images have infinite or missing pixels",
-    )
+    require(bool(pixels.isfinite().all()), "images have infinite or missing pixels")
     if pixels.ndim == 2:
         return pixels[:, :, None, None]
     pixels = pixels[:, None] if pixels.ndim == 3 else pixels
@@ -103,7 +95,6 @@ def pixels_of(images: Tensor | np.ndarray) -> Tensor:
 def _classes(labels: Sequence) -> tuple[Tensor, tuple[Hashable, ...]]:
     """(N,) indices into the sorted classes, and the classes."""
     values = labels.tolist() if isinstance(labels, (Tensor, np.ndarray)) else list(labels)
-    require(len(values) > 0, "there are no labels")
     require(all(value == value for value in values), "some labels are missing (NaN)")
     try:
         classes = tuple(sorted(set(values)))

@@ -31,10 +31,6 @@ TURNS = {2: "FLIP_LEFT_RIGHT", 3: "ROTATE_180", 4: "FLIP_TOP_BOTTOM", 5: "TRANSP
 TURNS |= {7: "TRANSVERSE", 8: "ROTATE_90"}
 
 
-class Unreadable(ValueError):
-    """An image that cannot be decoded; the message is one line."""
-
-
 @dataclass(frozen=True)
 class LabelledImages:
     """N images that could be read.
@@ -57,7 +53,7 @@ class LabelledImages:
 
     def picture(self, entry: Entry) -> Image.Image | None:
         """An image in its own size, in RGB; None if it can no longer be read."""
-        with contextlib.suppress(Unreadable):
+        with contextlib.suppress(InputError):
             return decode(self.listing.root / entry.name, self.white)
         return None
 
@@ -72,8 +68,6 @@ def read(
 ) -> LabelledImages:
     """Read all images, each resized to `size` x `size` pixels in RGB.
 
-    Parameters
-    ----------
     source : a folder with a sub-folder per class, or a CSV with the columns path and label
     root : folder that the paths of a CSV start from; default the CSV's own folder
     size : side in pixels; default the median of the images' shorter sides, at least 8 and at most 32
@@ -95,12 +89,10 @@ def read(
             images = torch.from_numpy(np.stack([pixels for _, pixels in batch]))
             hashes += image_hashes(images)
             parts.append(images if encode is None else encode(images))
-    _require_readable(source, listing, entries)
     groups = np.unique(hashes, return_inverse=True)[1]
-    rows = _learnable(source, listing, entries, groups)
-    return LabelledImages(
-        listing, [entries[row] for row in rows], torch.cat(parts)[rows], groups[rows], white
-    )
+    rows = _usable(source, listing, entries, groups)
+    kept = [entries[row] for row in rows]
+    return LabelledImages(listing, kept, torch.cat(parts)[rows], groups[rows], white)
 
 
 def _decoded(
@@ -111,31 +103,29 @@ def _decoded(
         progress.advance()
         try:
             yield entry, square(decode(listing.root / entry.name, white), size)
-        except Unreadable as error:
+        except InputError as error:
             listing.skipped.append((entry.name, str(error)))
 
 
-def _require_readable(source: Path, listing: Listing, entries: list[Entry]) -> None:
-    """Refuse a source without readable images, and a folder with a class that has none."""
-    readable = {entry.label for entry in entries}
+def _usable(source: Path, listing: Listing, entries: list[Entry], groups: np.ndarray) -> np.ndarray:
+    """Rows (n,) of the readable `entries` whose label is on another image too; the others are skipped.
+
+    Raises InputError if none is readable or, in a folder, none of one class, and for fewer than two labels.
+    """
+    readable, reasons = {entry.label for entry in entries}, dict(listing.skipped)
     for entry in listing.entries:
-        if entry.label not in readable and (listing.records is None or not entries):
-            reason = next(reason for name, reason in listing.skipped if name == entry.name)
+        if entry.label not in readable and (listing.records is None or not readable):
             raise InputError(
-                f"no image labelled {entry.label!r} in {source} could be read ({entry.name!r}: {reason}); "
-                "repair or remove them"
+                f"no image labelled {entry.label!r} in {source} could be read ({entry.name!r}: "
+                f"{reasons[entry.name]}); repair or remove them"
             )
-
-
-def _learnable(source: Path, listing: Listing, entries: list[Entry], groups: np.ndarray) -> list[int]:
-    """Rows of the entries whose label is on another image too; the others are skipped."""
     labels = np.unique([entry.label for entry in entries], return_inverse=True)[1]
-    alone = set(singletons(labels, groups).tolist())
-    for row in sorted(alone):
-        reason = f"its label {entries[row].label!r} is on no other image, so no network could judge it"
-        listing.skipped.append((entries[row].name, reason))
-    rows = [row for row in range(len(entries)) if row not in alone]
-    left = len({entries[row].label for row in rows})
+    alone = singletons(labels, groups)
+    for entry in (entries[row] for row in alone):
+        reason = f"its label {entry.label!r} is on no other image, so no network could judge it"
+        listing.skipped.append((entry.name, reason))
+    rows = np.setdiff1d(np.arange(len(entries)), alone)
+    left = len(set(labels[rows]))
     require(left >= 2, f"{source} has {left} labels that are on two different images or more; two are needed")
     return rows
 
@@ -150,31 +140,31 @@ def _side_and_white(listing: Listing) -> tuple[int, int]:
     """
     sides, brightest = [], []
     for entry in listing.entries[:: -(-len(listing.entries) // SAMPLE)]:
-        with contextlib.suppress(Unreadable), _opened(listing.root / entry.name) as image:
+        with contextlib.suppress(InputError), _opened(listing.root / entry.name) as image:
             sides.append(min(image.size))
             if image.mode.startswith("I"):
                 brightest.append(int(np.asarray(image).max()))
-    side = int(statistics.median(sides)) if sides else LARGEST_SIDE
+    side = int(statistics.median(sides or [LARGEST_SIDE]))
     return max(SMALLEST_SIDE, min(LARGEST_SIDE, side)), max(brightest, default=WHITE) or WHITE
 
 
 @contextlib.contextmanager
 def _opened(path: Path) -> Iterator[Image.Image]:
-    """An image file; all errors inside are raised as Unreadable."""
+    """An image file; all errors inside are raised as InputError."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # about harmless oddities of the file
             with Image.open(path, formats=FORMATS) as image:
                 yield image
     except UnidentifiedImageError:
-        raise Unreadable(f"it is none of {', '.join(FORMATS)}") from None
+        raise InputError(f"it is none of {', '.join(FORMATS)}") from None
     except Exception as error:  # noqa: BLE001  damaged files raise errors of many types
         reason = " ".join(str(getattr(error, "strerror", None) or error).split())
-        raise Unreadable(reason or type(error).__name__) from None
+        raise InputError(reason or type(error).__name__) from None
 
 
 def decode(path: Path, white: int = WHITE) -> Image.Image:
-    """The image in RGB. Raises Unreadable if it cannot be read.
+    """The image in RGB. Raises InputError if it cannot be read.
 
     white : the value that becomes 255 in an image of more than 8 bits
     """
@@ -195,6 +185,4 @@ def decode(path: Path, white: int = WHITE) -> Image.Image:
 
 def square(image: Image.Image, size: int) -> np.ndarray:
     """(3, size, size) uint8: the whole image resized to a square, antialiased."""
-    if image.size != (size, size):
-        image = image.resize((size, size), Image.Resampling.BILINEAR)
-    return np.asarray(image).transpose(2, 0, 1)
+    return np.asarray(image.resize((size, size), Image.Resampling.BILINEAR)).transpose(2, 0, 1)

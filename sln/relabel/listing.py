@@ -62,8 +62,7 @@ def listed(source: Path, root: Path | None = None) -> Listing:
     else:
         require(source.is_file(), f"{source} is neither a folder nor a file")
         listing = _in_csv(source, source.parent if root is None else root)
-    reason = f" ({listing.skipped[0][0]!r}: {listing.skipped[0][1]})" if listing.skipped else ""
-    require(bool(listing.entries), f"{source} lists no image that can be used{reason}")
+    require(bool(listing.entries), f"{source} lists no image that can be used{_first(listing.skipped)}")
     return listing
 
 
@@ -75,15 +74,8 @@ def contents(folder: Path) -> list[Path]:
         raise InputError(f"{folder} cannot be read: {error.strerror or error}") from None
 
 
-def column(file: Path, header: list[str], name: str) -> int:
-    """Position of a column of a CSV. Raises InputError unless there is exactly one of that name."""
-    count = header.count(name)
-    require(
-        count == 1,
-        f"{file} has {count or 'no'} column{'s' * (count > 1)} {name!r} in its first line; it has "
-        f"{', '.join(map(repr, header))}, separated by commas",
-    )
-    return header.index(name)
+def _first(skipped: list[tuple[str, str]]) -> str:
+    return "".join(f" ({name!r}: {reason})" for name, reason in skipped[:1])
 
 
 def _in_folder(folder: Path) -> Listing:
@@ -98,7 +90,7 @@ def _in_folder(folder: Path) -> Listing:
             if not any(part.startswith(".") for part in name.split("/")):
                 listing.add(Entry(name, path.name))
         if len(listing.entries) == before:
-            reason = "".join(f" ({name!r}: {why})" for name, why in listing.skipped[skipped : skipped + 1])
+            reason = _first(listing.skipped[skipped:])
             raise InputError(f"class {path.name!r} of {folder} has no images{reason}; fill or remove it")
     return listing
 
@@ -111,18 +103,7 @@ def _in_csv(file: Path, root: Path) -> Listing:
         raise InputError(f"{file} cannot be read: {error.strerror or error}") from None
     except UnicodeDecodeError as error:
         raise InputError(f"{file} is not UTF-8 text (byte {error.start}); save it as CSV UTF-8") from None
-    header, *records = _records(file, text.removeprefix(BOM))
-    path, label = (column(file, header, name) for name in COLUMNS)
-    listing = Listing(root, [], [], [header, *records], text.startswith(BOM))
-    for number, cells in enumerate(records, 1):
-        padded = cells + [""] * len(header)
-        listing.add(Entry(padded[path], padded[label].strip(), number))
-    return listing
-
-
-def _records(file: Path, text: str) -> list[list[str]]:
-    """The cells of a CSV, record by record, without blank lines."""
-    reader, records, line = csv.reader(io.StringIO(text, newline=""), strict=True), [], 1
+    reader, records, line = csv.reader(io.StringIO(text.removeprefix(BOM), newline=""), strict=True), [], 1
     try:
         for cells in reader:
             records += [cells] if cells else []
@@ -130,7 +111,15 @@ def _records(file: Path, text: str) -> list[list[str]]:
     except csv.Error as error:
         raise InputError(f"{file}, line {line}: {error}; look for a quote that is not closed") from None
     require(bool(records), f"{file} is empty, expected is a CSV with the columns path and label")
-    return records
+    header = records[0]
+    for name, count in ((name, header.count(name)) for name in COLUMNS):
+        has = f"{file} has {count or 'no'} column{'s' * (count > 1)} {name!r} in its first line"
+        require(count == 1, f"{has}; it has {', '.join(map(repr, header))}, separated by commas")
+    listing = Listing(root, [], [], records, text.startswith(BOM))
+    for number, cells in enumerate(records[1:], 1):
+        padded = dict(zip(header, cells + [""] * len(header), strict=False))
+        listing.add(Entry(padded["path"], padded["label"].strip(), number))
+    return listing
 
 
 def _problem(root: Path, entry: Entry) -> str | None:

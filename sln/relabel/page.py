@@ -9,23 +9,17 @@ from __future__ import annotations
 import base64
 import hashlib
 import io
-from collections.abc import Sequence
 from pathlib import Path
 
 import jinja2
-import numpy as np
 import pandas as pd
-from PIL import Image
+from PIL.Image import Image
 
 THUMBNAIL = 112  # pixels of the longer side
 
 
 def page(
-    title: str,
-    labels: pd.DataFrame,
-    pictures: Sequence[Image.Image | None],
-    threshold: float,
-    sentences: Sequence[str],
+    title: str, labels: pd.DataFrame, pictures: list[Image | None], threshold: float, sentences: list[str]
 ) -> str:
     """The page as text.
 
@@ -37,7 +31,7 @@ def page(
     files = jinja2.FileSystemLoader(Path(__file__).parent)
     environment = jinja2.Environment(loader=files, autoescape=True, undefined=jinja2.StrictUndefined)
     environment.filters |= {"sha256": _sha256, "thumbnail": _thumbnail}
-    suspect = np.round(labels["suspect"].to_numpy(dtype=float), 4)  # the decimals of labels.csv
+    suspect = labels["suspect"].round(4)  # the decimals of labels.csv
     return environment.get_template("suspects.html.j2").render(
         title=title,
         suspects=list(zip(labels.itertuples(), pictures, strict=False)),
@@ -51,7 +45,7 @@ def _sha256(text: str) -> str:
     return base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
 
 
-def _thumbnail(image: Image.Image) -> str:
+def _thumbnail(image: Image) -> str:
     """A PNG in base64, no side longer than THUMBNAIL; smaller images keep their size."""
     small, buffer = image.copy(), io.BytesIO()
     small.thumbnail((THUMBNAIL, THUMBNAIL))

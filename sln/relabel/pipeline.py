@@ -71,8 +71,6 @@ def relabel(
 ) -> Relabelled:
     """Judge the labels of a folder or CSV of images, and write the files above to `out`.
 
-    Parameters
-    ----------
     source, root, size : as for `images.read`
     out : default <name>-relabelled in the working directory; must be new, empty, or written by an earlier
         `relabel` of the same source, and not inside a folder of images
@@ -82,30 +80,22 @@ def relabel(
 
     Raises InputError for bad input, before anything is written.
     """
-    source, root = Path(source), None if root is None else Path(root)
+    source, root, weights = (None if path is None else Path(path) for path in (source, root, weights))
     require(0 <= threshold <= 1, f"threshold is {threshold}, allowed is [0, 1]")
     require(weights is None or backbone is not None, "weights need a backbone; name one with --backbone")
-    require(
-        "model" not in fitting or backbone is None, "model and backbone exclude each other; leave out one"
-    )
-    require(size is None or backbone is None, "size and backbone exclude each other; leave out one")
+    for name, value in {"model": fitting.get("model"), "size": size}.items():
+        alone = value is None or backbone is None
+        require(alone, f"{name} and backbone exclude each other; leave out one")
     require_settings(**fitting)
-    folder = output_folder(source, None if out is None else Path(out))
+    folder = output_folder(source, out)
     encode = None
     if backbone is not None:
         from sln.relabel import features
 
-        size, encode = features.SIDE, features.encoder(backbone, None if weights is None else Path(weights))
+        size, encode = features.SIDE, features.encoder(backbone, weights)
     found = images.read(source, root=root, size=size, encode=encode, quiet=quiet)
     write_text(folder / WORK / SOURCE, relative(source, folder))
     fitted = fit(found.images, found.labels, groups=found.groups, cache=folder / WORK, quiet=quiet, **fitting)
-    return write(folder, source, found, fitted, threshold)
-
-
-def write(
-    folder: Path, source: Path, found: LabelledImages, fitted: Fitted, threshold: float = THRESHOLD
-) -> Relabelled:
-    """Write labels.csv, corrected.csv, skipped.csv and suspects.html."""
     labels = fitted.labels.assign(path=[entry.name for entry in found.entries])
     labels = labels[["path", "given", "suggested", "probability", "suspect", "rank"]]
     by_rank = labels.sort_values("rank")
@@ -129,24 +119,18 @@ def write(
 # --- the output folder --------------------------------------------------------------------------------------
 
 
-def output_folder(source: Path, out: Path | None) -> Path:
+def output_folder(source: Path, out: Path | str | None) -> Path:
     """The folder for the files. Raises InputError if it is inside the data or has other files."""
     data = source.resolve()
-    if out is None:
-        out = Path(f"{data.name if source.is_dir() else data.stem}-relabelled")
+    out = Path(out or f"{data.name if source.is_dir() else data.stem}-relabelled")
     inside = source.is_dir() and out.resolve().is_relative_to(data)
     require(not inside, f"{out.resolve()} is inside your data; name a folder elsewhere with --out")
     require(not out.exists() or out.is_dir(), f"{out} is a file; name a folder with --out")
-    if out.is_dir() and contents(out):
-        require(
-            (out / WORK).exists(),
-            f"{out} has files that are not of `relabel`; name another folder with --out",
-        )
-        known = out / WORK / SOURCE
-        require(
-            not known.exists() or known.read_text(encoding="utf-8") == relative(source, out),
-            f"{out} is of other labels (see {known}); name another folder with --out, or remove it",
-        )
+    ours = not out.is_dir() or not contents(out) or (out / WORK).exists()
+    require(ours, f"{out} has files that are not of `relabel`; name another folder with --out")
+    known = out / WORK / SOURCE
+    same = not known.exists() or known.read_text(encoding="utf-8") == relative(source, out)
+    require(same, f"{out} is of other labels (see {known}); name another folder with --out, or remove it")
     return out
 
 
@@ -198,10 +182,9 @@ def corrected_csv(found: LabelledImages, labels: Sequence[str]) -> str:
 
 def describe(fitted: Fitted, skipped: int) -> list[str]:
     """Sentences on how the labels were judged and how far to trust the result."""
-    agreement = fitted.agreement
+    agreement, named = fitted.agreement, f"; {skipped} skipped (skipped.csv names them)" if skipped else ""
     sentences = [
-        f"{len(fitted.given)} labelled images, {len(fitted.classes)} classes"
-        + (f"; {skipped} skipped (skipped.csv names them)." if skipped else "."),
+        f"{len(fitted.given)} labelled images, {len(fitted.classes)} classes{named}.",
         f"Each label was judged by networks that were not trained on it (SLN-MO-LC, σ = {fitted.sigma:g}, "
         f"{len(fitted.states)} networks). They predict {agreement:.0%} of the given labels.",
     ]
