@@ -15,18 +15,15 @@ import ipywidgets
 from sln import runs
 from sln.config import EMBEDDED, NOISE_NAMES, Config
 from sln.explore import widgets
-from sln.explore.widgets import Picture
 from sln.plots import training as pictures
 from sln.runs import background, store
-from sln.runs.background import Training
 from sln.runs.run import Run
 from sln.study.study import Study
 from sln.utils.errors import InputError, require
 
 SETTINGS = ("noise_mode", "noise_rate", "sigma", "alpha")  # in which the runs of one explorer differ
 SECONDS_BETWEEN_LOOKS = 0.5
-RATES = (0.0, 0.9, 0.05)
-SIGMAS = (0.0, 3.0, 0.05)
+RATES, SIGMAS = (0.0, 0.9, 0.05), (0.0, 3.0, 0.05)
 ALPHAS = (0.9, 0.97, 0.98, 0.99, 0.995, 0.997)
 NO_RUNS = (
     "Nothing is trained yet: press “Train this” below (it takes seconds), or run make reproduce in a "
@@ -36,12 +33,8 @@ NO_RUNS = (
 
 def trained(study: Study) -> dict[tuple, Run]:
     """The finished runs of a study's first seed by their SETTINGS, sorted."""
-    found = {}
-    for run in runs.finished():
-        if run.config.dataset == study.dataset and run.config.seed == 0:
-            key = key_of(run.config)
-            if run.config == configured(study, key):
-                found[key] = run
+    same = (run for run in runs.finished() if run.config.dataset == study.dataset and run.config.seed == 0)
+    found = {key_of(run.config): run for run in same if run.config == configured(study, key_of(run.config))}
     kinds = list(dict.fromkeys([*NOISE_NAMES, *(key[0] for key in found)]))
     return {key: found[key] for key in sorted(found, key=lambda key: (kinds.index(key[0]), *key[1:]))}
 
@@ -54,11 +47,6 @@ def key_of(config: Config) -> tuple:
 def configured(study: Study, key: tuple) -> Config:
     """The configuration of a study's first seed with these SETTINGS."""
     return study.config(**dict(zip(SETTINGS, key, strict=True)), seed=0)
-
-
-def noise_name(noise_mode: str) -> str:
-    """A kind of noise in words."""
-    return NOISE_NAMES.get(noise_mode, noise_mode)
 
 
 def is_trained(config: Config) -> bool:
@@ -76,63 +64,52 @@ class TrainedRuns(ipywidgets.VBox):
 
     def __init__(self, study: Study, start: Config | None = None) -> None:
         start = start or study.config()
-        self.study, self.runs = study, trained(study)
+        self.study, self._updating = study, False
         self.sliders = {name: widgets.slider(name, "none yet", ["none yet"]) for name in SETTINGS}
         self.sliders["epoch"] = widgets.slider("epoch", start.epochs, (1, start.epochs, 1))
-        self.picture = Picture("640px")
-        explorer = ipywidgets.VBox([*self.sliders.values(), self.picture]).add_class(widgets.EXPLORER)
+        explorer = widgets.Panel(self.sliders, "640px")
+        self.picture = explorer.picture
         super().__init__([explorer])
         if study.dataset in EMBEDDED:  # others take hours
             self.train_this = TrainThis(study, start, self.show_run)
-            self.children = (*self.children, self.train_this)
-        for slider in self.sliders.values():
-            slider.observe(self._moved, "value")
-        self._updating = False
-        self.snap_to_trained_run(key_of(start))
+            self.children = (explorer, self.train_this)
+        widgets.on_move(self.sliders, self._moved)
+        self.show_run(start)
 
     def show_run(self, config: Config) -> None:
-        """Look again for trained runs, and show the run of `config`."""
+        """Look again for trained runs, and show the one whose SETTINGS are nearest to those of `config`."""
         self.runs = trained(self.study)
-        self.snap_to_trained_run(key_of(config))
+        self._show_nearest(key_of(config))
 
-    def snap_to_trained_run(self, key: tuple) -> None:
-        """Show the trained run whose SETTINGS are nearest to `key`; redraws once."""
+    def _moved(self) -> None:
+        if not self._updating:
+            self._show_nearest(tuple(self.sliders[name].value for name in SETTINGS))
+
+    def _show_nearest(self, wanted: tuple) -> None:
+        """Redraws once, whichever sliders follow."""
         if not self.runs:
-            self.picture.show_words(NO_RUNS)
+            self.picture.words.value = NO_RUNS
             return
-        self._updating = True
-        matching = list(self.runs)
-        for place, (name, wanted) in enumerate(zip(SETTINGS, key, strict=True)):
-            values = list(dict.fromkeys(known[place] for known in matching))
-            value = nearest(values, wanted)
+        self._updating, matching = True, list(self.runs)
+        for place, name in enumerate(SETTINGS):
+            values = list(dict.fromkeys(key[place] for key in matching))
+            value = nearest(values, wanted[place])
             _offer(self.sliders[name], values, value)
-            matching = [known for known in matching if known[place] == value]
+            matching = [key for key in matching if key[place] == value]
         self._updating = False
-        self.redraw()
-
-    def redraw(self) -> None:
-        """Draw the run and the epoch of the sliders."""
-        run = self.runs[self._key()]
-        self.picture.show(lambda: pictures.at_epoch(run, self.sliders["epoch"].value))
-
-    def _key(self) -> tuple:
-        return tuple(self.sliders[name].value for name in SETTINGS)
-
-    def _moved(self, change: object) -> None:
-        if not self._updating and self.runs:
-            self.snap_to_trained_run(self._key())
+        self.picture.show(lambda: pictures.at_epoch(self.runs[matching[0]], self.sliders["epoch"].value))
 
 
 def nearest(values: list, wanted: object) -> object:
     """The value nearest to `wanted`: of numbers by difference, of names the same one or the first."""
-    if wanted in values or not isinstance(wanted, float):
+    if isinstance(wanted, str):
         return wanted if wanted in values else values[0]
     return min(values, key=lambda value: abs(value - wanted))
 
 
 def _offer(slider: ipywidgets.SelectionSlider, values: list, value: object) -> None:
     """Let a slider offer `values` and stand at `value`; a single value disables it."""
-    options = tuple((noise_name(v) if isinstance(v, str) else f"{v:g}", v) for v in values)
+    options = tuple((NOISE_NAMES.get(v, v) if isinstance(v, str) else f"{v:g}", v) for v in values)
     with slider.hold_sync():
         if slider.options != options:
             slider.options = options
@@ -144,30 +121,28 @@ class TrainThis(ipywidgets.VBox):
     """Sliders for any run, and the buttons that train it and cancel that.
 
     `show_run(config)` is called when the run is finished. One run trains at a time. The page stays usable and
-    shows the curves so far, the epoch and the time left. With `SLN_HEADLESS` nothing is trained.
+    shows the curves so far, the epoch and the time left; a cancelled run goes on from its last checkpoint.
+    With `SLN_HEADLESS` nothing is trained.
     """
 
     def __init__(self, study: Study, start: Config, show_run: Callable[[Config], None]) -> None:
-        self.study, self.training, self._show_run = study, None, show_run
-        self._rows_drawn = 0
+        self.study, self.training, self._show_run, self._rows_drawn = study, None, show_run, 0
         self._watching: asyncio.Task | None = None  # a reference, so that it is not garbage-collected
         kinds = {NOISE_NAMES[mode]: mode for mode in (*study.profile.noise_modes, "none")}
-        controls = (kinds, RATES, SIGMAS, sorted({*ALPHAS, start.alpha}))
+        controls = zip(SETTINGS, (kinds, RATES, SIGMAS, sorted({*ALPHAS, start.alpha})), strict=True)
         self.sliders = {
-            name: widgets.slider(name, getattr(start, name), control)
-            for name, control in zip(SETTINGS, controls, strict=True)
+            name: widgets.slider(name, getattr(start, name), control) for name, control in controls
         }
         self.button = ipywidgets.Button(description="Train this", icon="play", button_style="primary")
         self.stop = ipywidgets.Button(description="Cancel", icon="stop", disabled=True)
-        self.words, self.picture = ipywidgets.HTML().add_class("sln-training"), Picture("370px")
+        self.words, self.picture = ipywidgets.HTML().add_class("sln-training"), widgets.Picture("370px")
         title = ipywidgets.HTML("<b>Train another</b>, saved like any other run")
         buttons = ipywidgets.HBox([self.button, self.stop])
         super().__init__([title, *self.sliders.values(), buttons, self.words, self.picture])
         self.add_class("sln-train-this")
         self.button.on_click(lambda _: self.train())
-        self.stop.on_click(lambda _: self.cancel())
-        for slider in self.sliders.values():
-            slider.observe(lambda _: self.update_button(), "value")
+        self.stop.on_click(lambda _: self.training.cancel())
+        widgets.on_move(self.sliders, self.update_button)
         self.update_button()
 
     @property
@@ -193,11 +168,6 @@ class TrainThis(ipywidgets.VBox):
         self.show_progress()
         self._watching = asyncio.get_running_loop().create_task(self.watch())
 
-    def cancel(self) -> None:
-        """End the training; started again, it goes on from its last checkpoint."""
-        if self.training is not None:
-            self.training.cancel()
-
     async def watch(self) -> None:
         """Show the progress until the training ends, and then its result."""
         training = self.training
@@ -205,7 +175,7 @@ class TrainThis(ipywidgets.VBox):
             self.show_progress()
             await asyncio.sleep(SECONDS_BETWEEN_LOOKS)
         self.stop.disabled = True
-        self._draw(training)
+        self.show_progress()
         if training.state == "done":
             self._show_run(training.config)
         self.update_button()
@@ -227,19 +197,13 @@ class TrainThis(ipywidgets.VBox):
 
     def show_progress(self) -> None:
         """The epoch, the time left and the curves so far."""
-        training, left = self.training, self.training.seconds_left
-        what = pictures.describe(training.config)
-        if not training.rows:
-            self.show_message(f"Starting: {what} …")
-            return
-        time_left = "" if left is None else f", about {left:.0f} s left"
-        self.show_message(f"Training: {what}: epoch {training.epoch} of {training.config.epochs}{time_left}")
-        self._draw(training)
-
-    def _draw(self, training: Training) -> None:
+        training, config, left = self.training, self.training.config, self.training.seconds_left
+        what, time_left = pictures.describe(config), "" if left is None else f", about {left:.0f} s left"
+        progress = f"Training: {what}: epoch {training.epoch} of {config.epochs}{time_left}"
+        self.show_message(progress if training.rows else f"Starting: {what} …")
         if len(training.rows) != self._rows_drawn:
             self._rows_drawn = len(training.rows)
-            self.picture.show(lambda: pictures.live_curves(training.config, training.rows))
+            self.picture.show(lambda: pictures.live_curves(config, training.rows))
 
     def show_message(self, words: str) -> None:
         """Words between the buttons and the picture."""
