@@ -15,14 +15,13 @@ from sln.utils.files import figures_folder, project_root, read_table
 
 def corrections(study: Study) -> ipywidgets.Widget:
     """The images that label correction moved, epoch by epoch, in the runs of a study's first seed."""
-    losses, found = {"given": "clean rule", "as-released": "as released"}, {}
+    rules, found = {"given": "clean rule", "as-released": "as released"}, {}
     for run in runs.finished():
-        config = run.config
-        if config.corrects and config.dataset == study.dataset:
-            rule = {"correction": study.profile.correction, "correction_losses": config.correction_losses}
-            if config == study.config(config.noise_mode, config.sigma, **rule):
-                noise = NOISE_NAMES.get(config.noise_mode, config.noise_mode)
-                found[f"{noise}, {losses[config.correction_losses]}"] = run
+        config, losses = run.config, run.config.correction_losses
+        rule = {"correction": study.profile.correction, "correction_losses": losses}
+        same = config.corrects and config.dataset == study.dataset
+        if same and config == study.config(config.noise_mode, config.sigma, **rule):
+            found[f"{NOISE_NAMES.get(config.noise_mode, config.noise_mode)}, {rules[losses]}"] = run
     if not found:
         return missing("No run with label correction is trained yet")
     first = next(iter(found.values()))

@@ -1,8 +1,7 @@
-"""Sliders for the notebooks.
+"""Sliders for the notebooks, which pass their values to the function that made the figure above.
 
-A panel of sliders never trains and never computes for long: it passes a slider's value to the function that
-made the figure above it. Its picture and its words are widgets with a value, not captured output: nothing
-flickers, and a reloaded page or a saved notebook shows them again.
+The picture and its words are widgets with a value, not captured output: nothing flickers, and a reloaded page
+or a saved notebook shows them again.
 """
 
 from __future__ import annotations
@@ -41,7 +40,8 @@ def sliders(
         values = {name: control.value for name, control in panel.sliders.items()}
         panel.picture.show(lambda: draw(*fixed, **values))
 
-    on_move(panel.sliders, redraw)
+    for control in panel.sliders.values():
+        control.observe(lambda _: redraw(), "value")
     redraw()
     return panel
 
@@ -87,11 +87,9 @@ class Picture(ipywidgets.VBox):
 
 
 def play(draw: Callable[..., Figure], *fixed: Any, **control: tuple[Any, Control]) -> ipywidgets.Widget:
-    """A slider over pictures that are all drawn beforehand, so that it needs no kernel.
+    """A slider over pictures that are all drawn beforehand, so that it moves without a kernel.
 
     control : one argument name = (start value, values), at most MAX_FRAMES values
-
-    It also moves in an executed notebook that is opened again (and trusted).
     """
     _check_arguments(draw, control)
     ((name, (start, values)),) = control.items()
@@ -112,10 +110,7 @@ def headless() -> bool:
 
 
 def slider(name: str, start: Any, control: Control) -> ipywidgets.Widget:
-    """One labelled slider that reports once, when it is released.
-
-    Raises InputError for a start value that it cannot show.
-    """
+    """One labelled slider that reports when it is released. Raises InputError for a start it cannot show."""
     look = {
         "description": SYMBOLS.get(name, name.replace("_", " ")),
         "continuous_update": False,
@@ -135,12 +130,6 @@ def slider(name: str, start: Any, control: Control) -> ipywidgets.Widget:
     return ipywidgets.SelectionSlider(
         value=start, options=list(named.items()), disabled=len(named) == 1, **look
     )
-
-
-def on_move(sliders: Mapping[str, ipywidgets.Widget], follow: Callable[[], None]) -> None:
-    """Call `follow` whenever one of the sliders has a new value."""
-    for control in sliders.values():
-        control.observe(lambda _: follow(), "value")
 
 
 def _check_arguments(draw: Callable[..., Any], names: Iterable[str]) -> None:

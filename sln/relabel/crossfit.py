@@ -1,9 +1,8 @@
 """Cross-fitting with SLN-MO-LC: every label is judged by networks that were not trained on it.
 
-The examples are split into K folds. For each fold, one network is trained on all other folds by the paper's
-method: stochastic label noise (SLN), a momentum model (MO), and label correction in the last tenth of the
-epochs (LC). `scores` uses the momentum model's predictions for the fold that was held out. With `repeats`,
-all this is repeated with other folds, and the predictions are averaged.
+For each of K folds, one network is trained on all other folds by the paper's method: stochastic label noise
+(SLN), a momentum model (MO), and label correction in the last tenth of the epochs (LC). `scores` uses the
+momentum model's predictions for the fold that was held out, averaged over `repeats` with other folds.
 """
 
 from __future__ import annotations
@@ -39,11 +38,9 @@ from sln.utils.rng import numpy_generator
 
 NETWORKS = ("cnn", "wrn-10-1", "wrn-28-2")
 SIGMAS = (0.1, 0.2, 0.5, 1.0)  # the paper's candidates
-# By default a network takes about 1,800 steps, as for the digits. Small data sets use smaller batches (down
-# to 8), large ones fewer epochs (down to 30).
+# By default a network takes about 1,800 steps, as for the digits, with smaller batches or fewer epochs.
 MAX_STEPS, BATCH_SIZE, EPOCHS = 1800, (8, 64), (30, 100)
-# Features are scaled to the squared norm of the last layer's input in the small network, so that its learning
-# rate and sigma also suit a linear head on 2,048 features.
+# Features are scaled to the squared norm of the small network's last input, so that its lr and sigma suit.
 HEAD_WIDTH = 32
 
 
@@ -55,7 +52,7 @@ class FoldModel:
     held_out: np.ndarray
 
     def with_sigma(self, sigma: float) -> FoldModel:
-        """The same with stochastic noise of strength `sigma`."""
+        """The same with stochastic noise of another strength."""
         return FoldModel(self.config.replace(sigma=float(sigma)), self.held_out)
 
     def key(self, examples: Examples) -> str:
@@ -66,24 +63,17 @@ class FoldModel:
 
 @dataclass(frozen=True)
 class Fitted:
-    """The result of `fit`: predictions for every example, and the networks that made them.
+    """The result of `fit`: predictions for every example, and the networks that made them."""
 
-    classes : the labels' names, in the order of the columns of `probabilities`
-    given : (N,) int64, indices into `classes`
-    probabilities : (N, C) float32, mean over the momentum models that were not trained on the example
-    sigma : strength of the stochastic noise
-    validation : accuracy on the noisy labels of one fold by candidate sigma; empty if sigma was given
-    model : name of the network (config.MODELS)
-    states : one per network, as `train_fold` returns them
-    """
-
-    classes: tuple[Hashable, ...]
-    given: Tensor
-    probabilities: Tensor
-    sigma: float
-    validation: dict[float, float]
-    model: str
-    states: list[dict[str, Tensor]]
+    classes: tuple[Hashable, ...]  # the labels' names, in the order of the columns of `probabilities`
+    given: Tensor  # (N,) int64, indices into `classes`
+    probabilities: Tensor  # (N, C) float32, mean over momentum models that were not trained on the example
+    sigma: float  # strength of the stochastic noise
+    validation: dict[
+        float, float
+    ]  # accuracy on noisy labels of one fold by candidate; empty: sigma was given
+    model: str  # name of the network (config.MODELS)
+    states: list[dict[str, Tensor]]  # one per network, as `train_fold` returns them
 
     @functools.cached_property
     def labels(self) -> pd.DataFrame:
@@ -147,8 +137,7 @@ def fit(
         are a group
     cache : folder for finished networks; after an interruption the same call continues from there
 
-    `SLN_WORKERS` networks train at once, each on one thread; the results do not depend on it.
-    Raises InputError for anything else.
+    `SLN_WORKERS` networks train at once, with the same results. Raises InputError for anything else.
     """
     require_settings(sigma=sigma, folds=folds, repeats=repeats, epochs=epochs, model=model, seed=seed)
     examples = checked(images, labels, groups)
@@ -181,14 +170,8 @@ def require_settings(
     Config(model=model, sigma=float(sigma or 0), **others)  # it checks sigma, epochs and seed
 
 
-# --- the networks to train ----------------------------------------------------------------------------------
-
-
 def recipe(model: str, examples: int, epochs: int | None, seed: int) -> Config:
-    """Settings for training on that many examples: those of the digits, except the ones below.
-
-    The data set's settings stay those of the digits; nothing is loaded by them.
-    """
+    """Settings for training on that many examples: those of the digits (none is loaded), except these."""
     batch_size = int(np.clip(math.ceil(examples * EPOCHS[1] / MAX_STEPS), *BATCH_SIZE))
     if epochs is None:
         epochs = int(np.clip(round(MAX_STEPS / math.ceil(examples / batch_size)), *EPOCHS))
@@ -229,9 +212,6 @@ def assign_folds(examples: Examples, folds: int, seed: int, repeat: int = 0) -> 
     return fold[group]
 
 
-# --- training -----------------------------------------------------------------------------------------------
-
-
 def train_all(
     networks: list[FoldModel], examples: Examples, cache: Path | None, progress: Progress
 ) -> list[dict[str, Tensor]]:
@@ -257,7 +237,7 @@ def train_all(
 def train_fold(work: tuple[FoldModel, np.ndarray, np.ndarray, int]) -> dict[str, np.ndarray]:
     """Train one network on all examples except those held out.
 
-    work : the FoldModel, images (N, ...), given labels (N,) and C; arrays, because another process gets them
+    work : the FoldModel, images (N, ...), given labels (N,) and C
 
     Returns held_out (n,), the rows; probabilities (n, C) of the momentum model for them; mean and std
     (channels,) of the training pixels; and its weights, "network/conv1.weight", ...
@@ -267,11 +247,10 @@ def train_fold(work: tuple[FoldModel, np.ndarray, np.ndarray, int]) -> dict[str,
         data = training_data(torch.from_numpy(images), torch.from_numpy(given), fold.held_out, C)
         network = trained(data.to(device()), fold.config)
         probabilities = F.softmax(predict(network, data.validation, data), dim=1)
-    held_out = torch.from_numpy(np.flatnonzero(fold.held_out))
-    state = {"held_out": held_out, "probabilities": probabilities}
-    state |= {"mean": torch.tensor(data.mean), "std": torch.tensor(data.std)}
-    state |= store.named_weights({"network": network})
-    return {name: value.cpu().contiguous().numpy() for name, value in state.items()}
+    state = {"held_out": np.flatnonzero(fold.held_out), "probabilities": probabilities.numpy()}
+    state |= {"mean": np.float32(data.mean), "std": np.float32(data.std)}
+    weights = store.named_weights({"network": network})
+    return state | {name: value.contiguous().numpy() for name, value in weights.items()}
 
 
 def trained(data: Data, config: Config) -> nn.Module:
@@ -285,7 +264,7 @@ def trained(data: Data, config: Config) -> nn.Module:
 def training_data(images: Tensor, given: Tensor, held_out: np.ndarray, num_classes: int) -> Data:
     """Training images, normalised by their own pixels, and the held-out examples as validation images.
 
-    The true labels are unknown. The given labels take their place, but training does not read them.
+    The given labels take the place of the true ones, which are unknown and which training does not read.
     """
     examples, held_out = Split(images, given, given), torch.from_numpy(held_out)
     training = examples[~held_out]

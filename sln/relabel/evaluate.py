@@ -42,10 +42,7 @@ def _rgb(split: Split) -> Split:
 
 
 def human_cifar10(noise_mode: str, count: int, downsample: int = 1) -> Split:
-    """The first `count` images of CIFAR-10 with labels given by people (CIFAR-10N, `config.HUMAN_NOISE`).
-
-    Raises InputError if the data or the labels are not in the data folder.
-    """
+    """The first `count` images of CIFAR-10 with people's labels (CIFAR-10N). Raises InputError if missing."""
     config = Config(dataset="cifar10", noise_mode=noise_mode, subset=count, downsample=downsample)
     return load_data(config).train
 
@@ -53,7 +50,7 @@ def human_cifar10(noise_mode: str, count: int, downsample: int = 1) -> Split:
 def photographs(study: Study) -> pd.DataFrame:
     """How well wrong labels are found on CIFAR-10 at 16 x 16 pixels, one row per kind of human labels.
 
-    Empty, with a printed reason, if the profile has no photographs or the data folder lacks the data.
+    Without photographs in the profile or in the data folder it prints why, and returns an empty table.
     """
     count, judged = study.profile.photographs, []
     if not (count and all(map(registry.present, ("cifar10", "cifar-n")))):
@@ -93,18 +90,13 @@ def rows(labels: pd.DataFrame) -> np.ndarray:
 
 
 def detection(suspect: np.ndarray, wrong: np.ndarray | Tensor) -> dict[str, float]:
-    """How well a score (N,) ranks wrong labels (N,) first: average precision, and area under the ROC curve.
-
-    For a random score, the first is the share of wrong labels and the second 0.5.
-    """
+    """How well a score (N,) ranks wrong labels (N,) first; a random one has their share, and an AUROC of .5."""
     scores = {"average_precision": average_precision_score, "auroc": roc_auc_score}
     return {name: float(score(np.asarray(wrong), suspect)) for name, score in scores.items()}
 
 
 def over_threshold(labels: pd.DataFrame, true: np.ndarray) -> pd.DataFrame:
-    """What each threshold on `suspect` finds, one row per threshold.
-
-    labels : given, suggested and suspect (`scores.table`); true : (N,)
+    """What each threshold on `suspect` finds in labels (`scores.table`), `true` (N,): one row per threshold.
 
     flagged : share of the labels whose `suspect` is at least the threshold
     precision : share of the flagged that are wrong; recall : share of the wrong that are flagged

@@ -1,9 +1,8 @@
-"""How suspect a label is, from probabilities of networks that were not trained on it.
+"""How suspect a label is, from probabilities p (N, C) of networks that were not trained on it.
 
-p (N, C) are the probabilities, i_n is the given label of example n, and T[true, given] is the transition
-matrix: the probability that an example of class `true` gets the label `given`. By Bayes' rule, class j is the
-true one with probability proportional to p[n, j] T[j, i_n]. So a label is more suspect if examples of class j
-often get it by mistake. The usual score, 1 - p[n, i_n], treats all mistakes as equally likely.
+By Bayes' rule, j is the true class of example n, labelled i_n, with probability proportional to p[n, j]
+T[j, i_n], where T[true, given] is the probability that an example of class `true` gets the label `given`. The
+usual score, 1 - p[n, i_n], treats all mistakes as equally likely.
 """
 
 from __future__ import annotations
@@ -17,11 +16,10 @@ TINY = 1e-9  # added to every probability, so that no division is by zero
 def transition(p: np.ndarray, given: np.ndarray) -> np.ndarray:
     """(C, C): T[true, given], counted over the examples with a confident prediction.
 
-    An example is confidently class j if p[n, j] is at least the mean of p[., j] over the examples labelled j.
-    If several classes qualify, the most probable is taken. This is the confident joint of Northcutt, Jiang
-    and Chuang, "Confident learning", JAIR 2021. Networks trained with SLN are underconfident, but their most
-    confident predictions are right. Deviations: the counts are not calibrated to the label counts, and every
-    row gets one more example, spread evenly, so that no mistake is impossible.
+    An example is confidently class j if p[n, j] is at least the mean of p[., j] over the examples labelled j;
+    of several such classes the most probable is taken. This is the confident joint of Northcutt, Jiang and
+    Chuang, "Confident learning", JAIR 2021. Deviations: the counts are not calibrated to the label counts,
+    and every row gets one more example, spread evenly, so that no mistake is impossible.
     """
     C = p.shape[1]
     usual = np.array([p[given == j, j].mean() if (given == j).any() else 1.0 for j in range(C)])
