@@ -133,8 +133,7 @@ def fit(
     folds, repeats : K, and how many times the examples are split into folds
     epochs : None: 100, or fewer (at least 30) if 100 epochs are more than 1,800 steps
     model : one of NETWORKS
-    groups : (N,) examples of one group, such as frames of one film, stay in one fold; None: identical images
-        are a group
+    groups : (N,); a group, such as frames of one film, stays in one fold; None: identical images are one
     cache : folder for finished networks; after an interruption the same call continues from there
 
     `SLN_WORKERS` networks train at once, with the same results. Raises InputError for anything else.
@@ -216,7 +215,7 @@ def train_all(
     networks: list[FoldModel], examples: Examples, cache: Path | None, progress: Progress
 ) -> list[dict[str, Tensor]]:
     """The results of `train_fold` for all networks, read from the folder `cache` if they are there."""
-    states: dict[int, dict[str, Tensor]] = {}
+    states = {}
     files = [cache and cache / f"{network.key(examples)}.safetensors" for network in networks]
     for number, file in enumerate(files):
         with contextlib.suppress(InputError):  # missing or damaged files are trained again

@@ -90,7 +90,7 @@ def rows(labels: pd.DataFrame) -> np.ndarray:
 
 
 def detection(suspect: np.ndarray, wrong: np.ndarray | Tensor) -> dict[str, float]:
-    """How well a score (N,) ranks wrong labels (N,) first; a random one has their share, and an AUROC of .5."""
+    """How well a score (N,) ranks wrong labels (N,) first (at random: the share of wrong labels, and 0.5)."""
     scores = {"average_precision": average_precision_score, "auroc": roc_auc_score}
     return {name: float(score(np.asarray(wrong), suspect)) for name, score in scores.items()}
 

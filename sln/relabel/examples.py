@@ -83,7 +83,7 @@ def pixels_of(images: Tensor | np.ndarray) -> Tensor:
     )
     require(
         fits and len(pixels) > 0,
-        f"images have shape {shape}; allowed are (N, channels, H, W) with 1 to 4 channels and grey (N, H, W), "
+        f"images have shape {shape}; allowed are (N, channels, H, W) with 1 to 4 channels, grey (N, H, W), "
         f"both with at least {SMALLEST_SIDE} x {SMALLEST_SIDE} pixels, and features (N, D)",
     )
     require(bool(pixels.isfinite().all()), "images have infinite or missing pixels")

@@ -15,18 +15,14 @@ from sln.utils.errors import InputError, choose, require
 
 BACKBONES = ("resnet18", "resnet50")
 SIDE = 224  # pixels, the size that the networks were trained on
-# of ImageNet's pixels, for torchvision's weights
-MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of ImageNet's pixels
 
 
 def encoder(backbone: str, weights: Path | None = None) -> Callable[[Tensor], Tensor]:
     """A function from images, uint8 (B, 3, 224, 224), to features, float32 (B, D), with D = 512 or 2,048.
 
-    It is torchvision's network without the last layer, frozen, in evaluation mode.
-
-    weights : a .safetensors file, or one written by torch.save; None: torchvision's ImageNet weights, which
-        are downloaded once for resnet50
-
+    It is torchvision's network without the last layer, frozen, in evaluation mode, with the `weights` of a
+    .safetensors file or of torch.save; None: torchvision's ImageNet weights, downloaded once for resnet50.
     Raises InputError for an unknown backbone and for weights that are missing, damaged or another network's.
     """
     choose("backbone", backbone, BACKBONES)
