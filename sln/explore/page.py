@@ -37,14 +37,10 @@ def landscapes(study: Study) -> ipywidgets.Widget:
         return missing("No landscape is computed yet")
     surfaces = dict(list(table.groupby("method", sort=False)))
     radii = landscape.radii(surfaces)
-    return widgets.sliders(
-        landscape.surface_3d,
-        surfaces,
-        labels=("given", {name: column for column, name in landscape.LOSSES.items()}),
-        azimuth=(landscape.AZIMUTH, (-180, 180, 10)),
-        elevation=(landscape.ELEVATION, (0, 88, 2)),
-        radius=(radii[-1], radii),
-    )
+    controls = {"labels": ("given", {name: column for column, name in landscape.LOSSES.items()})}
+    controls["azimuth"] = (landscape.AZIMUTH, (-180, 180, 10))
+    controls |= {"elevation": (landscape.ELEVATION, (0, 88, 2)), "radius": (radii[-1], radii)}
+    return widgets.sliders(landscape.surface_3d, surfaces, **controls)
 
 
 def results_by_noise(study: Study) -> ipywidgets.Widget:

@@ -66,7 +66,7 @@ class Picture(ipywidgets.VBox):
         place = {"align_self": "flex-start", "max_width": "100%"}  # its own size, or smaller in a narrow page
         self.image = ipywidgets.Image(format="png", layout={"visibility": "hidden"} | place)
         self.words = ipywidgets.HTML().add_class(WORDS)
-        super().__init__([self.image, self.words], layout=ipywidgets.Layout(min_height=height))
+        super().__init__([self.image, self.words], layout={"min_height": height})
 
     def show(self, draw: Callable[[], Figure]) -> None:
         """Show the figure of `draw()`; the picture is replaced, with no empty page between."""
@@ -111,12 +111,8 @@ def headless() -> bool:
 
 def slider(name: str, start: Any, control: Control) -> ipywidgets.Widget:
     """One labelled slider that reports when it is released. Raises InputError for a start it cannot show."""
-    look = {
-        "description": SYMBOLS.get(name, name.replace("_", " ")),
-        "continuous_update": False,
-        "style": {"description_width": "110px"},
-        "layout": ipywidgets.Layout(width="min(560px, 98%)"),
-    }
+    look = {"description": SYMBOLS.get(name, name.replace("_", " ")), "continuous_update": False}
+    look |= {"style": {"description_width": "110px"}, "layout": {"width": "min(560px, 98%)"}}
     if isinstance(control, tuple):
         low, high, step = control
         require(low <= start <= high, f"slider {name} starts at {start}, outside its range {low}..{high}")
@@ -126,10 +122,8 @@ def slider(name: str, start: Any, control: Control) -> ipywidgets.Widget:
     named = control if isinstance(control, Mapping) else {f"{value}": value for value in control}
     allowed = start in list(named.values())
     require(allowed, f"slider {name} starts at {start!r}, allowed are {', '.join(named)}")
-    # a slider of one value cannot be moved, and looks like it
-    return ipywidgets.SelectionSlider(
-        value=start, options=list(named.items()), disabled=len(named) == 1, **look
-    )
+    only = len(named) == 1  # such a slider cannot be moved, and looks like it
+    return ipywidgets.SelectionSlider(value=start, options=list(named.items()), disabled=only, **look)
 
 
 def _check_arguments(draw: Callable[..., Any], names: Iterable[str]) -> None:

@@ -193,13 +193,10 @@ def page(
     environment = jinja2.Environment(loader=files, autoescape=True, undefined=jinja2.StrictUndefined)
     environment.filters["thumbnail"] = _thumbnail
     suspect = labels["suspect"].round(4)  # the decimals of labels.csv
-    return environment.get_template("suspects.html.j2").render(
-        title=title,
-        suspects=list(zip(labels.itertuples(), pictures, strict=False)),
-        counts=[int((suspect >= number / 100).sum()) for number in range(101)],
-        threshold=round(threshold, 2),
-        sentences=sentences,
-    )
+    values = {"title": title, "threshold": round(threshold, 2), "sentences": sentences}
+    values["counts"] = [int((suspect >= number / 100).sum()) for number in range(101)]
+    values["suspects"] = list(zip(labels.itertuples(), pictures, strict=False))
+    return environment.get_template("suspects.html.j2").render(values)
 
 
 def _thumbnail(image: Image) -> str:
