@@ -1,10 +1,4 @@
-"""Sliders for the notebooks, and the page of `make app`.
-
-sliders : redraws a figure for every value, with a kernel
-play : a slider over pictures drawn beforehand, without one
-TrainedRuns : the runs trained so far, and a button that trains another
-corrections, landscapes, results_by_noise : sections of the page
-"""
+"""Sliders for the notebooks, and the page of `make app`."""
 
 from sln.explore.page import corrections, landscapes, results_by_noise
 from sln.explore.trained import TrainedRuns

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import html
-
 import ipywidgets
 import pandas as pd
 
@@ -17,14 +15,13 @@ from sln.utils.files import figures_folder, project_root, read_table
 
 def corrections(study: Study) -> ipywidgets.Widget:
     """The images that label correction moved, epoch by epoch, in the runs of a study's first seed."""
-    losses, found = {"given": "clean rule", "as-released": "as released"}, {}
+    rules, found = {"given": "clean rule", "as-released": "as released"}, {}
     for run in runs.finished():
-        config = run.config
-        if config.corrects and config.dataset == study.dataset:
-            rule = {"correction": study.profile.correction, "correction_losses": config.correction_losses}
-            if config == study.config(config.noise_mode, config.sigma, **rule):
-                noise = NOISE_NAMES.get(config.noise_mode, config.noise_mode)
-                found[f"{noise}, {losses[config.correction_losses]}"] = run
+        config, losses = run.config, run.config.correction_losses
+        rule = {"correction": study.profile.correction, "correction_losses": losses}
+        same = config.corrects and config.dataset == study.dataset
+        if same and config == study.config(config.noise_mode, config.sigma, **rule):
+            found[f"{NOISE_NAMES.get(config.noise_mode, config.noise_mode)}, {rules[losses]}"] = run
     if not found:
         return missing("No run with label correction is trained yet")
     first = next(iter(found.values()))
@@ -35,19 +32,15 @@ def corrections(study: Study) -> ipywidgets.Widget:
 
 def landscapes(study: Study) -> ipywidgets.Widget:
     """The loss around the minima, as notebook 4 saved it, in 3-D and at any radius."""
-    table = saved(study, "04_landscape_of_the_paper")
+    table, landscape = saved(study, "04_landscape_of_the_paper"), plots.landscape
     if table is None:
         return missing("No landscape is computed yet")
-    surfaces, landscape = dict(list(table.groupby("method", sort=False))), plots.landscape
+    surfaces = dict(list(table.groupby("method", sort=False)))
     radii = landscape.radii(surfaces)
-    return widgets.sliders(
-        landscape.surface_3d,
-        surfaces,
-        labels=("given", {name: column for column, name in landscape.LOSSES.items()}),
-        azimuth=(landscape.AZIMUTH, (-180, 180, 10)),
-        elevation=(landscape.ELEVATION, (0, 88, 2)),
-        radius=(radii[-1], radii),
-    )
+    controls = {"labels": ("given", {name: column for column, name in landscape.LOSSES.items()})}
+    controls["azimuth"] = (landscape.AZIMUTH, (-180, 180, 10))
+    controls |= {"elevation": (landscape.ELEVATION, (0, 88, 2)), "radius": (radii[-1], radii)}
+    return widgets.sliders(landscape.surface_3d, surfaces, **controls)
 
 
 def results_by_noise(study: Study) -> ipywidgets.Widget:
@@ -55,19 +48,18 @@ def results_by_noise(study: Study) -> ipywidgets.Widget:
     table = saved(study, "05_results")
     if table is None:
         return missing("No results are there yet")
-    kinds = {NOISE_NAMES[noise]: noise for noise in dict.fromkeys(table["noise"])}
-    start = next(iter(kinds.values()))
+    kinds = {NOISE_NAMES[noise]: noise for noise in table["noise"].unique()}
+    start = table["noise"].iloc[0]
     return widgets.sliders(plots.results.one_noise, table, results.of_the_paper(), noise=(start, kinds))
 
 
 def saved(study: Study, name: str) -> pd.DataFrame | None:
     """A table that a notebook saved at the study's profile, or the committed one; else None."""
-    for folder in (figures_folder(study.name), project_root() / "figures" / study.name):
-        if (folder / f"{name}.csv").exists():
-            return read_table(folder / f"{name}.csv")
-    return None
+    folders = (figures_folder(study.name), project_root() / "figures" / study.name)
+    files = [folder / f"{name}.csv" for folder in folders if (folder / f"{name}.csv").exists()]
+    return read_table(files[0]) if files else None
 
 
 def missing(what: str) -> ipywidgets.Widget:
     """What is missing, and what to do."""
-    return ipywidgets.HTML(f"{html.escape(what)}: run <code>make reproduce</code> in a terminal first.")
+    return ipywidgets.HTML(f"{what}: run <code>make reproduce</code> in a terminal first.")

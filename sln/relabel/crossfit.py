@@ -1,9 +1,8 @@
 """Cross-fitting with SLN-MO-LC: every label is judged by networks that were not trained on it.
 
-The examples are split into K folds. For each fold, one network is trained on all other folds by the paper's
-method: stochastic label noise (SLN), a momentum model (MO), and label correction in the last tenth of the
-epochs (LC). `scores` uses the momentum model's predictions for the fold that was held out. With `repeats`,
-all this is repeated with other folds, and the predictions are averaged.
+For each of K folds, one network is trained on all other folds by the paper's method: stochastic label noise
+(SLN), a momentum model (MO), and label correction in the last tenth of the epochs (LC). `scores` uses the
+momentum model's predictions for the fold that was held out, averaged over `repeats` with other folds.
 """
 
 from __future__ import annotations
@@ -39,26 +38,21 @@ from sln.utils.rng import numpy_generator
 
 NETWORKS = ("cnn", "wrn-10-1", "wrn-28-2")
 SIGMAS = (0.1, 0.2, 0.5, 1.0)  # the paper's candidates
-# By default a network takes about 1,800 steps, as for the digits. Small data sets use smaller batches (down
-# to 8), large ones fewer epochs (down to 30).
+# By default a network takes about 1,800 steps, as for the digits, with smaller batches or fewer epochs.
 MAX_STEPS, BATCH_SIZE, EPOCHS = 1800, (8, 64), (30, 100)
-# Features are scaled to the squared norm of the last layer's input in the small network, so that its learning
-# rate and sigma also suit a linear head on 2,048 features.
+# Features are scaled to the squared norm of the small network's last input, so that its lr and sigma suit.
 HEAD_WIDTH = 32
 
 
 @dataclass(frozen=True)
 class FoldModel:
-    """One network to train: on all examples except those held out.
-
-    held_out : (N,) bool
-    """
+    """One network to train, on all examples except those `held_out`, (N,) bool."""
 
     config: Config
     held_out: np.ndarray
 
     def with_sigma(self, sigma: float) -> FoldModel:
-        """The same with stochastic noise of strength `sigma`."""
+        """The same with stochastic noise of another strength."""
         return FoldModel(self.config.replace(sigma=float(sigma)), self.held_out)
 
     def key(self, examples: Examples) -> str:
@@ -69,33 +63,24 @@ class FoldModel:
 
 @dataclass(frozen=True)
 class Fitted:
-    """The result of `fit`: predictions for every example, and the networks that made them.
+    """The result of `fit`: predictions for every example, and the networks that made them."""
 
-    classes : the labels' names, in the order of the columns of `probabilities`
-    given : (N,) int64, indices into `classes`
-    probabilities : (N, C) float32, mean over the momentum models that were not trained on the example
-    sigma : strength of the stochastic noise
-    validation : accuracy on the noisy labels of one fold by candidate sigma; empty if sigma was given
-    model : name of the network (config.MODELS)
-    states : one per network, as `train_fold` returns them
-    """
-
-    classes: tuple[Hashable, ...]
-    given: Tensor
-    probabilities: Tensor
-    sigma: float
-    validation: dict[float, float]
-    model: str
-    states: list[dict[str, Tensor]]
+    classes: tuple[Hashable, ...]  # the labels' names, in the order of the columns of `probabilities`
+    given: Tensor  # (N,) int64, indices into `classes`
+    probabilities: Tensor  # (N, C) float32, mean over momentum models that were not trained on the example
+    sigma: float  # strength of the stochastic noise
+    validation: dict[
+        float, float
+    ]  # accuracy on noisy labels of one fold by candidate; empty: sigma was given
+    model: str  # name of the network (config.MODELS)
+    states: list[dict[str, Tensor]]  # one per network, as `train_fold` returns them
 
     @functools.cached_property
     def labels(self) -> pd.DataFrame:
         """One row per example, in order: given, suggested, probability, suspect, rank (`scores.table`)."""
         table = scores.table(self.probabilities.numpy(), self.given.numpy())
         names = np.array([*self.classes, None], dtype=object)[:-1]  # None: names keep their types
-        for column in ("given", "suggested"):
-            table[column] = names[table[column]]
-        return table
+        return table.assign(given=names[table["given"]], suggested=names[table["suggested"]])
 
     @property
     def agreement(self) -> float:
@@ -105,9 +90,8 @@ class Fitted:
     def networks(self) -> Iterator[tuple[nn.Module, dict[str, Tensor]]]:
         """The momentum models, each with the `mean` and `std` that its images are normalised by."""
         for state in self.states:
-            network = models.build(
-                self.model, in_channels=len(state["mean"]), num_classes=len(self.classes), seed=0
-            )
+            channels, C = len(state["mean"]), len(self.classes)
+            network = models.build(self.model, in_channels=channels, num_classes=C, seed=0)
             weights = {name.removeprefix("network/"): value for name, value in state.items() if "/" in name}
             network.load_state_dict(weights)
             yield network.eval(), state
@@ -116,13 +100,13 @@ class Fitted:
     def predict(self, images: Tensor | np.ndarray) -> Tensor:
         """(M, C): class probabilities of new images (M, channels, H, W), mean over all networks."""
         pixels, mean = pixels_of(images), torch.zeros(len(images), len(self.classes))
+        unknown = torch.full((len(pixels),), -1)
+        split = Split(pixels, unknown, unknown)
         for network, state in self.networks():
             channels, expected = pixels.shape[1], len(state["mean"])
             require(channels == expected, f"images have {channels} channels, trained was on {expected}")
-            unknown = torch.full((len(pixels),), -1)
-            split = Split(pixels, unknown, unknown)
-            data = _data(split, split[:0], len(self.classes), state["mean"], state["std"])
-            mean += F.softmax(predict(network, data.train, data), dim=1) / len(self.states)
+            data = _data(split, split, len(self.classes), state["mean"], state["std"])
+            mean += F.softmax(predict(network, split, data), dim=1) / len(self.states)
         return mean
 
 
@@ -142,21 +126,17 @@ def fit(
 ) -> Fitted:
     """Judge noisy labels by SLN-MO-LC, each by networks that were not trained on it.
 
-    Parameters
-    ----------
     images : (N, channels, H, W) or, grey, (N, H, W), at least 8 x 8 pixels; or features (N, D), which get a
         linear head
     labels : (N,) given labels, numbers or names; at least two, each on at least two different images
     sigma : strength of the stochastic noise; None: the best of SIGMAS on the noisy labels of one fold
     folds, repeats : K, and how many times the examples are split into folds
     epochs : None: 100, or fewer (at least 30) if 100 epochs are more than 1,800 steps
-    model : the network: cnn, wrn-10-1, wrn-28-2
-    groups : (N,) examples of one group, such as frames of one film, stay in one fold; None: identical images
-        are a group
+    model : one of NETWORKS
+    groups : (N,); a group, such as frames of one film, stays in one fold; None: identical images are one
     cache : folder for finished networks; after an interruption the same call continues from there
 
-    `SLN_WORKERS` networks train at once, each on one thread; the results do not depend on it.
-    Raises InputError for anything else.
+    `SLN_WORKERS` networks train at once, with the same results. Raises InputError for anything else.
     """
     require_settings(sigma=sigma, folds=folds, repeats=repeats, epochs=epochs, model=model, seed=seed)
     examples = checked(images, labels, groups)
@@ -166,7 +146,8 @@ def fit(
     with Progress(total, "cross-fitting", "networks", quiet=quiet) as progress:
         if sigma is None:
             tried = train_all([networks[0].with_sigma(s) for s in SIGMAS], examples, cache, progress)
-            validation = {s: noisy_accuracy(state, examples) for s, state in zip(SIGMAS, tried, strict=True)}
+            given = examples.given[tried[0]["held_out"]]
+            validation = {s: accuracy(t["probabilities"], given) for s, t in zip(SIGMAS, tried, strict=True)}
             sigma = max(SIGMAS, key=validation.__getitem__)  # the first, smallest, of equals
             states.append(tried[SIGMAS.index(sigma)])
         remaining = [network.with_sigma(sigma) for network in networks[len(states) :]]
@@ -178,57 +159,40 @@ def fit(
     return Fitted(examples.classes, examples.given, probabilities, sigma, validation, kind, states)
 
 
-def noisy_accuracy(state: dict[str, Tensor], examples: Examples) -> float:
-    """Share of the given, noisy labels of the held-out examples that a network predicts."""
-    return accuracy(state["probabilities"], examples.given[state["held_out"]])
-
-
-# --- the networks to train ----------------------------------------------------------------------------------
+def require_settings(
+    *, model: str = "cnn", folds: int = 5, repeats: int = 1, sigma: float | None = None, **others: int | None
+) -> None:
+    """Raise InputError for settings that `fit` does not allow. Needs no images, which take long to read."""
+    choose("model", model, NETWORKS)
+    require(2 <= folds <= 100, f"folds is {folds}, allowed is [2, 100]")
+    require(1 <= repeats <= 100, f"repeats is {repeats}, allowed is [1, 100]")
+    Config(model=model, sigma=float(sigma or 0), **others)  # it checks sigma, epochs and seed
 
 
 def recipe(model: str, examples: int, epochs: int | None, seed: int) -> Config:
-    """Settings for training on that many examples: those of the digits, except the ones below.
-
-    The data set's settings stay those of the digits; nothing is loaded by them.
-    """
-    batch_size = _clamped(math.ceil(examples * EPOCHS[1] / MAX_STEPS), BATCH_SIZE)
+    """Settings for training on that many examples: those of the digits (none is loaded), except these."""
+    batch_size = int(np.clip(math.ceil(examples * EPOCHS[1] / MAX_STEPS), *BATCH_SIZE))
     if epochs is None:
-        epochs = _clamped(round(MAX_STEPS / math.ceil(examples / batch_size)), EPOCHS)
-    return Config(
-        noise_mode="none",
-        model=model,
-        batch_size=batch_size,
-        epochs=epochs,
-        correction=epochs * 9 // 10,
-        seed=seed,
-    )
-
-
-def _clamped(value: int, limits: tuple[int, int]) -> int:
-    return max(limits[0], min(limits[1], value))
+        epochs = int(np.clip(round(MAX_STEPS / math.ceil(examples / batch_size)), *EPOCHS))
+    settings = {"batch_size": batch_size, "epochs": epochs, "correction": epochs * 9 // 10, "seed": seed}
+    return Config(noise_mode="none", model=model, **settings)
 
 
 def fold_models(
     examples: Examples, folds: int, repeats: int, epochs: int | None, model: str, seed: int
 ) -> list[FoldModel]:
-    """All networks to train: one per fold that is not empty, repeat by repeat."""
-    is_features = examples.images.shape[2:] == (1, 1)
+    """All networks to train, each with a seed of its own: one per fold that is not empty, by repeat."""
+    model = "linear" if examples.images.shape[2:] == (1, 1) else model
     networks = []
     for repeat in range(repeats):
         fold = assign_folds(examples, folds, seed, repeat)
-        for number, training_seed in enumerate(training_seeds(seed, repeat, folds)):
+        rng = numpy_generator(seed, "cross-fitting", repeat, 1)
+        for number, training_seed in enumerate(rng.integers(2**32, size=folds, dtype=np.int64).tolist()):
             held_out = fold == number
-            training = int((~held_out).sum())
-            config = recipe("linear" if is_features else model, training, epochs, training_seed)
             if held_out.any():
+                config = recipe(model, int((~held_out).sum()), epochs, training_seed)
                 networks.append(FoldModel(config, held_out))
     return networks
-
-
-def training_seeds(seed: int, repeat: int, folds: int) -> list[int]:
-    """A training seed for every fold, drawn from `seed`'s own stream."""
-    rng = numpy_generator(seed, "cross-fitting", repeat, 1)
-    return rng.integers(2**32, size=folds, dtype=np.int64).tolist()
 
 
 def assign_folds(examples: Examples, folds: int, seed: int, repeat: int = 0) -> np.ndarray:
@@ -239,23 +203,20 @@ def assign_folds(examples: Examples, folds: int, seed: int, repeat: int = 0) -> 
     fold differ by at most one, in total and for each label. If a label occurs only on copies of images whose
     first label is another one, all its examples may be in one fold. Their network has then never seen it.
     """
-    first = np.unique(examples.groups, return_index=True)[1]  # row of each group, in the order of the groups
+    _, first, group = np.unique(examples.groups, return_index=True, return_inverse=True)
     shuffled = numpy_generator(seed, "cross-fitting", repeat).permutation(len(first))
     by_label = shuffled[np.argsort(examples.given.numpy()[first[shuffled]], kind="stable")]
     fold = np.empty(len(first), dtype=np.int64)
     fold[by_label] = np.arange(len(first)) % folds
-    return fold[np.unique(examples.groups, return_inverse=True)[1]]
-
-
-# --- training -----------------------------------------------------------------------------------------------
+    return fold[group]
 
 
 def train_all(
     networks: list[FoldModel], examples: Examples, cache: Path | None, progress: Progress
 ) -> list[dict[str, Tensor]]:
     """The results of `train_fold` for all networks, read from the folder `cache` if they are there."""
-    states: dict[int, dict[str, Tensor]] = {}
-    files = [None if cache is None else cache / f"{n.key(examples)}.safetensors" for n in networks]
+    states = {}
+    files = [cache and cache / f"{network.key(examples)}.safetensors" for network in networks]
     for number, file in enumerate(files):
         with contextlib.suppress(InputError):  # missing or damaged files are trained again
             if file is not None:
@@ -275,7 +236,7 @@ def train_all(
 def train_fold(work: tuple[FoldModel, np.ndarray, np.ndarray, int]) -> dict[str, np.ndarray]:
     """Train one network on all examples except those held out.
 
-    work : the FoldModel, images (N, ...), given labels (N,) and C; arrays, because another process gets them
+    work : the FoldModel, images (N, ...), given labels (N,) and C
 
     Returns held_out (n,), the rows; probabilities (n, C) of the momentum model for them; mean and std
     (channels,) of the training pixels; and its weights, "network/conv1.weight", ...
@@ -285,14 +246,10 @@ def train_fold(work: tuple[FoldModel, np.ndarray, np.ndarray, int]) -> dict[str,
         data = training_data(torch.from_numpy(images), torch.from_numpy(given), fold.held_out, C)
         network = trained(data.to(device()), fold.config)
         probabilities = F.softmax(predict(network, data.validation, data), dim=1)
-    state = {
-        "held_out": torch.from_numpy(np.flatnonzero(fold.held_out)),
-        "probabilities": probabilities,
-        "mean": torch.tensor(data.mean),
-        "std": torch.tensor(data.std),
-    }
-    state |= {f"network/{name}": value for name, value in network.state_dict().items()}
-    return {name: value.cpu().contiguous().numpy() for name, value in state.items()}
+    state = {"held_out": np.flatnonzero(fold.held_out), "probabilities": probabilities.numpy()}
+    state |= {"mean": np.float32(data.mean), "std": np.float32(data.std)}
+    weights = store.named_weights({"network": network})
+    return state | {name: value.contiguous().numpy() for name, value in weights.items()}
 
 
 def trained(data: Data, config: Config) -> nn.Module:
@@ -306,40 +263,18 @@ def trained(data: Data, config: Config) -> nn.Module:
 def training_data(images: Tensor, given: Tensor, held_out: np.ndarray, num_classes: int) -> Data:
     """Training images, normalised by their own pixels, and the held-out examples as validation images.
 
-    The true labels are unknown. The given labels take their place, but training does not read them.
+    The given labels take the place of the true ones, which are unknown and which training does not read.
     """
-    training, validation = (
-        Split(images[rows], given[rows], given[rows])
-        for rows in (torch.from_numpy(np.flatnonzero(mask)) for mask in (~held_out, held_out))
-    )
+    examples, held_out = Split(images, given, given), torch.from_numpy(held_out)
+    training = examples[~held_out]
     std, mean = torch.std_mean(training.images.float(), dim=(0, 2, 3), correction=0)
     std[std == 0] = 1  # a constant channel has no information and must not become infinite
     if images.shape[2:] == (1, 1):
         std = std * math.sqrt(images.shape[1] / HEAD_WIDTH)
-    return _data(training, validation, num_classes, mean, std)
+    return _data(training, examples[held_out], num_classes, mean, std)
 
 
 def _data(training: Split, validation: Split, num_classes: int, mean: Tensor, std: Tensor) -> Data:
     """A Data whose test images are its validation images."""
     classes = tuple(map(str, range(num_classes)))
     return Data(training, validation, validation, classes, 1.0, tuple(mean.tolist()), tuple(std.tolist()))
-
-
-# --- settings -----------------------------------------------------------------------------------------------
-
-
-def require_settings(
-    *,
-    sigma: float | None = None,
-    folds: int = 5,
-    repeats: int = 1,
-    epochs: int | None = None,
-    model: str = "cnn",
-    seed: int = 0,
-) -> None:
-    """Raise InputError for settings that `fit` does not allow. Needs no images, which take long to read."""
-    choose("model", model, NETWORKS)
-    require(2 <= folds <= 100, f"folds is {folds}, allowed is [2, 100]")
-    require(1 <= repeats <= 100, f"repeats is {repeats}, allowed is [1, 100]")
-    require(0 <= seed < 2**32, f"seed is {seed}, allowed is [0, {2**32})")
-    recipe(model, 1, epochs, seed).replace(sigma=float(sigma or 0))  # Config checks epochs and sigma

@@ -28,8 +28,7 @@ THRESHOLDS = np.round(np.arange(0.05, 1.0, 0.05), 2)
 def noisy_digits(noise_mode: str, noise_rate: float, seed: int = 0) -> Split:
     """The 1,437 training and validation images of the digits, RGB (N, 3, 8, 8), with wrong labels."""
     noisy = load_data(Config(noise_mode=noise_mode, noise_rate=noise_rate, noise_seed=seed))
-    pairs = zip(noisy.train.tensors, noisy.validation.tensors, strict=True)
-    return _rgb(Split(*map(torch.cat, pairs)))
+    return _rgb(Split(*map(torch.cat, zip(noisy.train.tensors, noisy.validation.tensors, strict=True))))
 
 
 def unseen_digits() -> Split:
@@ -43,10 +42,7 @@ def _rgb(split: Split) -> Split:
 
 
 def human_cifar10(noise_mode: str, count: int, downsample: int = 1) -> Split:
-    """The first `count` images of CIFAR-10 with labels given by people (CIFAR-10N, `config.HUMAN_NOISE`).
-
-    Raises InputError if the data or the labels are not in the data folder.
-    """
+    """The first `count` images of CIFAR-10 with people's labels (CIFAR-10N). Raises InputError if missing."""
     config = Config(dataset="cifar10", noise_mode=noise_mode, subset=count, downsample=downsample)
     return load_data(config).train
 
@@ -54,24 +50,21 @@ def human_cifar10(noise_mode: str, count: int, downsample: int = 1) -> Split:
 def photographs(study: Study) -> pd.DataFrame:
     """How well wrong labels are found on CIFAR-10 at 16 x 16 pixels, one row per kind of human labels.
 
-    Empty, with a printed reason, if the profile has no photographs or the data folder lacks the data.
+    Without photographs in the profile or in the data folder it prints why, and returns an empty table.
     """
-    count, rows = study.profile.photographs, []
-    here = all(map(registry.present, ("cifar10", "cifar-n")))
-    if not (count and here):
-        print(
-            f"Not judged: {study.profile.photographs or 4000} photographs of CIFAR-10 with human labels "
-            f"({', '.join(HUMAN)}). "
-            + ("`data get cifar10` and `data get cifar-n` get them." if count else f"Not at {study.name}.")
-        )
+    count, judged = study.profile.photographs, []
+    if not (count and all(map(registry.present, ("cifar10", "cifar-n")))):
+        way = "`data get cifar10` and `data get cifar-n` get them." if count else f"Not at {study.name}."
+        kinds = f"CIFAR-10 with human labels ({', '.join(HUMAN)})"
+        print(f"Not judged: {count or 4000} photographs of {kinds}. {way}")
         return pd.DataFrame()
     for noise_mode in HUMAN:
         split = human_cifar10(noise_mode, count, downsample=2)
         cache = runs_folder() / "own-data-photographs"
         fitted = fit(split.images, split.given, cache=cache, **study.profile.own_fit)
         row = {"labels": noise_mode, "wrong": split.wrong.double().mean().item(), "sigma": fitted.sigma}
-        rows.append(row | detection(fitted.labels["suspect"].to_numpy(), split.wrong))
-    return pd.DataFrame(rows)
+        judged.append(row | detection(fitted.labels["suspect"].to_numpy(), split.wrong))
+    return pd.DataFrame(judged)
 
 
 def export(split: Split, folder: Path) -> Path:
@@ -79,15 +72,14 @@ def export(split: Split, folder: Path) -> Path:
     for row, (image, label) in enumerate(zip(split.images, split.given.tolist(), strict=True)):
         path = folder / f"{label}" / f"{row:04}.png"
         if not path.exists():
-            picture = Image.fromarray(image.permute(1, 2, 0).contiguous().numpy())
-            write_atomically(path, picture.save)
+            write_atomically(path, Image.fromarray(image.permute(1, 2, 0).contiguous().numpy()).save)
     return folder
 
 
 def checksum(folder: Path) -> str:
     """SHA-256 of the names and bytes of a folder's files, to show that nothing has changed."""
     content = hashlib.sha256()
-    for path in sorted(path for path in folder.rglob("*") if path.is_file()):
+    for path in sorted(filter(Path.is_file, folder.rglob("*"))):
         content.update(path.relative_to(folder).as_posix().encode() + b"\0" + path.read_bytes())
     return content.hexdigest()
 
@@ -98,31 +90,22 @@ def rows(labels: pd.DataFrame) -> np.ndarray:
 
 
 def detection(suspect: np.ndarray, wrong: np.ndarray | Tensor) -> dict[str, float]:
-    """How well a score (N,) ranks wrong labels (N,) first: average precision, and area under the ROC curve.
-
-    For a random score, the first is the share of wrong labels and the second 0.5.
-    """
-    wrong = np.asarray(wrong)
-    return {
-        "average_precision": float(average_precision_score(wrong, suspect)),
-        "auroc": float(roc_auc_score(wrong, suspect)),
-    }
+    """How well a score (N,) ranks wrong labels (N,) first (at random: the share of wrong labels, and 0.5)."""
+    scores = {"average_precision": average_precision_score, "auroc": roc_auc_score}
+    return {name: float(score(np.asarray(wrong), suspect)) for name, score in scores.items()}
 
 
 def over_threshold(labels: pd.DataFrame, true: np.ndarray) -> pd.DataFrame:
-    """What each threshold on `suspect` finds, one row per threshold.
-
-    labels : given, suggested and suspect (`scores.table`); true : (N,)
+    """What each threshold on `suspect` finds in labels (`scores.table`), `true` (N,): one row per threshold.
 
     flagged : share of the labels whose `suspect` is at least the threshold
     precision : share of the flagged that are wrong; recall : share of the wrong that are flagged
     true_after : share of labels that are true if the suggested ones replace the flagged
     """
-    wrong, found = (labels["given"] != true).to_numpy(), []
-    for threshold in THRESHOLDS:
-        flagged = (labels["suspect"] >= threshold).to_numpy()
-        after = labels["given"].where(~flagged, labels["suggested"])
-        row = {"threshold": threshold, "flagged": flagged.mean()}
-        row |= {"precision": wrong[flagged].mean() if flagged.any() else np.nan}
-        found.append(row | {"recall": flagged[wrong].mean(), "true_after": (after == true).mean()})
-    return pd.DataFrame(found)
+    table, wrong = pd.DataFrame({"threshold": THRESHOLDS}), labels["given"] != true
+    flagged = [labels["suspect"] >= threshold for threshold in THRESHOLDS]
+    table["flagged"] = [flags.mean() for flags in flagged]
+    table["precision"] = [wrong[flags].mean() for flags in flagged]  # NaN if none is flagged
+    table["recall"] = [flags[wrong].mean() for flags in flagged]
+    after = [labels["given"].where(~flags, labels["suggested"]) for flags in flagged]
+    return table.assign(true_after=[(corrected == true).mean() for corrected in after])

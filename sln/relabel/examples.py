@@ -18,18 +18,12 @@ SMALLEST_SIDE = 8  # pixels; smaller images would vanish in the pooling layers
 
 @dataclass(frozen=True)
 class Examples:
-    """N labelled images (or features), checked.
+    """N labelled images (or features), checked."""
 
-    images : (N, channels, H, W), any real type; features are (N, D, 1, 1)
-    given : (N,) int64, the given labels as indices into `classes`
-    classes : the labels' names, sorted
-    groups : (N,) int64; a group is never split between training and held-out examples
-    """
-
-    images: Tensor
-    given: Tensor
-    classes: tuple[Hashable, ...]
-    groups: np.ndarray
+    images: Tensor  # (N, channels, H, W), any real type; features are (N, D, 1, 1)
+    given: Tensor  # (N,) int64, the given labels as indices into `classes`
+    classes: tuple[Hashable, ...]  # the labels' names, sorted
+    groups: np.ndarray  # (N,) int64; a group is never split between training and held-out examples
 
     @functools.cached_property
     def digest(self) -> bytes:
@@ -43,9 +37,16 @@ class Examples:
 def checked(images: Tensor | np.ndarray, labels: Sequence, groups: Sequence[int] | None = None) -> Examples:
     """The examples, checked. Raises InputError for input that `fit` does not allow."""
     pixels = pixels_of(images)
-    given, classes = _classes(labels)
+    values = labels.tolist() if isinstance(labels, (Tensor, np.ndarray)) else list(labels)
+    require(all(value == value for value in values), "some labels are missing (NaN)")
+    try:
+        classes = tuple(sorted(set(values)))
+    except TypeError:
+        raise InputError("labels must be all numbers or all names, one per example") from None
+    index = {name: number for number, name in enumerate(classes)}
+    given = torch.tensor([index[value] for value in values])
     require(len(pixels) == len(given), f"there are {len(pixels)} images and {len(given)} labels")
-    groups = identical(pixels) if groups is None else np.asarray(groups)
+    groups = np.asarray(image_hashes(pixels) if groups is None else groups)
     require(groups.shape == (len(given),), f"groups has shape {groups.shape}, expected one value per example")
     groups = np.unique(groups, return_inverse=True)[1]
     require(len(classes) >= 2, f"all labels are {classes[0]!r}; there is nothing to tell apart")
@@ -65,49 +66,25 @@ def singletons(given: np.ndarray, groups: np.ndarray) -> np.ndarray:
 
 
 def image_hashes(images: Tensor) -> list[str]:
-    """(N,) SHA-256 of the pixels of every image."""
+    """(N,) SHA-256 of the pixels of every image, the same for identical images."""
     return [hashlib.sha256(image.tobytes()).hexdigest() for image in images.contiguous().numpy()]
-
-
-def identical(images: Tensor) -> np.ndarray:
-    """(N,) int64: the same number for identical images."""
-    return np.unique(image_hashes(images), return_inverse=True)[1]
 
 
 def pixels_of(images: Tensor | np.ndarray) -> Tensor:
     """(N, channels, H, W), or features (N, D, 1, 1)."""
     # NumPy allows negative strides, such as BGR viewed as RGB; torch does not
     pixels = torch.as_tensor(np.ascontiguousarray(images) if isinstance(images, np.ndarray) else images).cpu()
-    shape = tuple(pixels.shape)
     require(pixels.dtype != torch.bool and not pixels.is_complex(), "images must be real numbers")
-    pixels = pixels.float() if pixels.dtype == torch.float64 else pixels
-    require(
-        pixels.ndim in (2, 3, 4) and len(pixels) > 0,
-        f"images have shape {shape}; allowed are (N, channels, H, W), grey (N, H, W), and features (N, D)",
+    pixels, shape = pixels.float() if pixels.dtype == torch.float64 else pixels, tuple(pixels.shape)
+    features, grey = pixels.ndim == 2, pixels.ndim == 3
+    pixels = pixels[:, :, None, None] if features else pixels[:, None] if grey else pixels
+    fits = pixels.ndim == 4 and (
+        features or (pixels.shape[1] <= 4 and min(pixels.shape[2:]) >= SMALLEST_SIDE)
     )
     require(
-        not pixels.is_floating_point() or bool(pixels.isfinite().all()),
-        "images have infinite or missing pixels",
+        fits and len(pixels) > 0,
+        f"images have shape {shape}; allowed are (N, channels, H, W) with 1 to 4 channels, grey (N, H, W), "
+        f"both with at least {SMALLEST_SIDE} x {SMALLEST_SIDE} pixels, and features (N, D)",
     )
-    if pixels.ndim == 2:
-        return pixels[:, :, None, None]
-    pixels = pixels[:, None] if pixels.ndim == 3 else pixels
-    require(
-        pixels.shape[1] <= 4 and min(pixels.shape[2:]) >= SMALLEST_SIDE,
-        f"images have shape {shape}; expected is (N, channels, H, W) with 1 to 4 channels and at least "
-        f"{SMALLEST_SIDE} x {SMALLEST_SIDE} pixels",
-    )
+    require(bool(pixels.isfinite().all()), "images have infinite or missing pixels")
     return pixels
-
-
-def _classes(labels: Sequence) -> tuple[Tensor, tuple[Hashable, ...]]:
-    """(N,) indices into the sorted classes, and the classes."""
-    values = labels.tolist() if isinstance(labels, (Tensor, np.ndarray)) else list(labels)
-    require(len(values) > 0, "there are no labels")
-    require(all(value == value for value in values), "some labels are missing (NaN)")
-    try:
-        classes = tuple(sorted(set(values)))
-    except TypeError:
-        raise InputError("labels must be all numbers or all names, one per example") from None
-    index = {name: number for number, name in enumerate(classes)}
-    return torch.tensor([index[value] for value in values]), classes

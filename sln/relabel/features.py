@@ -11,33 +11,27 @@ from torch import Tensor, nn
 from sln.datasets import clothing1m, registry
 from sln.runs import store
 from sln.utils.devices import device, torchvision
-from sln.utils.errors import InputError, choose
+from sln.utils.errors import InputError, choose, require
 
 BACKBONES = ("resnet18", "resnet50")
 SIDE = 224  # pixels, the size that the networks were trained on
-# of ImageNet's pixels, for torchvision's weights
-MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of ImageNet's pixels
 
 
 def encoder(backbone: str, weights: Path | None = None) -> Callable[[Tensor], Tensor]:
     """A function from images, uint8 (B, 3, 224, 224), to features, float32 (B, D), with D = 512 or 2,048.
 
-    It is torchvision's network without the last layer, frozen, in evaluation mode.
-
-    weights : a .safetensors file, or one written by torch.save; None: torchvision's ImageNet weights, which
-        are downloaded once for resnet50
-
-    Reading weights runs no code. Raises InputError for an unknown backbone, and for weights that are missing,
-    damaged or of another network.
+    It is torchvision's network without the last layer, frozen, in evaluation mode, with the `weights` of a
+    .safetensors file or of torch.save; None: torchvision's ImageNet weights, downloaded once for resnet50.
+    Raises InputError for an unknown backbone and for weights that are missing, damaged or another network's.
     """
     choose("backbone", backbone, BACKBONES)
     with torch.random.fork_rng(devices=[]):  # these initial weights are replaced at once
         network = getattr(torchvision().models, backbone)(weights=None)
     network.fc = nn.Identity()
     state = _imagenet(backbone) if weights is None else read(weights)
-    state = {name: value for name, value in state.items() if not name.startswith("fc.")}
     try:
-        network.load_state_dict(state)
+        network.load_state_dict({name: value for name, value in state.items() if not name.startswith("fc.")})
     except RuntimeError as error:
         reason = " ".join(str(error).split())[:200]
         raise InputError(f"{weights or 'the data folder'} has no weights of {backbone}: {reason}") from None
@@ -54,19 +48,18 @@ def encoder(backbone: str, weights: Path | None = None) -> Callable[[Tensor], Te
 
 def read(path: Path) -> dict[str, Tensor]:
     """The tensors of a .safetensors file or of torch.save. Raises InputError for other files and for code."""
-    if not path.is_file():
-        raise InputError(f"weights {path} are missing; name a .safetensors file, or torchvision's .pth")
+    require(path.is_file(), f"weights {path} are missing; name a .safetensors file, or torchvision's .pth")
     try:
         if path.suffix == ".safetensors":
             return store.read_tensors(path)
         state = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # noqa: BLE001  damaged files raise errors of many types
+        kind = type(error).__name__
         raise InputError(
-            f"{path} is refused and none of its code was run: it is no file of weights "
-            f"({type(error).__name__})"
+            f"{path} is refused and none of its code was run: it is no file of weights ({kind})"
         ) from None
-    if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
-        raise InputError(f"{path} holds no weights by name; expected is a state dict, as torchvision's")
+    by_name = isinstance(state, dict) and all(isinstance(value, Tensor) for value in state.values())
+    require(by_name, f"{path} holds no weights by name; expected is a state dict, as torchvision's")
     return state
 
 
@@ -76,7 +69,5 @@ def _imagenet(backbone: str) -> dict[str, Tensor]:
     try:
         return clothing1m.imagenet_weights(backbone)
     except InputError as error:
-        name = clothing1m.IMAGENET[backbone]
-        raise InputError(
-            f"{str(error).partition(';')[0]}; name torchvision's {name} with --weights"
-        ) from None
+        reason, name = str(error).partition(";")[0], clothing1m.IMAGENET[backbone]
+        raise InputError(f"{reason}; name torchvision's {name} with --weights") from None

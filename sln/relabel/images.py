@@ -1,14 +1,20 @@
-"""Reads your own images. Nothing is written here; what cannot be used is skipped, named and counted."""
+"""Reads your own images: a folder with a sub-folder per class, or a CSV of path,label.
+
+Nothing is written here. What cannot be used is skipped, named and counted.
+"""
 
 from __future__ import annotations
 
 import contextlib
+import csv
+import io
 import itertools
 import statistics
 import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -17,49 +23,140 @@ from torch import Tensor
 
 from sln.datasets import clothing1m
 from sln.relabel.examples import SMALLEST_SIDE, image_hashes, singletons
-from sln.relabel.listing import Entry, Listing, listed
 from sln.utils.errors import InputError, require
 from sln.utils.progress import Progress
 
+COLUMNS = ("path", "label")
+BOM = "\ufeff"  # byte order mark, the first character of CSV files by some spreadsheets
 FORMATS = (*clothing1m.FORMATS, "TIFF", "PPM")
 LARGEST_SIDE = 32  # pixels, the default size of large images
 SAMPLE = 1000  # images that the default size and the brightest value are taken from
 BATCH = 64  # images that are encoded at once
-WHITE = 2**16 - 1  # of images with more than 8 bits, if no sampled pixel sets it
-# how to turn an image back by its EXIF orientation
+# How to turn an image back by its EXIF orientation. Pillow's exif_transpose rewrites all tags, odd ones fail.
 TURNS = {2: "FLIP_LEFT_RIGHT", 3: "ROTATE_180", 4: "FLIP_TOP_BOTTOM", 5: "TRANSPOSE", 6: "ROTATE_270"}
 TURNS |= {7: "TRANSVERSE", 8: "ROTATE_90"}
 
 
-class Unreadable(ValueError):
-    """An image that cannot be decoded; the message is one line."""
+class Entry(NamedTuple):
+    """One image that is listed."""
+
+    name: str  # path below the root, "7/0012.png", or as the CSV has it
+    label: str
+    record: int = 0  # number of its record in the CSV, the header being 0; 0 in a folder
 
 
-@dataclass(frozen=True)
+@dataclass
 class LabelledImages:
-    """N images that could be read.
+    """N images that a folder or a CSV lists; those that can be read, and their pixels, after `read`."""
 
-    images : (N, 3, S, S) uint8; or (N, D) features, if they were encoded
-    groups : (N,) int64, the same number for identical pixels
-    white : the value that is white in images of more than 8 bits
-    """
-
-    listing: Listing
+    root: Path  # folder that names start from
     entries: list[Entry]
-    images: Tensor
-    groups: np.ndarray
-    white: int
+    skipped: list[tuple[str, str]]  # name and reason of what cannot be used
+    records: list[list[str]] | None = None  # cells of the CSV, header first, without blank lines
+    bom: bool = False  # whether the CSV begins with a byte order mark
+    images: Tensor | None = None  # (N, 3, S, S) uint8; or (N, D) features, if they were encoded
+    groups: np.ndarray | None = None  # (N,) int64, the same number for identical pixels
+    white: int = 2**16 - 1  # the value that is white in images of more than 8 bits
 
     @property
     def labels(self) -> list[str]:
         """(N,): the given labels."""
         return [entry.label for entry in self.entries]
 
+    def add(self, entry: Entry) -> None:
+        """Add an entry, or skip it with a reason."""
+        try:
+            (entry.name + entry.label).encode()
+            path, whole = (self.root / entry.name).resolve(), self.root.resolve()
+            problems = {
+                "it has no path": not entry.name,
+                "it has no label": not entry.label,
+                f"it leads out of the folder {whole.name}": not path.is_relative_to(whole),
+                "it is missing": not path.is_file(),
+            }
+        except (OSError, ValueError, RuntimeError):  # too long, not UTF-8, zero bytes, circular links
+            problems = {"its name cannot be used": True}
+        holding = [problem for problem, holds in problems.items() if holds]
+        if holding:
+            self.skipped.append((entry.name or f"record {entry.record}", holding[0]))
+        else:
+            self.entries.append(entry)
+
     def picture(self, entry: Entry) -> Image.Image | None:
         """An image in its own size, in RGB; None if it can no longer be read."""
-        with contextlib.suppress(Unreadable):
-            return decode(self.listing.root / entry.name, self.white)
+        with contextlib.suppress(InputError):
+            return decode(self.root / entry.name, self.white)
         return None
+
+
+def listed(source: Path, root: Path | None = None) -> LabelledImages:
+    """The images that a folder or a CSV lists, paths starting from `root`. Raises InputError without any."""
+    if source.is_dir():
+        require(root is None, f"{source} is a folder; the folder of the images goes with a CSV only")
+        found = _in_folder(source)
+    else:
+        require(source.is_file(), f"{source} is neither a folder nor a file")
+        found = _in_csv(source, source.parent if root is None else root)
+    require(bool(found.entries), f"{source} lists no image that can be used{_first(found.skipped)}")
+    return found
+
+
+def contents(folder: Path) -> list[Path]:
+    """The files and folders directly in a folder. Raises InputError if it cannot be read."""
+    try:
+        return list(folder.iterdir())
+    except OSError as error:
+        raise InputError(f"{folder} cannot be read: {error.strerror or error}") from None
+
+
+def _first(skipped: list[tuple[str, str]]) -> str:
+    return "".join(f" ({name!r}: {reason})" for name, reason in skipped[:1])
+
+
+def _in_folder(folder: Path) -> LabelledImages:
+    visible = sorted(path for path in contents(folder) if not path.name.startswith("."))
+    classes = [path for path in visible if path.is_dir()]
+    require(bool(classes), f"{folder} has no sub-folders; expected is one per class, or a CSV of path,label")
+    loose = [(path.name, "it is in no class's sub-folder") for path in visible if path.is_file()]
+    found = LabelledImages(folder, [], loose)
+    for path in classes:
+        before, skipped = len(found.entries), len(found.skipped)
+        files = (file for file in path.rglob("*") if file.is_symlink() or file.is_file())
+        for name in sorted(file.relative_to(folder).as_posix() for file in files):
+            if "/." not in name:  # hidden
+                found.add(Entry(name, path.name))
+        if len(found.entries) == before:
+            reason = _first(found.skipped[skipped:])
+            raise InputError(f"class {path.name!r} of {folder} has no images{reason}; fill or remove it")
+    return found
+
+
+def _in_csv(file: Path, root: Path) -> LabelledImages:
+    require(root.is_dir(), f"{root}, where the images of {file} should be, is no folder")
+    try:
+        text = file.read_bytes().decode("utf-8")
+    except OSError as error:
+        raise InputError(f"{file} cannot be read: {error.strerror or error}") from None
+    except UnicodeDecodeError as error:
+        raise InputError(f"{file} is not UTF-8 text (byte {error.start}); save it as CSV UTF-8") from None
+    reader, records, line = csv.reader(io.StringIO(text.removeprefix(BOM), newline=""), strict=True), [], 1
+    try:
+        for cells in reader:
+            records += [cells] if cells else []
+            line = reader.line_num + 1
+    except csv.Error as error:
+        raise InputError(f"{file}, line {line}: {error}; look for a quote that is not closed") from None
+    require(bool(records), f"{file} is empty, expected is a CSV with the columns path and label")
+    header = records[0]
+    for name in COLUMNS:
+        count = header.count(name)
+        has = f"{file} has {count or 'no'} column{'s' * (count > 1)} {name!r} in its first line"
+        require(count == 1, f"{has}; it has {', '.join(map(repr, header))}, separated by commas")
+    found = LabelledImages(root, [], [], records, text.startswith(BOM))
+    for number, cells in enumerate(records[1:], 1):
+        padded = dict(zip(header, cells + [""] * len(header), strict=False))
+        found.add(Entry(padded["path"], padded["label"].strip(), number))
+    return found
 
 
 def read(
@@ -70,131 +167,103 @@ def read(
     encode: Callable[[Tensor], Tensor] | None = None,
     quiet: bool = False,
 ) -> LabelledImages:
-    """Read all images, each resized to `size` x `size` pixels in RGB.
+    """Read all images, in RGB, each resized to a square of `size` x `size` pixels without cropping.
 
-    Parameters
-    ----------
-    source : a folder with a sub-folder per class, or a CSV with the columns path and label
     root : folder that the paths of a CSV start from; default the CSV's own folder
-    size : side in pixels; default the median of the images' shorter sides, at least 8 and at most 32
+    size : default the median of the images' shorter sides, at least 8 and at most 32
     encode : uint8 (B, 3, size, size) -> (B, D), to get features instead of pixels
 
-    Images are resized to a square without cropping, transparency is filled with white, EXIF orientation is
-    applied, and images of more than 8 bits are scaled to 8 bits, all by the same factor. Raises InputError
-    for a folder or CSV that is missing or has no images, a class without any, and fewer than two classes.
+    Raises InputError for a source that is missing, a class without images, and fewer than two classes.
     """
-    listing = listed(source, root)
-    side, white = _side_and_white(listing)
+    found = listed(source, root)
+    side = _default_side(found)
     size = side if size is None else size
     require(SMALLEST_SIDE <= size <= 1024, f"size is {size}, allowed is [{SMALLEST_SIDE}, 1024] pixels")
-    entries, parts, hashes = [], [], []
-    with Progress(len(listing.entries), f"reading {source.name}", "images", quiet=quiet) as progress:
-        decoded = _decoded(listing, size, white, progress)
+    readable, parts, hashes = [], [], []
+    with Progress(len(found.entries), f"reading {source.name}", "images", quiet=quiet) as progress:
+        decoded = _decoded(found, size, progress)
         while batch := list(itertools.islice(decoded, BATCH)):
-            entries += [entry for entry, _ in batch]
+            readable += [entry for entry, _ in batch]
             images = torch.from_numpy(np.stack([pixels for _, pixels in batch]))
             hashes += image_hashes(images)
             parts.append(images if encode is None else encode(images))
-    _require_readable(source, listing, entries)
     groups = np.unique(hashes, return_inverse=True)[1]
-    rows = _learnable(source, listing, entries, groups)
-    return LabelledImages(
-        listing, [entries[row] for row in rows], torch.cat(parts)[rows], groups[rows], white
-    )
+    rows = _usable(source, found, readable, groups)
+    found.entries, found.groups = [readable[row] for row in rows], groups[rows]
+    found.images = torch.cat(parts)[rows]
+    return found
 
 
-def _decoded(
-    listing: Listing, size: int, white: int, progress: Progress
-) -> Iterator[tuple[Entry, np.ndarray]]:
-    """The entries that can be decoded, each with its pixels (3, size, size) uint8."""
-    for entry in listing.entries:
+def _decoded(found: LabelledImages, size: int, progress: Progress) -> Iterator[tuple[Entry, np.ndarray]]:
+    """The entries that can be decoded, each with its pixels (3, size, size) uint8, antialiased."""
+    for entry in found.entries:
         progress.advance()
         try:
-            yield entry, square(decode(listing.root / entry.name, white), size)
-        except Unreadable as error:
-            listing.skipped.append((entry.name, str(error)))
+            image = decode(found.root / entry.name, found.white)
+        except InputError as error:
+            found.skipped.append((entry.name, str(error)))
+            continue
+        yield entry, np.asarray(image.resize((size, size), Image.Resampling.BILINEAR)).transpose(2, 0, 1)
 
 
-def _require_readable(source: Path, listing: Listing, entries: list[Entry]) -> None:
-    """Refuse a source without readable images, and a folder with a class that has none."""
-    readable = {entry.label for entry in entries}
-    for entry in listing.entries:
-        if entry.label not in readable and (listing.records is None or not entries):
-            reason = next(reason for name, reason in listing.skipped if name == entry.name)
-            raise InputError(
-                f"no image labelled {entry.label!r} in {source} could be read ({entry.name!r}: {reason}); "
-                "repair or remove them"
-            )
-
-
-def _learnable(source: Path, listing: Listing, entries: list[Entry], groups: np.ndarray) -> list[int]:
-    """Rows of the entries whose label is on another image too; the others are skipped."""
-    labels = np.unique([entry.label for entry in entries], return_inverse=True)[1]
-    alone = set(singletons(labels, groups).tolist())
-    for row in sorted(alone):
-        reason = f"its label {entries[row].label!r} is on no other image, so no network could judge it"
-        listing.skipped.append((entries[row].name, reason))
-    rows = [row for row in range(len(entries)) if row not in alone]
-    left = len({entries[row].label for row in rows})
+def _usable(source: Path, found: LabelledImages, readable: list[Entry], groups: np.ndarray) -> np.ndarray:
+    """Rows (n,) of the `readable` entries whose label is on another image too; the others are skipped."""
+    names, reasons = [entry.label for entry in readable], dict(found.skipped)
+    classes, labels = np.unique(names, return_inverse=True)
+    for entry in found.entries:
+        if entry.label not in classes and (found.records is None or not names):
+            what = f"no image labelled {entry.label!r} in {source} could be read"
+            raise InputError(f"{what} ({entry.name!r}: {reasons[entry.name]}); repair or remove them")
+    alone = singletons(labels, groups)
+    for row in alone:
+        reason = f"its label {names[row]!r} is on no other image, so no network could judge it"
+        found.skipped.append((readable[row].name, reason))
+    rows = np.setdiff1d(np.arange(len(names)), alone)
+    left = len(set(labels[rows]))
     require(left >= 2, f"{source} has {left} labels that are on two different images or more; two are needed")
     return rows
 
 
-# --- one image ----------------------------------------------------------------------------------------------
+def _default_side(found: LabelledImages) -> int:
+    """The median shorter side of a sample, within limits; also sets `white` to the sample's brightest value.
 
-
-def _side_and_white(listing: Listing) -> tuple[int, int]:
-    """The default size, and the brightest value in images of more than 8 bits, both from a sample.
-
-    The brightest value is taken for white, because cameras and scanners store 10 or 12 bits in 16.
+    Cameras and scanners store 10 or 12 bits in 16.
     """
     sides, brightest = [], []
-    for entry in listing.entries[:: -(-len(listing.entries) // SAMPLE)]:
-        with contextlib.suppress(Unreadable), _opened(listing.root / entry.name) as image:
+    for entry in found.entries[:: -(-len(found.entries) // SAMPLE)]:
+        with contextlib.suppress(InputError), _opened(found.root / entry.name) as image:
             sides.append(min(image.size))
             if image.mode.startswith("I"):
                 brightest.append(int(np.asarray(image).max()))
-    side = int(statistics.median(sides)) if sides else LARGEST_SIDE
-    return max(SMALLEST_SIDE, min(LARGEST_SIDE, side)), max(brightest, default=WHITE) or WHITE
+    found.white = max(brightest, default=0) or found.white
+    return int(np.clip(statistics.median(sides or [LARGEST_SIDE]), SMALLEST_SIDE, LARGEST_SIDE))
 
 
 @contextlib.contextmanager
 def _opened(path: Path) -> Iterator[Image.Image]:
-    """An image file; all errors inside are raised as Unreadable."""
+    """An image file; all errors inside are raised as InputError."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # about harmless oddities of the file
             with Image.open(path, formats=FORMATS) as image:
                 yield image
     except UnidentifiedImageError:
-        raise Unreadable(f"it is none of {', '.join(FORMATS)}") from None
+        raise InputError(f"it is none of {', '.join(FORMATS)}") from None
     except Exception as error:  # noqa: BLE001  damaged files raise errors of many types
         reason = " ".join(str(getattr(error, "strerror", None) or error).split())
-        raise Unreadable(reason or type(error).__name__) from None
+        raise InputError(reason or type(error).__name__) from None
 
 
-def decode(path: Path, white: int = WHITE) -> Image.Image:
-    """The image in RGB. Raises Unreadable if it cannot be read.
-
-    white : the value that becomes 255 in an image of more than 8 bits
-    """
+def decode(path: Path, white: int = 2**16 - 1) -> Image.Image:
+    """The image in RGB, upright, transparent on white, `white` of more than 8 bits as 255; or InputError."""
     with _opened(path) as image:
-        # Pillow's exif_transpose also rewrites all tags, and fails on odd ones
         turn = TURNS.get(image.getexif().get(ExifTags.Base.Orientation))
         if turn is not None:
             image = image.transpose(Image.Transpose[turn])
-        if image.mode == "F":
-            raise ValueError("its pixels are floating-point numbers; save it with 8 or 16 bits")
+        require(image.mode != "F", "its pixels are floating-point numbers; save it with 8 or 16 bits")
         if image.mode.startswith("I"):  # more than 8 bits
             image = Image.fromarray((np.asarray(image).clip(0, white) * 255.0 / white).astype(np.uint8))
         if image.has_transparency_data:
             image = image.convert("RGBA")
             image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
         return image.convert("RGB")
-
-
-def square(image: Image.Image, size: int) -> np.ndarray:
-    """(3, size, size) uint8: the whole image resized to a square, antialiased."""
-    if image.size != (size, size):
-        image = image.resize((size, size), Image.Resampling.BILINEAR)
-    return np.asarray(image).transpose(2, 0, 1)

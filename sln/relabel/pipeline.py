@@ -8,12 +8,13 @@ All files go to a folder of their own; your data are only read:
     suspects.html    the most suspect images, with a slider for the threshold
     .sln-relabel/    finished networks; after an interruption the same command continues from there
 
-Cells that a spreadsheet would run as a formula are made safe in all CSV files: if a cell is no number and
-begins with = + - @ or a control character, a path gets a leading ./ and any other cell a leading apostrophe.
+In all CSV files, if a cell is no number and begins with = + - @ or a control character, so that a spreadsheet
+would run it as a formula, a path gets a leading ./ and any other cell a leading apostrophe.
 """  # fmt: skip
 
 from __future__ import annotations
 
+import base64
 import csv
 import io
 import os
@@ -23,19 +24,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import jinja2
 import pandas as pd
+from PIL.Image import Image
 
-from sln.relabel import images
+from sln.relabel import features, images
 from sln.relabel.crossfit import Fitted, fit, require_settings
-from sln.relabel.images import LabelledImages
-from sln.relabel.listing import BOM, COLUMNS, contents
-from sln.relabel.page import page
+from sln.relabel.images import BOM, COLUMNS, LabelledImages, contents
 from sln.utils.errors import require
 from sln.utils.files import write_text
 
 WORK = ".sln-relabel"
 SOURCE = "source"  # file in WORK that holds the path of the data
-PICTURES = 200  # on the page
+PICTURES, THUMBNAIL = 200, 112  # on the page, and pixels of the longer side
 THRESHOLD = 0.5  # a label is replaced if it is more likely wrong than right
 DOUBTFUL = 0.7  # share of given labels that networks predict, below which there is a warning
 FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n")  # OWASP, "CSV injection"
@@ -44,17 +45,13 @@ NUMBER = re.compile(r"[+-](\d+([.,]\d*)?|[.,]\d+)(e[+-]?\d+)?", re.IGNORECASE)  
 
 @dataclass(frozen=True)
 class Relabelled:
-    """The result: the folder, labels.csv as a table (in the order of the data), and the networks.
+    """What was found."""
 
-    changed : number of labels that are replaced in corrected.csv
-    skipped : (name, reason)
-    """
-
-    folder: Path
-    labels: pd.DataFrame
-    fitted: Fitted
-    changed: int
-    skipped: list[tuple[str, str]]
+    folder: Path  # where the files are
+    labels: pd.DataFrame  # labels.csv as a table, in the order of the data
+    fitted: Fitted  # the networks
+    changed: int  # number of labels that are replaced in corrected.csv
+    skipped: list[tuple[str, str]]  # name, reason
 
 
 def relabel(
@@ -71,41 +68,28 @@ def relabel(
 ) -> Relabelled:
     """Judge the labels of a folder or CSV of images, and write the files above to `out`.
 
-    Parameters
-    ----------
-    source, root, size : as for `images.read`
+    source : a folder with a sub-folder per class, or a CSV with the columns path and label
+    root, size, fitting : as for `images.read` and `fit`
     out : default <name>-relabelled in the working directory; must be new, empty, or written by an earlier
         `relabel` of the same source, and not inside a folder of images
     threshold : labels with at least this probability of being wrong are replaced in corrected.csv
     backbone, weights : use features of a pretrained network (`features.encoder`) instead of pixels
-    fitting : as for `fit`
 
     Raises InputError for bad input, before anything is written.
     """
-    source, root = Path(source), None if root is None else Path(root)
+    source, root, weights = (None if path is None else Path(path) for path in (source, root, weights))
     require(0 <= threshold <= 1, f"threshold is {threshold}, allowed is [0, 1]")
     require(weights is None or backbone is not None, "weights need a backbone; name one with --backbone")
-    require(
-        "model" not in fitting or backbone is None, "model and backbone exclude each other; leave out one"
-    )
-    require(size is None or backbone is None, "size and backbone exclude each other; leave out one")
+    for name, value in {"model": fitting.get("model"), "size": size}.items():
+        alone = value is None or backbone is None
+        require(alone, f"{name} and backbone exclude each other; leave out one")
     require_settings(**fitting)
-    folder = output_folder(source, None if out is None else Path(out))
-    encode = None
-    if backbone is not None:
-        from sln.relabel import features
-
-        size, encode = features.SIDE, features.encoder(backbone, None if weights is None else Path(weights))
+    folder = output_folder(source, out)
+    encode = None if backbone is None else features.encoder(backbone, weights)
+    size = size if backbone is None else features.SIDE
     found = images.read(source, root=root, size=size, encode=encode, quiet=quiet)
     write_text(folder / WORK / SOURCE, relative(source, folder))
     fitted = fit(found.images, found.labels, groups=found.groups, cache=folder / WORK, quiet=quiet, **fitting)
-    return write(folder, source, found, fitted, threshold)
-
-
-def write(
-    folder: Path, source: Path, found: LabelledImages, fitted: Fitted, threshold: float = THRESHOLD
-) -> Relabelled:
-    """Write labels.csv, corrected.csv, skipped.csv and suspects.html."""
     labels = fitted.labels.assign(path=[entry.name for entry in found.entries])
     labels = labels[["path", "given", "suggested", "probability", "suspect", "rank"]]
     by_rank = labels.sort_values("rank")
@@ -113,40 +97,28 @@ def write(
     replaced = (labels["suspect"].round(4) >= threshold) & (labels["suggested"] != labels["given"])
     corrected = labels["given"].where(~replaced, labels["suggested"]).tolist()
     pictures = [found.picture(found.entries[row]) for row in by_rank.index[:PICTURES]]
-    skipped = found.listing.skipped
+    skipped = found.skipped
     sentences = [*describe(fitted, len(skipped)), f"Made by python -m sln relabel from {source}."]
-    files = {
-        "labels.csv": as_csv([list(labels.columns), *by_rank.itertuples(index=False)]),
-        "corrected.csv": corrected_csv(found, corrected),
-        "skipped.csv": as_csv([("path", "reason"), *skipped]),
-        "suspects.html": page(source.name, by_rank, pictures, threshold, sentences),
-    }
-    for name, text in files.items():
-        write_text(folder / name, printable(text))
+    html = page(source.name, by_rank, pictures, threshold, sentences)
+    write_text(folder / "labels.csv", as_csv([list(labels.columns), *by_rank.itertuples(index=False)]))
+    write_text(folder / "corrected.csv", corrected_csv(found, corrected))
+    write_text(folder / "skipped.csv", as_csv([("path", "reason"), *skipped]))
+    write_text(folder / "suspects.html", printable(html))
     return Relabelled(folder, labels, fitted, int(replaced.sum()), skipped)
 
 
-# --- the output folder --------------------------------------------------------------------------------------
-
-
-def output_folder(source: Path, out: Path | None) -> Path:
+def output_folder(source: Path, out: Path | str | None) -> Path:
     """The folder for the files. Raises InputError if it is inside the data or has other files."""
     data = source.resolve()
-    if out is None:
-        out = Path(f"{data.name if source.is_dir() else data.stem}-relabelled")
+    out = Path(out or f"{data.name if source.is_dir() else data.stem}-relabelled")
     inside = source.is_dir() and out.resolve().is_relative_to(data)
     require(not inside, f"{out.resolve()} is inside your data; name a folder elsewhere with --out")
     require(not out.exists() or out.is_dir(), f"{out} is a file; name a folder with --out")
-    if out.is_dir() and contents(out):
-        require(
-            (out / WORK).exists(),
-            f"{out} has files that are not of `relabel`; name another folder with --out",
-        )
-        known = out / WORK / SOURCE
-        require(
-            not known.exists() or known.read_text(encoding="utf-8") == relative(source, out),
-            f"{out} is of other labels (see {known}); name another folder with --out, or remove it",
-        )
+    ours = not out.is_dir() or not contents(out) or (out / WORK).exists()
+    require(ours, f"{out} has files that are not of `relabel`; name another folder with --out")
+    known = out / WORK / SOURCE
+    same = not known.exists() or known.read_text(encoding="utf-8") == relative(source, out)
+    require(same, f"{out} is of other labels (see {known}); name another folder with --out, or remove it")
     return out
 
 
@@ -160,20 +132,16 @@ def printable(text: str) -> str:
     return text.encode("utf-8", "backslashreplace").decode()
 
 
-# --- CSV files ----------------------------------------------------------------------------------------------
-
-
 def as_csv(records: Iterable[Sequence]) -> str:
     """A CSV, the header first; numbers with four decimals, formulas made safe (see the docstring above)."""
     table = [[f"{cell:.4f}" if isinstance(cell, float) else str(cell) for cell in row] for row in records]
     path = table[0].index("path")
     table = [[safe(cell, "./" if i == path else "'") for i, cell in enumerate(row)] for row in table]
-    # Python 3.11 does not quote a lone carriage return by itself
     returns = any("\r" in cell for row in table for cell in row)
+    quoting = csv.QUOTE_ALL if returns else csv.QUOTE_MINIMAL  # which leaves "\r" bare in Python 3.11
     text = io.StringIO()
-    quoting = csv.QUOTE_ALL if returns else csv.QUOTE_MINIMAL
     csv.writer(text, lineterminator="\n", quoting=quoting).writerows(table)
-    return text.getvalue()
+    return printable(text.getvalue())
 
 
 def safe(cell: str, mark: str = "'") -> str:
@@ -183,25 +151,21 @@ def safe(cell: str, mark: str = "'") -> str:
 
 def corrected_csv(found: LabelledImages, labels: Sequence[str]) -> str:
     """The CSV with `labels` (N,) instead of the given ones, other cells as they are; or path,label."""
-    records = found.listing.records
+    records = found.records
     if records is None:
         return as_csv([COLUMNS, *((e.name, label) for e, label in zip(found.entries, labels, strict=True))])
     column, records = records[0].index("label"), [list(cells) for cells in records]
     for entry, label in zip(found.entries, labels, strict=True):
         if label != entry.label:
             records[entry.record][column] = label
-    return BOM * found.listing.bom + as_csv(records)
-
-
-# --- the summary --------------------------------------------------------------------------------------------
+    return BOM * found.bom + as_csv(records)
 
 
 def describe(fitted: Fitted, skipped: int) -> list[str]:
     """Sentences on how the labels were judged and how far to trust the result."""
-    agreement = fitted.agreement
+    agreement, named = fitted.agreement, f"; {skipped} skipped (skipped.csv names them)" if skipped else ""
     sentences = [
-        f"{len(fitted.given)} labelled images, {len(fitted.classes)} classes"
-        + (f"; {skipped} skipped (skipped.csv names them)." if skipped else "."),
+        f"{len(fitted.given)} labelled images, {len(fitted.classes)} classes{named}.",
         f"Each label was judged by networks that were not trained on it (SLN-MO-LC, σ = {fitted.sigma:g}, "
         f"{len(fitted.states)} networks). They predict {agreement:.0%} of the given labels.",
     ]
@@ -214,3 +178,29 @@ def describe(fitted: Fitted, skipped: int) -> list[str]:
         scores = ", ".join(f"{sigma:g}: {score:.3f}" for sigma, score in fitted.validation.items())
         sentences.append(f"σ was chosen by accuracy on the given, noisy labels of one fold ({scores}).")
     return sentences
+
+
+def page(
+    title: str, labels: pd.DataFrame, pictures: list[Image | None], threshold: float, sentences: list[str]
+) -> str:
+    """The page of the most suspect images (suspects.html.j2), one file that needs no network.
+
+    labels : one row per label, most suspect first; pictures : images of the first rows; None if unreadable
+
+    All text from the user's data is escaped, and the page's security policy lets only its own script run.
+    """
+    files = jinja2.FileSystemLoader(Path(__file__).parent)
+    environment = jinja2.Environment(loader=files, autoescape=True, undefined=jinja2.StrictUndefined)
+    environment.filters["thumbnail"] = _thumbnail
+    suspect = labels["suspect"].round(4)  # the decimals of labels.csv
+    values = {"title": title, "threshold": round(threshold, 2), "sentences": sentences}
+    values["counts"] = [int((suspect >= number / 100).sum()) for number in range(101)]
+    values["suspects"] = list(zip(labels.itertuples(), pictures, strict=False))
+    return environment.get_template("suspects.html.j2").render(values)
+
+
+def _thumbnail(image: Image) -> str:
+    small, buffer = image.copy(), io.BytesIO()
+    small.thumbnail((THUMBNAIL, THUMBNAIL))  # smaller images keep their size
+    small.save(buffer, format="PNG")
+    return base64.b64encode(buffer.getvalue()).decode()

@@ -1,14 +1,8 @@
-"""How suspect a label is, from probabilities of networks that were not trained on it.
+"""How suspect a label is, from probabilities p (N, C) of networks that were not trained on it.
 
-Notation: p (N, C) are the probabilities, i_n is the given label of example n, and T[true, given] is the
-transition matrix: the probability that an example of class `true` gets the label `given`.
-
-A label is scored by Bayes' rule: given label i, class j is the true one with probability proportional to
-p[n, j] T[j, i]. So a label is more suspect if examples of class j often get it by mistake, and less suspect
-if that never happens. The usual score, 1 - p[n, i_n], treats all mistakes as equally likely.
-
-T is estimated by counting (`transition`). Poor networks add their own mistakes to the counts, so T gets less
-weight the less the networks agree with the labels (`mistakes`).
+By Bayes' rule, j is the true class of example n, labelled i_n, with probability proportional to p[n, j]
+T[j, i_n], where T[true, given] is the probability that an example of class `true` gets the label `given`. The
+usual score, 1 - p[n, i_n], treats all mistakes as equally likely.
 """
 
 from __future__ import annotations
@@ -22,11 +16,10 @@ TINY = 1e-9  # added to every probability, so that no division is by zero
 def transition(p: np.ndarray, given: np.ndarray) -> np.ndarray:
     """(C, C): T[true, given], counted over the examples with a confident prediction.
 
-    An example is confidently class j if p[n, j] is at least the mean of p[., j] over the examples labelled j.
-    If several classes qualify, the most probable is taken. This is the confident joint of Northcutt, Jiang
-    and Chuang, "Confident learning", JAIR 2021. Networks trained with SLN are underconfident, but their most
-    confident predictions are right. Deviations: the counts are not calibrated to the label counts, and every
-    row gets one more example, spread evenly, so that no mistake is impossible.
+    An example is confidently class j if p[n, j] is at least the mean of p[., j] over the examples labelled j;
+    of several such classes the most probable is taken. This is the confident joint of Northcutt, Jiang and
+    Chuang, "Confident learning", JAIR 2021. Deviations: the counts are not calibrated to the label counts,
+    and every row gets one more example, spread evenly, so that no mistake is impossible.
     """
     C = p.shape[1]
     usual = np.array([p[given == j, j].mean() if (given == j).any() else 1.0 for j in range(C)])
@@ -41,8 +34,8 @@ def mistakes(p: np.ndarray, given: np.ndarray) -> np.ndarray:
     """(C, C): relative probabilities of mistakes, used as T in Bayes' rule.
 
     The diagonal is the same for all classes, because unsure networks estimate class-wise rates badly. Off
-    the diagonal, T is weighted by the networks' agreement with the labels; the remaining weight is uniform,
-    which alone would give the usual score, 1 - p[n, i_n].
+    the diagonal, T is weighted by the networks' agreement with the labels, since poor networks add their own
+    mistakes to the counts; the remaining weight is uniform, which alone would give the usual score.
     """
     T, C = transition(p, given), p.shape[1]
     correct, agreement = T.diagonal().mean(), (p.argmax(axis=1) == given).mean()
@@ -65,15 +58,6 @@ def table(p: np.ndarray, given: np.ndarray) -> pd.DataFrame:
     """
     p = p.astype(float) + TINY
     q = posterior(p / p.sum(axis=1, keepdims=True), given)
-    suspect = 1 - q[np.arange(len(given)), given]
-    rank = np.empty(len(given), dtype=np.int64)
-    rank[np.argsort(-suspect, kind="stable")] = np.arange(1, len(given) + 1)
-    return pd.DataFrame(
-        {
-            "given": given,
-            "suggested": q.argmax(axis=1),
-            "probability": q.max(axis=1),
-            "suspect": suspect,
-            "rank": rank,
-        }
-    )
+    judged = pd.DataFrame({"given": given, "suggested": q.argmax(axis=1), "probability": q.max(axis=1)})
+    judged["suspect"] = 1 - q[np.arange(len(given)), given]
+    return judged.assign(rank=judged["suspect"].rank(ascending=False, method="first").astype(np.int64))

@@ -53,7 +53,7 @@ def test_every_repeat_and_seed_has_its_own_folds_and_the_same_ones_each_time():
     folds = [assign_folds(examples, 3, seed, repeat) for seed, repeat in ((0, 0), (0, 1), (1, 0), (1, 1))]
     assert len({fold.tobytes() for fold in folds}) == 4
     assert np.array_equal(assign_folds(examples, 3, 0, 1), folds[1])
-    seeds = [seed for repeat in range(3) for seed in crossfit.training_seeds(0, repeat, 5)]
+    seeds = [of.config.seed for of in crossfit.fold_models(examples, 5, 3, None, "cnn", 0)]
     assert len(set(seeds)) == 15
 
 

@@ -20,7 +20,7 @@ def test_a_folder_gives_its_pixels_and_classes_in_order(folder):
     assert names(found) == [f"{'right' if i % 2 else 'left'}/{i:03}.png" for i in order]
     assert found.labels == ["right" if labels[i] else "left" for i in order]
     assert np.array_equal(found.images.numpy(), pixels[order])
-    assert found.listing.skipped == []
+    assert found.skipped == []
 
 
 def test_a_csv_gives_the_same_in_its_own_order(folder, tmp_path):
@@ -57,7 +57,7 @@ def test_every_kind_of_bad_entry_is_skipped_with_its_name_and_a_reason(folder, t
     extra = [("left/006.png", ""), ("left/008.png", "only one"), ("", "left")]
     found = images.read(write_csv(folder / "list.csv", [*good, *((name, "left") for name in bad), *extra]))
     assert names(found) == [name for name, _ in good]
-    skipped = dict(found.listing.skipped)
+    skipped = dict(found.skipped)
     assert skipped.keys() == {*bad, "left/006.png", "left/008.png", f"record {len(good) + len(bad) + 3}"}
     assert all(words in skipped[name] for name, words in bad.items())
     assert "no path" in skipped[f"record {len(good) + len(bad) + 3}"]
@@ -174,15 +174,15 @@ def test_black_images_of_16_bits_are_black(tmp_path):
         path = tmp_path / "mine" / label / f"{number}.png"
         path.parent.mkdir(parents=True, exist_ok=True)
         Image.fromarray(np.zeros((8, 8 + number), np.uint16)).save(path)
-    read = images.listed(tmp_path / "mine")
-    assert [
-        np.asarray(images.decode(read.root / e.name, images._side_and_white(read)[1])).max()
-        for e in read.entries
-    ] == [0] * 4
+    found = images.listed(tmp_path / "mine")
+    images._default_side(found)  # which sets white
+    assert [np.asarray(found.picture(entry)).max() for entry in found.entries] == [0] * 4
 
 
-def test_the_square_is_the_whole_image_antialiased():
-    stripes = np.tile(np.array([0, 255], np.uint8), (64, 32))
-    square = images.square(Image.fromarray(stripes).convert("RGB"), 8)
-    assert square.shape == (3, 8, 8)
-    assert np.abs(square.astype(int) - 127).max() <= 20
+def test_the_square_is_the_whole_image_antialiased(tmp_path):
+    for number, label in enumerate(["left", "right"] * 2):
+        stripes = np.tile(np.array([0, 247 + 2 * number], np.uint8), (3, 64, 32))
+        save(stripes, tmp_path / "mine" / label / f"{number}.png")
+    squares = images.read(tmp_path / "mine", size=8).images
+    assert squares.shape == (4, 3, 8, 8)
+    assert np.abs(squares.numpy().astype(int) - 127).max() <= 20

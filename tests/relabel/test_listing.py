@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from own_images import lay, names, pictures, save
 
-from sln.relabel.listing import listed
+from sln.relabel.images import listed
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ import pytest
 from own_images import pictures
 from PIL import Image
 
-from sln.relabel.page import page
+from sln.relabel.pipeline import page
 
 EVIL = ['"><img src=x onerror=alert(1)>', "<script>alert(2)</script>", "&amp; 'q' Käfer", "a\r=HYPERLINK(2)"]
 

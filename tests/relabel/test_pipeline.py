@@ -168,7 +168,7 @@ def test_a_corrected_folder_can_be_read_again(tmp_path, canned):
         (folder / name).rename(folder / new)
     judged = relabel(folder, tmp_path / "out", quiet=True, threshold=1.0, **QUICK)
     found = images.read(judged.folder / "corrected.csv", root=folder)
-    assert found.listing.skipped == []
+    assert found.skipped == []
     names = [folder / entry.name for entry in found.entries]
     assert names == [folder / name for name in judged.labels["path"]]
 
