@@ -10,7 +10,7 @@ of mean zero to the gradient of the mini-batch's mean loss. Its covariance (P, P
 
 with Sigma_i = sigma^2 (I - 1 p' - p 1' + C p p') of `method.label_noise_covariance`, which makes the third
 sigma^2 / B^2 sum_i sum_c (grad log p_ic) (grad log p_ic)'. With B = 1 they are the paper's. Given theta the
-noise is linear in z, so it is exactly Gaussian.
+noise is linear in z, so it is exactly Gaussian; it does not depend on the targets.
 """
 
 from __future__ import annotations
@@ -30,9 +30,7 @@ from sln.data import Data
 from sln.datasets.load import threads
 from sln.utils.rng import torch_generator
 
-# Config.noise_on: variants 1, 2 and 3 of the paper
-VARIANTS = ("gradient", "logits", "labels")
-
+VARIANTS = ("gradient", "logits", "labels")  # Config.noise_on: variants 1, 2 and 3 of the paper
 # Channels of the two convolutions of `small_network`: 122, 521 and 1,956 parameters for ten classes.
 SIZES = ((2, 3), (5, 8), (10, 18))
 
@@ -47,41 +45,32 @@ def as_function(network: nn.Module, images: Tensor) -> tuple[Parameters, Callabl
 
     The network stays in its mode: in training mode BatchNorm uses the batch's statistics. Running ones stay.
     """
-    theta = {name: value.detach() for name, value in network.named_parameters() if value.requires_grad}
 
     def f(theta: Parameters) -> Tensor:
         buffers = {name: value.clone() for name, value in network.named_buffers()}
         return functional_call(network, theta | buffers, (images,))
 
-    return theta, f
+    return {name: value.detach() for name, value in network.named_parameters()}, f
 
 
 def jacobian(network: nn.Module, images: Tensor) -> tuple[Tensor, Tensor]:
-    """Logits (B, C) and J (B, C, P), the derivative of all logits with respect to all parameters.
+    """Logits (B, C) and J (B, C, P), whose B C P numbers must fit in memory.
 
-    With BatchNorm in training mode f_i, and so J_i, also depends on theta through the batch's statistics. The
-    B C P numbers of J must fit in memory.
+    With BatchNorm in training mode f_i, and so J_i, also depends on theta through the batch's statistics.
     """
     theta, f = as_function(network, images)
-    with torch.no_grad():
-        logits = f(theta)
-    return logits, torch.cat([part.flatten(start_dim=2) for part in jacrev(f)(theta).values()], dim=2)
+    return f(theta), torch.cat([part.flatten(start_dim=2) for part in jacrev(f)(theta).values()], dim=2)
 
 
 def logit_covariance(logits: Tensor, noise_on: str, sigma: float) -> Tensor:
     """(B, C, C): covariance of the noise in each example's gradient at the logits, variants 2 and 3."""
-    if noise_on == "labels":
-        return method.label_noise_covariance(F.softmax(logits, dim=1), sigma)
-    assert noise_on == "logits", f"noise on the {noise_on} has no covariance at the logits"
-    return sigma**2 * torch.eye(logits.shape[1]).to(logits).expand(len(logits), -1, -1)
+    if noise_on == "logits":
+        return sigma**2 * torch.eye(logits.shape[1]).to(logits).expand(len(logits), -1, -1)
+    return method.label_noise_covariance(F.softmax(logits, dim=1), sigma)
 
 
 def noise_covariance(network: nn.Module, images: Tensor, noise_on: str, sigma: float) -> Tensor:
-    """(P, P): covariance of the noise in the gradient of the mini-batch's mean loss, exactly.
-
-    noise_on : one of VARIANTS
-    The noise does not depend on the targets.
-    """
+    """(P, P): covariance of the noise of one of VARIANTS in the gradient of the mini-batch's mean loss."""
     logits, J = jacobian(network, images)
     if noise_on == "gradient":
         return sigma**2 * torch.eye(J.shape[2]).to(J)
@@ -90,16 +79,14 @@ def noise_covariance(network: nn.Module, images: Tensor, noise_on: str, sigma: f
 
 
 def expected_squared_norm(network: nn.Module, images: Tensor, noise_on: str, sigma: float) -> float:
-    """E|noise|^2 in the gradient of the mini-batch's mean loss, exactly: the trace of `noise_covariance`.
+    """E|noise|^2, the trace of `noise_covariance`, without a (P, P) matrix.
 
-    1 "gradient": sigma^2 P; 2 "logits": sigma^2 / B^2 sum_i |J_i|_F^2; 3 "labels": 1 / B^2 sum_i
-    tr(Sigma_i J_i J_i').
+    1 sigma^2 P; 2 sigma^2 / B^2 sum_i |J_i|_F^2; 3 1 / B^2 sum_i tr(Sigma_i J_i J_i')
     """
     if noise_on == "gradient":
-        return sigma**2 * sum(value.numel() for value in network.parameters() if value.requires_grad)
+        return sigma**2 * sum(value.numel() for value in network.parameters())
     logits, J = jacobian(network, images)
-    Sigma = logit_covariance(logits, noise_on, sigma)
-    return (Sigma * (J @ J.mT)).sum().item() / len(images) ** 2
+    return (logit_covariance(logits, noise_on, sigma) * (J @ J.mT)).sum().item() / len(images) ** 2
 
 
 # --- in parameter space: drawn ------------------------------------------------------------------------------
@@ -107,8 +94,7 @@ def expected_squared_norm(network: nn.Module, images: Tensor, noise_on: str, sig
 
 def drawn_noise(
     network: nn.Module,
-    images: Tensor,
-    targets: Tensor,
+    batch: tuple[Tensor, Tensor],
     noise_on: str,
     sigma: float,
     draws: int,
@@ -116,9 +102,10 @@ def drawn_noise(
 ) -> Tensor:
     """(draws, P): the gradient of the mini-batch's mean loss with fresh noise, minus that without.
 
-    targets : (B, C)
+    batch : images (B, channels, H, W), targets (B, C)
     It uses the functions of `train.train_epoch` in their order, and automatic differentiation.
     """
+    images, targets = batch
     theta, f = as_function(network, images)
 
     def loss(theta: Parameters, z: Tensor) -> Tensor:
@@ -129,23 +116,16 @@ def drawn_noise(
         return (losses + method.logit_noise(logits, sigma, z)).mean()
 
     clean = grad(loss)(theta, torch.zeros_like(targets))
-    if noise_on == "gradient":
-        noisy = with_gradient_noise(clean, sigma, draws, generator)
+    if noise_on == "gradient":  # drawn entry by entry, so `draws` stacked copies of a gradient are one
+        stacked = {name: g.expand(draws, *g.shape).clone() for name, g in clean.items()}
+        for copies in stacked.values():
+            copies.grad = copies.clone()
+        method.add_gradient_noise(stacked.values(), sigma, generator)
+        noisy = {name: copies.grad for name, copies in stacked.items()}
     else:
         z = torch.randn(draws, *targets.shape, generator=generator, dtype=targets.dtype)
         noisy = vmap(grad(loss), in_dims=(None, 0), chunk_size=500)(theta, z)
     return torch.cat([(noisy[name] - clean[name]).flatten(start_dim=1) for name in theta], dim=1)
-
-
-def with_gradient_noise(
-    gradient: Parameters, sigma: float, draws: int, generator: torch.Generator
-) -> Parameters:
-    """`draws` copies of a gradient, stacked, after `add_gradient_noise` (whose noise is entry by entry)."""
-    stacked = {name: nn.Parameter(g.expand(draws, *g.shape).clone()) for name, g in gradient.items()}
-    for parameter in stacked.values():
-        parameter.grad = parameter.detach().clone()
-    method.add_gradient_noise(stacked.values(), sigma, generator)
-    return {name: parameter.grad for name, parameter in stacked.items()}
 
 
 def errors(noise: Tensor, covariance: Tensor) -> dict[str, float]:
@@ -181,7 +161,7 @@ def within_sampling_error(table: pd.DataFrame) -> bool:
 
 @threads(1)
 def verification(
-    networks: Sequence[nn.Module], images: Tensor, targets: Tensor, sigma: float, draws: int, seed: int = 0
+    networks: Sequence[nn.Module], images: Tensor, targets: Tensor, sigma: float, draws: int
 ) -> pd.DataFrame:
     """Exact against drawn covariance in parameter space: networks x (one example, mini-batch) x variants.
 
@@ -196,11 +176,12 @@ def verification(
         for training, index in ((False, top.view(1)), (True, torch.arange(len(images)))):
             network.train(training)
             for variant, noise_on in enumerate(VARIANTS):
-                generator = torch_generator(seed, "bootstrap", number, int(training), variant)
+                generator = torch_generator(0, "bootstrap", number, int(training), variant)
                 S = noise_covariance(network, images[index], noise_on, sigma)
-                noise = drawn_noise(network, images[index], targets[index], noise_on, sigma, draws, generator)
-                found = {"parameters": len(S), "batch": len(index), "noise_on": noise_on}
-                rows.append(found | errors(noise, S))
+                batch = images[index], targets[index]
+                noise = drawn_noise(network, batch, noise_on, sigma, draws, generator)
+                row = {"parameters": len(S), "batch": len(index), "noise_on": noise_on}
+                rows.append(row | errors(noise, S))
         network.eval()
     return pd.DataFrame(rows)
 
@@ -216,10 +197,10 @@ def expected_norms(networks: Sequence[nn.Module], images: Tensor, sigma: float) 
         network.train()
         norms = {variant: expected_squared_norm(network, images, variant, sigma) for variant in VARIANTS}
         P = sum(value.numel() for value in network.eval().parameters())
-        for variant, norm in norms.items():
-            row = {"parameters": P, "noise_on": variant, "expected_squared_norm": norm}
-            rows.append(row | {"matched_sigma": sigma * (norms["labels"] / norm) ** 0.5})
-    return pd.DataFrame(rows)
+        rows += [
+            (P, variant, norm, sigma * (norms["labels"] / norm) ** 0.5) for variant, norm in norms.items()
+        ]
+    return pd.DataFrame(rows, columns=["parameters", "noise_on", "expected_squared_norm", "matched_sigma"])
 
 
 # --- small networks -----------------------------------------------------------------------------------------
@@ -227,7 +208,7 @@ def expected_norms(networks: Sequence[nn.Module], images: Tensor, sigma: float) 
 
 def small_images(data: Data, count: int) -> tuple[Tensor, Tensor]:
     """The first training images (count, 1, 8, 8) float64, grey, averaged down; their labels (count, C)."""
-    split = data.train[torch.arange(count)]
+    split = data.train[:count]
     grey = data.normalise(split.images.cpu()).double().mean(dim=1, keepdim=True)
     return F.adaptive_avg_pool2d(grey, 8), F.one_hot(split.given, data.num_classes).double()
 
@@ -235,27 +216,20 @@ def small_images(data: Data, count: int) -> tuple[Tensor, Tensor]:
 def small_network(channels: tuple[int, int], num_classes: int, seed: int = 0) -> nn.Module:
     """`models.SmallCNN` with only two convolutions, float64: small enough for a (P, P) matrix."""
     first, second = channels
+
+    def block(inputs: int, outputs: int) -> tuple[nn.Module, ...]:
+        return nn.Conv2d(inputs, outputs, 3, padding=1, bias=False), nn.BatchNorm2d(outputs), nn.ReLU()
+
     with torch.random.fork_rng(devices=[]):  # torch's initialisers use the global generator
         torch.random.set_rng_state(torch_generator(seed, "initialisation").get_state())
-        return nn.Sequential(
-            nn.Conv2d(1, first, 3, padding=1, bias=False),
-            nn.BatchNorm2d(first),
-            nn.ReLU(),
-            nn.MaxPool2d(2),
-            nn.Conv2d(first, second, 3, padding=1, bias=False),
-            nn.BatchNorm2d(second),
-            nn.ReLU(),
-            nn.AdaptiveAvgPool2d(1),
-            nn.Flatten(),
-            nn.Linear(second, num_classes),
-        ).double()
+        features = *block(1, first), nn.MaxPool2d(2), *block(first, second), nn.AdaptiveAvgPool2d(1)
+        return nn.Sequential(*features, nn.Flatten(), nn.Linear(second, num_classes)).double()
 
 
 @threads(1)
 def fitted(network: nn.Module, images: Tensor, targets: Tensor, steps: int = 100) -> nn.Module:
     """The network after full-batch descent on (images, targets), so that its confidences differ."""
-    optimizer = torch.optim.SGD(network.parameters(), lr=0.3, momentum=0.9)
-    network.train()
+    optimizer = torch.optim.SGD(network.train().parameters(), lr=0.3, momentum=0.9)
     for _ in range(steps):
         optimizer.zero_grad()
         method.soft_cross_entropy(network(images), targets).mean().backward()
@@ -266,25 +240,11 @@ def fitted(network: nn.Module, images: Tensor, targets: Tensor, steps: int = 100
 # --- noise and confidence -----------------------------------------------------------------------------------
 
 
-def jacobian_products(network: nn.Module, images: Tensor) -> tuple[Tensor, Tensor]:
-    """Logits (N, C) and J_i J_i' (N, C, C) of each image by itself, in evaluation mode."""
-
-    def product(image: Tensor) -> Tensor:
-        J = jacobian(network, image.unsqueeze(0))[1][0]
-        return J @ J.T
-
-    theta, f = as_function(network.eval(), images)
-    with torch.no_grad():
-        logits = f(theta)
-    # Jacobians computed at the same time have at most two million columns together
-    chunk = max(1, 2_000_000 // sum(value.numel() for value in theta.values()))
-    return logits, vmap(product, chunk_size=chunk)(images)
-
-
 @threads(1)
 def by_confidence(network: nn.Module, images: Tensor, sigma: float) -> pd.DataFrame:
     """E|noise|^2 in the parameter gradient of each image by itself (N rows), and its confidence.
 
+    The network is set to evaluation mode.
     confidence : largest p; logit_variance : of SLN's noise at that class's logit, sigma^2 (1 - 2 p + C p^2)
     labels : SLN, tr(Sigma_i J_i J_i'); logits : variant 2, sigma^2 |J_i|_F^2; ratio : labels / logits
     bound : C |p|^2, the largest eigenvalue of Sigma_i / sigma^2 and the largest possible ratio
@@ -295,10 +255,18 @@ def by_confidence(network: nn.Module, images: Tensor, sigma: float) -> pd.DataFr
         change there, and SLN has no noise there because Sigma_i 1 = 0; variant 2 has
     logit_size : squared length of the logits around their mean over classes
     """
-    logits, JJ = jacobian_products(network, images)
-    logits, JJ = logits.double(), JJ.double()
-    C, confidence = logits.shape[1], F.softmax(logits, dim=1).max(dim=1)
-    size = JJ.diagonal(dim1=1, dim2=2).sum(dim=1)
+
+    def product(image: Tensor) -> Tensor:
+        J = jacobian(network, image.unsqueeze(0))[1][0]
+        return J @ J.T
+
+    theta, f = as_function(network.eval(), images)
+    logits = f(theta).double()
+    # Jacobians computed at the same time have at most two million columns together
+    chunk = max(1, 2_000_000 // sum(value.numel() for value in theta.values()))
+    JJ = vmap(product, chunk_size=chunk)(images).double()
+    C, p = logits.shape[1], F.softmax(logits, dim=1)
+    confidence, size = p.max(dim=1), JJ.diagonal(dim1=1, dim2=2).sum(dim=1)
     Sigma = logit_covariance(logits, "labels", sigma)
     variances = Sigma.diagonal(dim1=1, dim2=2)
     labels, at_logits = (Sigma * JJ).sum(dim=(1, 2)), sigma**2 * size
@@ -308,7 +276,7 @@ def by_confidence(network: nn.Module, images: Tensor, sigma: float) -> pd.DataFr
         "labels": labels,
         "logits": at_logits,
         "ratio": labels / at_logits,
-        "bound": C * F.softmax(logits, dim=1).square().sum(dim=1),
+        "bound": C * p.square().sum(dim=1),
         "ratio_at_logits": variances.sum(dim=1) / (sigma**2 * C),
         "ratio_of_differences": variances.sum(dim=1) / (sigma**2 * (C - 1)),
         "common": JJ.sum(dim=(1, 2)) / (C * size),
@@ -330,9 +298,8 @@ def binned(table: pd.DataFrame, edges: Sequence[float]) -> pd.DataFrame:
 
 def peaked(probability: float, num_classes: int) -> Tensor:
     """(C,) float64: the first class has `probability`, the others share the rest."""
-    p = torch.full((num_classes,), (1 - probability) / (num_classes - 1), dtype=torch.float64)
-    p[0] = probability
-    return p
+    others = (1 - probability) / (num_classes - 1)
+    return torch.tensor([probability] + (num_classes - 1) * [others], dtype=torch.float64)
 
 
 def noise_at_logit(probability: np.ndarray, sigma: float, num_classes: int) -> np.ndarray:
@@ -346,8 +313,7 @@ def noise_at_logit(probability: np.ndarray, sigma: float, num_classes: int) -> n
 
 def drawn_at_logits(p: Tensor, sigma: float, draws: int, generator: torch.Generator) -> Tensor:
     """(draws, C): SLN's noise on the gradient at the logits of prediction p (C,), by autograd."""
-    y = torch.zeros_like(p).unsqueeze(0)
-    y[0, 0] = 1
+    y = torch.eye(1, len(p)).to(p)  # the first class
     z = torch.randn(draws, len(p), dtype=p.dtype, generator=generator)
     logits = p.log().repeat(draws, 1).requires_grad_()
     method.soft_cross_entropy(logits, method.noisy_labels(y, sigma, z)).sum().backward()
@@ -355,7 +321,7 @@ def drawn_at_logits(p: Tensor, sigma: float, draws: int, generator: torch.Genera
 
 
 @threads(1)
-def covariance_check(sigma: float, num_classes: int, draws: int, seed: int = 0) -> pd.DataFrame:
+def covariance_check(sigma: float, num_classes: int, draws: int) -> pd.DataFrame:
     """SLN's noise on the gradient at the logits, by automatic differentiation and by formula.
 
     One row per prediction, from even to nearly certain. p : probability of the labelled class; std_formula,
@@ -364,7 +330,7 @@ def covariance_check(sigma: float, num_classes: int, draws: int, seed: int = 0) 
     rows = []
     for row, probability in enumerate((1 / num_classes, 0.5, 0.9, 0.99, 0.999)):
         p = peaked(probability, num_classes)
-        noise = drawn_at_logits(p, sigma, draws, torch_generator(seed, "bootstrap", row))
+        noise = drawn_at_logits(p, sigma, draws, torch_generator(0, "bootstrap", row))
         S = method.label_noise_covariance(p, sigma)
         stds = {"std_formula": S[0, 0].sqrt().item(), "std_drawn": noise[:, 0].std().item()}
         rows.append({"p": probability} | stds | errors(noise, S))
@@ -372,7 +338,7 @@ def covariance_check(sigma: float, num_classes: int, draws: int, seed: int = 0) 
 
 
 def by_classes(
-    sigma: float, counts: Sequence[int], probabilities: Sequence[float], draws: int, seed: int = 0
+    sigma: float, counts: Sequence[int], probabilities: Sequence[float], draws: int
 ) -> pd.DataFrame:
     """Standard deviation of SLN's noise at the logit of a class predicted with p, by number of classes.
 
@@ -381,10 +347,9 @@ def by_classes(
     """
     rows = []
     for C, (number, p) in itertools.product(counts, enumerate(probabilities)):
-        generator = torch_generator(seed, "bootstrap", C, number)
+        generator = torch_generator(0, "bootstrap", C, number)
         drawn = drawn_at_logits(peaked(p, C), sigma, draws, generator)[:, 0].std().item()
         formula = noise_at_logit(np.array([p]), sigma, C).item()
-        row = {"classes": C, "p": p, "limit": sigma * np.sqrt(C - 1), "std_formula": formula}
         error = (drawn - formula) / (formula / np.sqrt(2 * draws))
-        rows.append(row | {"std_drawn": drawn, "error": error})
-    return pd.DataFrame(rows)
+        rows.append((C, p, sigma * np.sqrt(C - 1), formula, drawn, error))
+    return pd.DataFrame(rows, columns=["classes", "p", "limit", "std_formula", "std_drawn", "error"])
