@@ -1,6 +1,6 @@
 """Loss landscapes: lines and surfaces around a minimum, and the straight line between two minima.
 
-Directions are random and filter-normalised (Li et al., NeurIPS 2018). Networks are comparable because of the
+Tensorss are random and filter-normalised (Li et al., NeurIPS 2018). Networks are comparable because of the
 normalisation, and only along the same random directions: `directions(network, seed)` draws the same numbers
 for every network of one architecture.
 
@@ -23,7 +23,6 @@ import functools
 import itertools
 import math
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
@@ -50,14 +49,15 @@ BETWEEN = ("recomputed", "interpolated")  # and between two
 STATISTICS_BATCH = 2500
 CPU_BATCH = 256  # measured: activations that stay in a core's cache
 
-Direction = dict[str, Tensor]
-Weights = dict[str, Tensor]  # parameters, and buffers if they are not the network's own
+Tensors = dict[str, Tensor]  # by name: a direction; parameters, and buffers if not the network's own
+Moves = Iterable[tuple[float, Tensors]]  # steps along directions
+Losses = dict[str, float]
 
 
 # --- directions ---------------------------------------------------------------------------------------------
 
 
-def filter_normalised(network: nn.Module, generator: torch.Generator) -> Direction:
+def filter_normalised(network: nn.Module, generator: torch.Generator) -> Tensors:
     """A random direction: each filter d_ij of N(0, 1) numbers becomes d_ij |theta_ij| / |d_ij|.
 
     A filter is one output channel of a convolution, or one row of a linear layer. Biases and BatchNorm
@@ -65,20 +65,17 @@ def filter_normalised(network: nn.Module, generator: torch.Generator) -> Directi
     """
     direction = {}
     for name, weight in network.named_parameters():
-        if weight.ndim <= 1:
-            direction[name] = torch.zeros_like(weight)
-            continue
-        d = torch.randn(weight.shape, generator=generator)
-        other_axes = tuple(range(1, weight.ndim))
-        norm = functools.partial(torch.linalg.vector_norm, dim=other_axes, keepdim=True)
-        direction[name] = d.to(weight.device) * norm(weight.detach()) / norm(d).to(weight.device)
+        direction[name] = torch.zeros_like(weight)
+        if weight.ndim > 1:
+            d = torch.randn(weight.shape, generator=generator)
+            norm = functools.partial(torch.linalg.vector_norm, dim=tuple(range(1, weight.ndim)), keepdim=True)
+            direction[name] = d.to(weight.device) * norm(weight.detach()) / norm(d).to(weight.device)
     return direction
 
 
-def directions(network: nn.Module, seed: int = 0) -> tuple[Direction, Direction]:
+def directions(network: nn.Module, seed: int = 0) -> tuple[Tensors, Tensors]:
     """The two directions of a surface, from `seed`'s own streams."""
-    x, y = (filter_normalised(network, torch_generator(seed, "landscape", axis)) for axis in (0, 1))
-    return x, y
+    return tuple(filter_normalised(network, torch_generator(seed, "landscape", axis)) for axis in (0, 1))
 
 
 # --- the losses at one point --------------------------------------------------------------------------------
@@ -86,37 +83,27 @@ def directions(network: nn.Module, seed: int = 0) -> tuple[Direction, Direction]
 
 def first_images(data: Data, count: int) -> Data:
     """`data` with only the first `count` training and test images (0: all), for a landscape in less time."""
-    if count == 0:
-        return data
-    return dataclasses.replace(data, train=data.train[:count], test=data.test[:count])
+    return dataclasses.replace(data, train=data.train[: count or None], test=data.test[: count or None])
 
 
-@dataclass(frozen=True)
 class EvaluationSet:
-    """The images that a loss is over, normalised once, on the device; labels (N,) on the CPU."""
+    """Training and test images that a loss is over, normalised once, on the device; labels given, true (N,).
 
-    train: Tensor
-    test: Tensor
-    given: Tensor
-    true: Tensor  # -1 where the image is of no class
-    test_true: Tensor
+    `true` is -1 where the image is of no class.
+    """
 
-    @classmethod
-    def of(cls, data: Data) -> EvaluationSet:
-        """The training and test images of `data`."""
+    def __init__(self, data: Data) -> None:
         data = data.to(device())
-        train, test = (data.normalise(split.images) for split in (data.train, data.test))
-        return cls(train, test, data.train.given, data.train.true, data.test.true)
+        self.train, self.test = (data.normalise(split.images) for split in (data.train, data.test))
+        self.given, self.true, self.test_true = data.train.given, data.train.true, data.test.true
 
 
 @threads(1)
 @torch.no_grad()
-def losses(
-    network: nn.Module, images: EvaluationSet, weights: Weights, *, recompute: bool = False
-) -> dict[str, float]:
+def losses(network: nn.Module, images: EvaluationSet, weights: Tensors, recompute: bool) -> Losses:
     """Mean cross-entropy with `weights` in the place of the network's own.
 
-    recompute : measure BatchNorm's statistics at these weights
+    recompute : whether to measure BatchNorm's statistics at these weights
     One pass over the training images gives the loss on "given" and on "true" labels (the latter without
     images of no class); one over the test images gives "test".
     """
@@ -132,7 +119,7 @@ def losses(
     }
 
 
-def _logits(network: nn.Module, weights: Weights, images: Tensor) -> Tensor:
+def _logits(network: nn.Module, weights: Tensors, images: Tensor) -> Tensor:
     """(N, C) float32, on the CPU; on a GPU by `utils.passes`, if the speed has them, with bfloat16 operands.
 
     bfloat16 has the range of float32. Float16 would overflow far from the minimum, where nothing normalises
@@ -146,7 +133,7 @@ def _logits(network: nn.Module, weights: Weights, images: Tensor) -> Tensor:
     return torch.cat([functional_call(network, weights, (batch,)) for batch in batches]).cpu()
 
 
-def batchnorm_statistics(network: nn.Module, weights: Weights, images: Tensor) -> Weights:
+def batchnorm_statistics(network: nn.Module, weights: Tensors, images: Tensor) -> Tensors:
     """Every BatchNorm's running mean and variance over `images` (N, ...) at `weights`; see "recomputed"."""
     moved = copy.deepcopy(network)
     moved.load_state_dict(weights, strict=False)
@@ -154,7 +141,7 @@ def batchnorm_statistics(network: nn.Module, weights: Weights, images: Tensor) -
     return dict(moved.named_buffers())
 
 
-def moved(network: nn.Module, moves: Iterable[tuple[float, Direction]]) -> Weights:
+def moved(network: nn.Module, moves: Moves) -> Tensors:
     """theta + sum of step * direction."""
     weights = {name: weight.detach() for name, weight in network.named_parameters()}
     for step, direction in moves:
@@ -162,76 +149,50 @@ def moved(network: nn.Module, moves: Iterable[tuple[float, Direction]]) -> Weigh
     return weights
 
 
-def losses_at(
-    network: nn.Module,
-    images: EvaluationSet,
-    moves: Iterable[tuple[float, Direction]],
-    statistics: str = "centre",
-) -> dict[str, float]:
+def losses_at(network: nn.Module, images: EvaluationSet, moves: Moves, statistics: str = "centre") -> Losses:
     """`losses` at theta + sum of step * direction; `statistics` is one of AROUND."""
     choose("BatchNorm statistics", statistics, AROUND)
-    return losses(network, images, moved(network, moves), recompute=statistics == "recomputed")
+    return losses(network, images, moved(network, moves), statistics == "recomputed")
 
 
-def centre(run: Run, weights: str) -> dict[str, float]:
+def centre(run: Run, weights: str) -> Losses:
     """`losses_at` the minimum itself, over all images."""
-    return losses_at(run.network(weights).to(device()), EvaluationSet.of(run.data), [])
+    return losses_at(run.network(weights).to(device()), EvaluationSet(run.data), [])
 
 
 # --- lines and surfaces around one minimum ------------------------------------------------------------------
 
 
-def line(
-    network: nn.Module, data: Data, *, radius: float, points: int, seed: int = 0, statistics: str = "centre"
-) -> pd.DataFrame:
+def line(network: nn.Module, data: Data, *, radius: float, points: int, seed: int = 0) -> pd.DataFrame:
     """The loss along the first direction: one row per step in [-radius, radius]; x, given, true, test."""
-    network, images = network.to(device()), EvaluationSet.of(data)
+    network, images = network.to(device()), EvaluationSet(data)
     x, _ = directions(network, seed)
-    rows = [{"x": a} | losses_at(network, images, [(a, x)], statistics) for a in _steps(radius, points)]
-    return pd.DataFrame(rows)
+    return pd.DataFrame([{"x": a} | losses_at(network, images, [(a, x)]) for a in _steps(radius, points)])
 
 
 def surface(
-    network: nn.Module,
-    data: Data,
-    *,
-    radius: float,
-    points: int,
-    seed: int = 0,
-    statistics: str = "centre",
-    quiet: bool = False,
+    network: nn.Module, data: Data, *, radius: float, points: int, seed: int = 0, quiet: bool = False
 ) -> pd.DataFrame:
     """The loss over a square of points x points steps: one row per point; x, y, given, true, test.
 
     radius : steps span [-radius, radius], in units of the filters' own norms; the centre of an odd number of
         points is the network itself
     seed : of the pair of directions
-    statistics : BatchNorm's, one of AROUND
     """
-    network, images = network.to(device()), EvaluationSet.of(data)
+    network, images = network.to(device()), EvaluationSet(data)
     x, y = directions(network, seed)
     rows, steps = [], _steps(radius, points)
     with Progress(points**2, "loss surface", "points", quiet=quiet) as progress:
         for b, a in itertools.product(steps, steps):
-            rows.append({"x": a, "y": b} | losses_at(network, images, [(a, x), (b, y)], statistics))
+            rows.append({"x": a, "y": b} | losses_at(network, images, [(a, x), (b, y)]))
             progress.advance()
     return pd.DataFrame(rows)
 
 
-def surface_of(
-    run: Run,
-    weights: str,
-    *,
-    radius: float,
-    points: int,
-    seed: int = 0,
-    images: int = 0,
-    statistics: str = "centre",
-) -> pd.DataFrame:
+def surface_of(run: Run, weights: str, *, radius: float, points: int, images: int = 0) -> pd.DataFrame:
     """`surface` of a run over its first `images` images (0: all), cached beside the run."""
-    name = f"{weights}-radius{radius:g}-points{points}-seed{seed}" + (f"-images{images}" if images else "")
-    name += "" if statistics == "centre" else f"-{statistics}"
-    size = {"radius": radius, "points": points, "seed": seed, "statistics": statistics}
+    name = f"{weights}-radius{radius:g}-points{points}-seed0" + f"-images{images}" * bool(images)
+    size = {"radius": radius, "points": points}
     return cached(run, name, lambda: surface(run.network(weights), first_images(run.data, images), **size))
 
 
@@ -265,10 +226,10 @@ def ranges(surfaces: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
     surfaces : by method, of radius 0.1
     Columns: panel, method, equation, lowest, highest, paper_lowest, paper_highest.
     """
-    rows = []
-    for letter, (method, (equation, *theirs)) in zip("abcd", PAPER.items(), strict=True):
-        given = surfaces[method]["given"]
-        rows.append((letter, method, equation, given.min(), given.max(), *theirs))
+    rows = [
+        (letter, method, equation, surfaces[method]["given"].min(), surfaces[method]["given"].max(), *theirs)
+        for letter, (method, (equation, *theirs)) in zip("abcd", PAPER.items(), strict=True)
+    ]
     columns = ["panel", "method", "equation", "lowest", "highest", "paper_lowest", "paper_highest"]
     return pd.DataFrame(rows, columns=columns)
 
@@ -301,7 +262,7 @@ def rise(
     One row per distance r = radius / points, ..., radius; columns r, and L(theta + r d) - L(theta) on given,
     true and test labels. `statistics` is one of AROUND.
     """
-    network, images = network.to(device()), EvaluationSet.of(data)
+    network, images = network.to(device()), EvaluationSet(data)
     at = lambda *moves: pd.Series(losses_at(network, images, moves, statistics))  # noqa: E731
     centre, pair, rows = at(), directions(network, seed), []
     for r in np.linspace(0, radius, points + 1)[1:]:
@@ -335,7 +296,7 @@ def rises(
 # --- the straight line between two minima -------------------------------------------------------------------
 
 
-def interpolated(first: nn.Module, second: nn.Module, t: float) -> Weights:
+def interpolated(first: nn.Module, second: nn.Module, t: float) -> Tensors:
     """(1 - t) theta_1 + t theta_2: weights, biases, BatchNorm parameters and running statistics.
 
     Outside [0, 1] a variance can be negative; the loss there is NaN, because there is no such network.
@@ -357,11 +318,11 @@ def between(
         adds to the barrier (Jordan et al., ICLR 2023, "REPAIR").
     """
     choose("BatchNorm statistics", statistics, BETWEEN)
-    first, second, images = first.to(device()), second.to(device()), EvaluationSet.of(data)
+    first, second, images = first.to(device()), second.to(device()), EvaluationSet(data)
     rows = []
     for t in np.arange(-quarter, 5 * quarter + 1) / (4 * quarter):
         weights = interpolated(first, second, float(t))
-        rows.append({"t": t} | losses(first, images, weights, recompute=statistics == "recomputed"))
+        rows.append({"t": t} | losses(first, images, weights, statistics == "recomputed"))
     return pd.DataFrame(rows)
 
 
@@ -382,10 +343,9 @@ def between_methods(
     for key, one, run, two, other, statistics in asked:
         name = f"{one.weights}-to-{other.folder.name}-{two.weights}-quarter{quarter}-{statistics}"
         name += f"-images{images}" * bool(images)
-        networks = run.network(one.weights), other.network(two.weights)
-        size = {"quarter": quarter, "statistics": statistics}
-        data = first_images(run.data, images)
-        tables[key] = cached(run, name, functools.partial(between, *networks, data, **size))
+        where = run.network(one.weights), other.network(two.weights), first_images(run.data, images)
+        compute = functools.partial(between, *where, quarter=quarter, statistics=statistics)
+        tables[key] = cached(run, name, compute)
     return tables
 
 

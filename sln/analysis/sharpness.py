@@ -259,7 +259,7 @@ def measures_of(
     name = "-".join(filter(None, parts))
     path = run.folder / "sharpness" / f"{name}.json"
     if not path.exists():
-        all_images = EvaluationSet.of(first_images(run.data, images))
+        all_images = EvaluationSet(first_images(run.data, images))
         target = all_images.true if labels == "true" else all_images.given
         known = target >= 0
         network = run.network(weights).to(device())

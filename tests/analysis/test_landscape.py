@@ -160,7 +160,7 @@ def test_images_of_no_class_count_for_the_given_labels_only(few_noisy_digits):
     network, split = a_network(), few_noisy_digits.train
     some_without_class = torch.where(torch.arange(72) < 30, -1, split.true)
     clean = dataclasses.replace(few_noisy_digits, train=dataclasses.replace(split, true=some_without_class))
-    assert landscape.losses_at(network, landscape.EvaluationSet.of(clean), []) == pytest.approx(
+    assert landscape.losses_at(network, landscape.EvaluationSet(clean), []) == pytest.approx(
         slow_losses(network, [], clean), abs=1e-5
     )
 
@@ -321,7 +321,7 @@ def by_hand(network, images):
 def test_recomputed_statistics_are_those_of_one_full_batch(step, few_noisy_digits):
     network = a_network()
     x, _ = landscape.directions(network)
-    copy, seen = moved_copy(network, step, x), landscape.EvaluationSet.of(few_noisy_digits)
+    copy, seen = moved_copy(network, step, x), landscape.EvaluationSet(few_noisy_digits)
     found = landscape.batchnorm_statistics(network, landscape.moved(network, [(step, x)]), seen.train)
     for bn, (mean, variance) in by_hand(copy, seen.train).items():
         torch.testing.assert_close(found[f"{bn}.running_mean"], mean, rtol=1e-4, atol=1e-5)
@@ -335,7 +335,7 @@ def test_recomputed_statistics_are_those_of_one_full_batch(step, few_noisy_digit
 
 
 def test_statistics_in_several_batches_are_the_mean_over_equal_batches(few_noisy_digits, monkeypatch):
-    network, seen = a_network(), landscape.EvaluationSet.of(few_noisy_digits)  # 72 images
+    network, seen = a_network(), landscape.EvaluationSet(few_noisy_digits)  # 72 images
     monkeypatch.setattr(landscape, "STATISTICS_BATCH", 30)
     found = landscape.batchnorm_statistics(network, {}, seen.train)
     parts = [by_hand(network, images) for images in seen.train.split(24)]
@@ -403,7 +403,7 @@ def test_the_line_runs_the_same_both_ways(few_noisy_digits):
 
 def test_recomputed_statistics_at_both_ends_are_each_networks_own(few_noisy_digits):
     first, second = two_networks()
-    seen = landscape.EvaluationSet.of(few_noisy_digits)
+    seen = landscape.EvaluationSet(few_noisy_digits)
     table = landscape.between(first, second, few_noisy_digits, quarter=1).set_index("t")
     for t, network in ((0.0, first), (1.0, second)):
         expected = landscape.losses_at(network, seen, [], "recomputed")
@@ -438,7 +438,7 @@ def test_the_references_are_of_the_second_seed_over_the_firsts_data():
     methods = {name: MethodRuns(name, found, name) for name in ("network", "momentum")}
     tables = landscape.between_methods(methods, "network", "momentum", quarter=1)
     assert list(tables) == [*landscape.BETWEEN, "network", "momentum"]
-    other = landscape.EvaluationSet.of(found[0].data)
+    other = landscape.EvaluationSet(found[0].data)
     expected = landscape.losses_at(found[1].network("momentum"), other, [], "recomputed")
     assert tables["momentum"].set_index("t").loc[1.0].to_dict() == pytest.approx(expected, rel=1e-5)
     alone = {name: MethodRuns(name, found[:1], name) for name in methods}
