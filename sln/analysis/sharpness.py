@@ -17,20 +17,17 @@ et al., ICML 2017). Isotropic noise makes such weights grow, and so lowers all o
 is |theta|^2.
 
 BatchNorm is in training mode: L is the function that SGD descends, except that its statistics are over all
-images used, in one batch up to STATISTICS_BATCH (2,500), not over a mini-batch. With more images they are
-over equal batches of at most that many. In evaluation mode the running statistics stay fixed while theta
-moves; two measures in it are a control (CONTROLS).
+images used, in equal batches of at most STATISTICS_BATCH, not over a mini-batch. In evaluation mode the
+running statistics stay fixed while theta moves; two measures in it are a control (CONTROLS).
 
 The loss is a list of functions (P,) -> scalar, one per batch, that sum to it, so memory is that of one batch.
-Hessian-vector products may keep the graphs: half the time, more memory. The tests compare the eigenvalues
-with those of the library curvlinops, which builds the gradient's graph again for every product.
 """
 
 from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -46,7 +43,6 @@ from sln.datasets.load import threads
 from sln.runs.run import Run
 from sln.study.statistics import Estimate, MethodRuns, interval
 from sln.utils.devices import device
-from sln.utils.errors import choose
 from sln.utils.files import read_json, write_json
 from sln.utils.progress import Progress
 from sln.utils.rng import torch_generator
@@ -55,8 +51,7 @@ Parts = Sequence[Callable[[Tensor], Tensor]]
 Product = Callable[[Tensor], Tensor]  # v (P,) -> H v (P,)
 
 BATCH = 256  # images in one part, in evaluation mode
-# Hessian-vector products keep the gradient's graph up to this number of pixel values
-KEPT_VALUES = 1_000_000
+KEPT_VALUES = 1_000_000  # Hessian-vector products keep the gradient's graph up to this number of pixel values
 
 SCALE_FREE = "filter_increase"
 # The measures' names in figures.
@@ -82,19 +77,17 @@ def parameters_of(network: nn.Module) -> Tensor:
 def loss_parts(network: nn.Module, images: Tensor, labels: Tensor, *, training: bool = True) -> Parts:
     """The mean cross-entropy of a network over normalised images (N, ...) and labels (N,), as parts.
 
-    training : BatchNorm's statistics are those of the images, in one part of at most STATISTICS_BATCH images
-        or in equal ones; otherwise the running ones. The network's own running statistics stay as they are.
-    The parts share the network's mode, so use those of one mode before asking for those of the other.
+    training : BatchNorm's statistics are those of a part's images, otherwise the running ones, which stay as
+        they are. The parts share the network's mode: use those of one mode before asking for the other's.
     """
     network.train(training)
-    names = [name for name, _ in network.named_parameters()]
-    shapes = [parameter.shape for parameter in network.parameters()]
-    sizes = [shape.numel() for shape in shapes]
+    shapes = {name: parameter.shape for name, parameter in network.named_parameters()}
+    sizes = [shape.numel() for shape in shapes.values()]
 
     def part(theta: Tensor, images: Tensor, labels: Tensor) -> Tensor:
-        pieces = (v.view(shape) for v, shape in zip(theta.split(sizes), shapes, strict=True))
+        pieces = zip(shapes.items(), theta.split(sizes), strict=True)
         buffers = {name: buffer.clone() for name, buffer in network.named_buffers()}
-        weights = dict(zip(names, pieces, strict=True)) | buffers
+        weights = {name: piece.view(shape) for (name, shape), piece in pieces} | buffers
         return F.cross_entropy(functional_call(network, weights, (images,)), labels, reduction="sum") / count
 
     count = len(labels)
@@ -121,15 +114,18 @@ def gradient(parts: Parts, theta: Tensor) -> Tensor:
 def hessian_product(parts: Parts, theta: Tensor, *, keep: bool = True) -> Product:
     """v -> H v = d(g . v)/dtheta.
 
-    keep : compute g with its graph once, and hold the graphs of all parts; otherwise compute it per product
+    keep : compute g with its graph once, and hold the graphs of all parts: half the time, more memory.
+        Otherwise compute it per product, as the library curvlinops does, which the tests compare with.
     """
     theta = theta.detach().requires_grad_()
-    graph = lambda part: torch.autograd.grad(part(theta), theta, create_graph=True)[0]  # noqa: E731
-    graphs = [graph(part) for part in parts] if keep else None
+
+    def graphs() -> Iterator[Tensor]:
+        return (torch.autograd.grad(part(theta), theta, create_graph=True)[0] for part in parts)
+
+    kept = list(graphs()) if keep else None
 
     def product(v: Tensor) -> Tensor:
-        gradients = graphs if graphs is not None else map(graph, parts)
-        return sum(torch.autograd.grad(g, theta, v, retain_graph=keep)[0] for g in gradients)
+        return sum(torch.autograd.grad(g, theta, v, retain_graph=keep)[0] for g in kept or graphs())
 
     return product
 
@@ -144,14 +140,14 @@ def largest_eigenvalues(
     generator : draws the starting vector
     """
     size = len(theta)
-    start = torch.randn(size, generator=generator, dtype=theta.dtype)
+    start = torch.randn(size, generator=generator, dtype=theta.dtype).numpy()
 
     def matvec(v: np.ndarray) -> np.ndarray:
         return product(torch.as_tensor(v, dtype=theta.dtype, device=theta.device).ravel()).cpu().numpy()
 
-    operator = LinearOperator((size, size), matvec=matvec, dtype=start.numpy().dtype)
+    operator = LinearOperator((size, size), matvec=matvec, dtype=start.dtype)
     basis = min(size, 3 * k + 1)  # Lanczos vectors: enough on the study's trained networks without a restart
-    values, vectors = eigsh(operator, k, which="LA", tol=1e-3, ncv=basis, v0=start.numpy())
+    values, vectors = eigsh(operator, k, which="LA", tol=1e-3, ncv=basis, v0=start)
     order = np.argsort(values)[::-1].copy()
     return torch.from_numpy(values[order]), torch.from_numpy(vectors[:, order]).to(theta.device)
 
@@ -166,26 +162,18 @@ def trace(
     """
     found = values.sum().item()
     for _ in range(probes):
-        signs = torch.randint(0, 2, (len(vectors),), generator=generator) * 2 - 1
-        z = signs.to(vectors)
+        z = (torch.randint(0, 2, (len(vectors),), generator=generator) * 2 - 1).to(vectors)
         q = z - vectors @ (vectors.T @ z)
         found += (q @ product(q)).item() / probes
     return found
 
 
-def hessian(
-    parts: Parts, theta: Tensor, *, k: int, probes: int, keep: bool, seed: int = 0
-) -> dict[str, float]:
-    """`eigenvalue_1` to `eigenvalue_k` and `trace` of the Hessian, in the precision of the loss.
-
-    probes : of Hutchinson's estimator
-    keep : of `hessian_product`
-    seed : of the random vectors
-    """
+def hessian(parts: Parts, theta: Tensor, *, k: int, probes: int, keep: bool) -> dict[str, float]:
+    """`eigenvalue_1` to `eigenvalue_k` and `trace` (of that many probes), in the precision of the loss."""
     product = hessian_product(parts, theta, keep=keep)
-    values, vectors = largest_eigenvalues(product, theta, k, torch_generator(seed, "landscape", 2))
+    values, vectors = largest_eigenvalues(product, theta, k, torch_generator(0, "landscape", 2))
     found = {f"eigenvalue_{i + 1}": value for i, value in enumerate(values.tolist())}
-    return found | {"trace": trace(product, values, vectors, probes, torch_generator(seed, "landscape", 3))}
+    return found | {"trace": trace(product, values, vectors, probes, torch_generator(0, "landscape", 3))}
 
 
 # --- how the loss rises nearby ------------------------------------------------------------------------------
@@ -199,28 +187,24 @@ def average_increase(
     In thousands of dimensions nearly all of a ball lies at its surface, so this is also the mean within rho.
     The opposites take g out: for small rho this is rho^2 tr(H) / (2 P).
     """
-    moves = []
-    for _ in range(directions):
-        z = torch.randn(len(theta), generator=generator, dtype=theta.dtype).to(theta.device)
-        moves.append(rho * z / z.norm())
-    return mean_increase(parts, theta, moves)
+    draws = (torch.randn(len(theta), generator=generator, dtype=theta.dtype) for _ in range(directions))
+    moves = [rho * z / z.norm() for z in (draw.to(theta.device) for draw in draws)]
+    return _mean_increase(parts, theta, moves)
 
 
-def filter_increase(parts: Parts, network: nn.Module, rho: float, directions: int, seed: int = 0) -> float:
+def filter_increase(parts: Parts, network: nn.Module, rho: float, directions: int) -> float:
     """The same along filter-normalised directions: a step of rho is rho of every filter's own norm.
 
-    The k-th direction is the first of the k-th pair of `landscape.directions`, drawn from the same numbers
-    for every network.
+    The k-th direction is the first of `landscape.directions(network, k)`, of the same numbers for every
+    network.
     """
-    moves = []
-    for number in range(seed, seed + directions):
-        direction = filter_normalised(network, torch_generator(number, "landscape", 0))
-        moves.append(rho * torch.cat([d.flatten() for d in direction.values()]))
-    return mean_increase(parts, parameters_of(network), moves)
+    generators = (torch_generator(seed, "landscape", 0) for seed in range(directions))
+    found = (filter_normalised(network, generator).values() for generator in generators)
+    moves = [rho * torch.cat([d.flatten() for d in direction]) for direction in found]
+    return _mean_increase(parts, parameters_of(network), moves)
 
 
-def mean_increase(parts: Parts, theta: Tensor, moves: Sequence[Tensor]) -> float:
-    """Mean of L(theta + d) - L(theta) over the moves d and -d."""
+def _mean_increase(parts: Parts, theta: Tensor, moves: Sequence[Tensor]) -> float:
     around = [value(parts, theta + sign * move) for move in moves for sign in (1, -1)]
     return float(np.mean(around)) - value(parts, theta)
 
@@ -245,26 +229,14 @@ def worst_increase(parts: Parts, theta: Tensor, rho: float, steps: int = 0) -> f
 # --- tables -------------------------------------------------------------------------------------------------
 
 
-def measures_of(
-    run: Run, weights: str, *, labels: str = "given", images: int = 0, **size: float
-) -> dict[str, float]:
-    """All measures of one network over its run's first training images (0: all), cached beside the run.
-
-    labels : "given" or "true"; the latter without images of no class
-    size : the arguments of `measure` from `rho` on
-    """
-    choose("labels", labels, ("given", "true"))
-    sizes = "-".join(f"{name}{size[name]:g}" for name in sorted(size))
-    parts = (weights, labels, "batch-statistics", sizes, f"images{images}" if images else "")
-    name = "-".join(filter(None, parts))
+def measures_of(run: Run, weights: str, *, images: int = 0, **size: float) -> dict[str, float]:
+    """`measure` of one network over its run's first training images (0: all), cached beside the run."""
+    sizes = [f"{name}{size[name]:g}" for name in sorted(size)]
+    name = "-".join([weights, "given-batch-statistics", *sizes]) + f"-images{images}" * bool(images)
     path = run.folder / "sharpness" / f"{name}.json"
     if not path.exists():
-        all_images = EvaluationSet(first_images(run.data, images))
-        target = all_images.true if labels == "true" else all_images.given
-        known = target >= 0
-        network = run.network(weights).to(device())
-        pixels = all_images.train[known.to(all_images.train.device)]
-        write_json(path, measure(network, pixels, target[known], **size))
+        seen = EvaluationSet(first_images(run.data, images))
+        write_json(path, measure(run.network(weights).to(device()), seen.train, seen.given, **size))
     return read_json(path)
 
 
@@ -302,8 +274,7 @@ def measure(
         "worst_increase": worst_increase(parts, theta, rho, steps),
     }
     parts = loss_parts(network, images, labels, training=False)
-    largest = hessian(parts, theta, k=1, probes=0, keep=keep)["eigenvalue_1"]
-    found["eigenvalue_1_evaluation"] = largest
+    found["eigenvalue_1_evaluation"] = hessian(parts, theta, k=1, probes=0, keep=keep)["eigenvalue_1"]
     found["filter_increase_evaluation"] = filter_increase(parts, network, radius, directions)
     return found
 
@@ -319,20 +290,19 @@ def table(methods: Mapping[str, MethodRuns], seeds: int | None = None, **options
     return pd.DataFrame(rows)
 
 
-def summary(table: pd.DataFrame, flatter: str = "SLN", than: str = "CE") -> pd.DataFrame:
+def summary(table: pd.DataFrame) -> pd.DataFrame:
     """Mean and standard deviation over seeds: one row per measure and method; the last measure is |theta|^2.
 
     scale_free : whether the measure compares networks whose weights differ in scale
-    relative, relative_std : divided by the mean of the method `than`
+    relative, relative_std : divided by CE's mean
     evaluation : the mean in evaluation mode, of the controls
-    ratio, low, high : of the row's method to `flatter`, paired over seeds, with its t interval (of the
-        logarithms, so `ratio` is a geometric mean). If a value is not positive: the difference instead.
-    verdict : of the claim that `flatter` is flatter than the row's method by this measure, from that
-        interval: `Estimate.verdict`. Empty for `flatter` itself and for |theta|^2.
+    ratio, low, high : of the row's method to SLN, paired over seeds (`compared`)
+    verdict : of the claim that SLN is flatter than the row's method by this measure, from that interval:
+        `Estimate.verdict`. Empty for SLN itself and for |theta|^2.
     """
     rows, by_seed = [], table.pivot(index="seed", columns="method")
     for measure in (*MEASURES, "squared_norm"):
-        scale = abs(by_seed[measure][than].mean())
+        scale = abs(by_seed[measure]["CE"].mean())
         for method in dict.fromkeys(table["method"]):
             values = by_seed[measure][method]
             row = {"measure": measure, "method": method, "scale_free": measure == SCALE_FREE}
@@ -340,8 +310,8 @@ def summary(table: pd.DataFrame, flatter: str = "SLN", than: str = "CE") -> pd.D
             row |= {"relative": row["mean"] / scale, "relative_std": row["std"] / scale}
             if measure in CONTROLS:
                 row["evaluation"] = by_seed[f"{measure}_evaluation"][method].mean()
-            if method != flatter:
-                found, apart = compared(values, by_seed[measure][flatter])
+            if method != "SLN":
+                found, apart = compared(values, by_seed[measure]["SLN"])
                 row |= {"ratio": found.mean, "low": found.low, "high": found.high}
                 row["verdict"] = apart.verdict() if measure in MEASURES else ""
             rows.append(row)
@@ -351,26 +321,26 @@ def summary(table: pd.DataFrame, flatter: str = "SLN", than: str = "CE") -> pd.D
 def compared(values: pd.Series, ours: pd.Series) -> tuple[Estimate, Estimate]:
     """values / ours over seeds, and the estimate that a verdict is read from, positive if ours is smaller.
 
-    Both are of logarithms, the first transformed back; of differences if a value is not positive.
+    The latter is of logarithms, with its t interval; transformed back it is the first, a geometric mean. If a
+    value is not positive, both are of differences.
     """
     both = pd.concat([values, ours], axis=1).dropna().to_numpy().T
     if both.min() <= 0:
-        apart = interval(both[0] - both[1])
-        return apart, apart
+        return (interval(both[0] - both[1]),) * 2
     apart = interval(np.log(both[0] / both[1]))
     with np.errstate(over="ignore"):  # one seed: from 0 to infinity
         mean, low, high = np.exp([apart.mean, apart.low, apart.high]).tolist()
     return Estimate(mean, low, high, apart.std, apart.seeds), apart
 
 
-def describe(summary: pd.DataFrame, flatter: str = "SLN") -> str:
+def describe(summary: pd.DataFrame) -> str:
     """The verdicts of `summary` in words: the scale-free measure first, then how many of the others agree."""
     lines = []
     for method, part in summary[summary["verdict"] != ""].groupby("method", sort=False):
         lead, others = part[part["scale_free"]].iloc[0], part[~part["scale_free"]]["verdict"]
         counts = ", ".join(f"{verdict} ({n})" for verdict, n in others.value_counts().items())
         lines.append(
-            f"{flatter} flatter than {method}: {lead['verdict']} by the scale-free measure "
+            f"SLN flatter than {method}: {lead['verdict']} by the scale-free measure "
             f"(ratio {lead['ratio']:.3g} [{lead['low']:.3g}, {lead['high']:.3g}]); "
             f"by the {len(others)} others: {counts}."
         )

@@ -1,6 +1,5 @@
 """Sharpness against exact Hessians, losses that are quadratic, and a second library."""
 
-import dataclasses
 import math
 import warnings
 
@@ -286,22 +285,12 @@ def test_the_table_has_a_row_a_method_and_seed_and_is_computed_once(monkeypatch)
     pd.testing.assert_frame_equal(sharpness.table(methods, images=60, **QUICK), table, rtol=0, atol=0)
 
 
-def test_true_labels_are_asked_for_and_images_of_no_class_are_left_out(monkeypatch, refused):
+def test_the_first_images_and_their_given_labels_are_measured():
     run = runs.get(Config(epochs=1), quiet=True)
-    split = run.data.train
-    without = torch.where(torch.arange(len(split)) < 30, -1, split.true)
-    run.__dict__["data"] = dataclasses.replace(run.data, train=dataclasses.replace(split, true=without))
-    found = sharpness.measures_of(run, "network", labels="true", images=80, **QUICK)
     seen = landscape.EvaluationSet(landscape.first_images(run.data, 80))
-    known = seen.true >= 0
-    network = run.network("network").train()
-    expected = F.cross_entropy(network(seen.train[known]), seen.true[known]).item()
-    assert found["loss"] == pytest.approx(expected, rel=1e-5)
-    given = sharpness.measures_of(run, "network", images=80, **QUICK)
+    found = sharpness.measures_of(run, "network", images=80, **QUICK)
     expected = F.cross_entropy(run.network("network").train()(seen.train), seen.given).item()
-    assert given["loss"] == pytest.approx(expected, rel=1e-5)
-    with refused("unknown labels 'test'"):
-        sharpness.measures_of(run, "network", labels="test")
+    assert found["loss"] == pytest.approx(expected, rel=1e-5)
 
 
 def rows(**by_method):
