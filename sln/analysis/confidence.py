@@ -35,8 +35,6 @@ OVER_EPOCHS = {
 TEST, VALIDATION = "true labels, test images", "given labels, validation images"
 TEMPERATURES = (0.02, 50.0)  # the smallest and the largest that are tried
 
-# --- what the noise alone demands ---------------------------------------------------------------------------
-
 
 class Floors:
     """What a classifier does that knows every image's true class, and of its given label only T.
@@ -126,9 +124,6 @@ def _estimate(values: object, name: str = "mean") -> dict[str, float]:
     return {name: found.mean, "low": found.low, "high": found.high, "seeds": found.seeds}
 
 
-# --- on training labels -------------------------------------------------------------------------------------
-
-
 def pooled_examples(runs: list[Run]) -> pd.DataFrame:
     """The per-example records of several runs, with a column `wrong`: whether the given label is wrong."""
     examples = pd.concat([run.examples.assign(seed=run.config.seed) for run in runs], ignore_index=True)
@@ -152,9 +147,6 @@ def over_epochs(methods: Mapping[str, MethodRuns]) -> pd.DataFrame:
     table = curves(methods, list(OVER_EPOCHS))
     starts = {name: method.first.config.correction for name, method in methods.items()}
     return table[table["epoch"] >= table["method"].map(starts)].reset_index(drop=True)
-
-
-# --- calibration --------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -302,9 +294,6 @@ def _remedies(run: Outputs) -> dict[str, tuple[float, float]]:
     tried["T inverted"] = 1.0, without_noise(F.softmax(logits, dim=1), run.T)
     tops = {name: (t, *p.max(dim=1)) for name, (t, p) in tried.items()}
     return {name: (t, calibration_error(p, top == run.true)) for name, (t, p, top) in tops.items()}
-
-
-# --- by loss ------------------------------------------------------------------------------------------------
 
 
 def dissection(method: MethodRuns, intervals: int = 50) -> pd.DataFrame:

@@ -54,9 +54,6 @@ Moves = Iterable[tuple[float, Tensors]]  # steps along directions
 Losses = dict[str, float]
 
 
-# --- directions ---------------------------------------------------------------------------------------------
-
-
 def filter_normalised(network: nn.Module, generator: torch.Generator) -> Tensors:
     """A random direction: each filter d_ij of N(0, 1) numbers becomes d_ij |theta_ij| / |d_ij|.
 
@@ -76,9 +73,6 @@ def filter_normalised(network: nn.Module, generator: torch.Generator) -> Tensors
 def directions(network: nn.Module, seed: int = 0) -> tuple[Tensors, Tensors]:
     """The two directions of a surface, from `seed`'s own streams."""
     return tuple(filter_normalised(network, torch_generator(seed, "landscape", axis)) for axis in (0, 1))
-
-
-# --- the losses at one point --------------------------------------------------------------------------------
 
 
 def first_images(data: Data, count: int) -> Data:
@@ -158,9 +152,6 @@ def losses_at(network: nn.Module, images: EvaluationSet, moves: Moves, statistic
 def centre(run: Run, weights: str) -> Losses:
     """`losses_at` the minimum itself, over all images."""
     return losses_at(run.network(weights).to(device()), EvaluationSet(run.data), [])
-
-
-# --- lines and surfaces around one minimum ------------------------------------------------------------------
 
 
 def line(network: nn.Module, data: Data, *, radius: float, points: int, seed: int = 0) -> pd.DataFrame:
@@ -251,9 +242,6 @@ def describe_ranges(table: pd.DataFrame) -> str:
     )
 
 
-# --- the mean rise over the radius --------------------------------------------------------------------------
-
-
 def rise(
     network: nn.Module, data: Data, *, radius: float, points: int, seed: int = 0, statistics: str = "centre"
 ) -> pd.DataFrame:
@@ -291,9 +279,6 @@ def rises(
         part = cached(run, f"rise-{method.weights}-{key}-seed{pair}-images{images}-{how}", compute)
         parts.append(pd.DataFrame({"method": name, "pair": pair + 1, "statistics": how} | dict(part)))
     return pd.concat(parts, ignore_index=True)
-
-
-# --- the straight line between two minima -------------------------------------------------------------------
 
 
 def interpolated(first: nn.Module, second: nn.Module, t: float) -> Tensors:

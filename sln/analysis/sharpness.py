@@ -66,9 +66,6 @@ MEASURES = {
 CONTROLS = (SCALE_FREE, "eigenvalue_1")  # also measured in evaluation mode
 
 
-# --- the loss as a function of one vector -------------------------------------------------------------------
-
-
 def parameters_of(network: nn.Module) -> Tensor:
     """theta (P,): a copy of all parameters, in the order of `named_parameters`."""
     return torch.cat([parameter.detach().flatten() for parameter in network.parameters()])
@@ -106,9 +103,6 @@ def gradient(parts: Parts, theta: Tensor) -> Tensor:
     """g (P,)."""
     theta = theta.detach().requires_grad_()
     return sum(torch.autograd.grad(part(theta), theta)[0] for part in parts)
-
-
-# --- the Hessian --------------------------------------------------------------------------------------------
 
 
 def hessian_product(parts: Parts, theta: Tensor, *, keep: bool = True) -> Product:
@@ -176,9 +170,6 @@ def hessian(parts: Parts, theta: Tensor, *, k: int, probes: int, keep: bool) -> 
     return found | {"trace": trace(product, values, vectors, probes, torch_generator(0, "landscape", 3))}
 
 
-# --- how the loss rises nearby ------------------------------------------------------------------------------
-
-
 def average_increase(
     parts: Parts, theta: Tensor, rho: float, directions: int, generator: torch.Generator
 ) -> float:
@@ -224,9 +215,6 @@ def worst_increase(parts: Parts, theta: Tensor, rho: float, steps: int = 0) -> f
         d = d * (rho / d.norm().clamp_min(rho))
         best, step = max(best, value(parts, theta + d) - start), rho / 2
     return best
-
-
-# --- tables -------------------------------------------------------------------------------------------------
 
 
 def measures_of(run: Run, weights: str, *, images: int = 0, **size: float) -> dict[str, float]:

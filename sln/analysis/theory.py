@@ -37,13 +37,10 @@ SIZES = ((2, 3), (5, 8), (10, 18))
 Parameters = dict[str, Tensor]
 
 
-# --- in parameter space: exact ------------------------------------------------------------------------------
-
-
 def as_function(network: nn.Module, images: Tensor) -> tuple[Parameters, Callable[[Parameters], Tensor]]:
-    """theta, and f(theta): (B, C) logits of `images` (B, channels, H, W), normalised.
+    """theta, and f(theta), logits (B, C) of normalised images (B, ...), in the network's mode.
 
-    The network stays in its mode: in training mode BatchNorm uses the batch's statistics. Running ones stay.
+    In training mode BatchNorm uses the batch's statistics. The running ones stay as they are.
     """
 
     def f(theta: Parameters) -> Tensor:
@@ -62,34 +59,33 @@ def jacobian(network: nn.Module, images: Tensor) -> tuple[Tensor, Tensor]:
     return f(theta), torch.cat([part.flatten(start_dim=2) for part in jacrev(f)(theta).values()], dim=2)
 
 
-def logit_covariance(logits: Tensor, noise_on: str, sigma: float) -> Tensor:
-    """(B, C, C): covariance of the noise in each example's gradient at the logits, variants 2 and 3."""
+def at_logits(network: nn.Module, images: Tensor, noise_on: str, sigma: float) -> tuple[Tensor, Tensor]:
+    """J (B, C, P), and Sigma (B, C, C) of each example's noise at the logits, for variants 2 and 3."""
+    logits, J = jacobian(network, images)
     if noise_on == "logits":
-        return sigma**2 * torch.eye(logits.shape[1]).to(logits).expand(len(logits), -1, -1)
-    return method.label_noise_covariance(F.softmax(logits, dim=1), sigma)
+        return J, sigma**2 * torch.eye(logits.shape[1]).to(logits).expand(len(logits), -1, -1)
+    return J, method.label_noise_covariance(F.softmax(logits, dim=1), sigma)
 
 
 def noise_covariance(network: nn.Module, images: Tensor, noise_on: str, sigma: float) -> Tensor:
     """(P, P): covariance of the noise of one of VARIANTS in the gradient of the mini-batch's mean loss."""
-    logits, J = jacobian(network, images)
     if noise_on == "gradient":
-        return sigma**2 * torch.eye(J.shape[2]).to(J)
-    Sigma = logit_covariance(logits, noise_on, sigma)
+        return sigma**2 * torch.eye(count(network)).to(images)
+    J, Sigma = at_logits(network, images, noise_on, sigma)
     return J.flatten(end_dim=1).T @ (Sigma @ J).flatten(end_dim=1) / len(images) ** 2
 
 
 def expected_squared_norm(network: nn.Module, images: Tensor, noise_on: str, sigma: float) -> float:
-    """E|noise|^2, the trace of `noise_covariance`, without a (P, P) matrix.
-
-    1 sigma^2 P; 2 sigma^2 / B^2 sum_i |J_i|_F^2; 3 1 / B^2 sum_i tr(Sigma_i J_i J_i')
-    """
+    """E|noise|^2, the trace of `noise_covariance`, without a (P, P) matrix."""
     if noise_on == "gradient":
-        return sigma**2 * sum(value.numel() for value in network.parameters())
-    logits, J = jacobian(network, images)
-    return (logit_covariance(logits, noise_on, sigma) * (J @ J.mT)).sum().item() / len(images) ** 2
+        return sigma**2 * count(network)
+    J, Sigma = at_logits(network, images, noise_on, sigma)
+    return (Sigma * (J @ J.mT)).sum().item() / len(images) ** 2
 
 
-# --- in parameter space: drawn ------------------------------------------------------------------------------
+def count(network: nn.Module) -> int:
+    """P, the number of parameters."""
+    return sum(value.numel() for value in network.parameters())
 
 
 def drawn_noise(
@@ -100,10 +96,10 @@ def drawn_noise(
     draws: int,
     generator: torch.Generator,
 ) -> Tensor:
-    """(draws, P): the gradient of the mini-batch's mean loss with fresh noise, minus that without.
+    """(draws, P): the gradient of a batch's mean loss with fresh noise, minus that without, by autograd.
 
     batch : images (B, channels, H, W), targets (B, C)
-    It uses the functions of `train.train_epoch` in their order, and automatic differentiation.
+    The functions are those of `train.train_epoch`, in their order.
     """
     images, targets = batch
     theta, f = as_function(network, images)
@@ -151,10 +147,8 @@ def errors(noise: Tensor, covariance: Tensor) -> dict[str, float]:
 
 
 def within_sampling_error(table: pd.DataFrame) -> bool:
-    """Whether all errors of `verification` or `covariance_check` are less than three times the expected ones.
-
-    Four times for `norm_error`: it is one nearly normal number, so among many rows some reach 3.
-    """
+    """Whether all errors of `verification` or `covariance_check` are below 3 times the expected ones."""
+    # norm_error below 4: it is one nearly normal number, so among many rows some reach 3
     small = table["error_ratio"].lt(3) & table["mean_error"].lt(3) & table["norm_error"].abs().lt(4)
     return bool(small.all())
 
@@ -165,9 +159,8 @@ def verification(
 ) -> pd.DataFrame:
     """Exact against drawn covariance in parameter space: networks x (one example, mini-batch) x variants.
 
-    images : (B, channels, H, W); targets : (B, C)
-    The one example is the one with the most confident prediction, in evaluation mode; the mini-batch is all
-    images, in training mode. Columns: parameters, batch, noise_on, and those of `errors`.
+    The one example is that of the most confident prediction, in evaluation mode; the mini-batch is all images
+    (B, channels, H, W), targets (B, C), in training mode. Columns: parameters, batch, noise_on, and `errors`.
     """
     rows = []
     for number, network in enumerate(networks):
@@ -179,9 +172,8 @@ def verification(
                 generator = torch_generator(0, "bootstrap", number, int(training), variant)
                 S = noise_covariance(network, images[index], noise_on, sigma)
                 batch = images[index], targets[index]
-                noise = drawn_noise(network, batch, noise_on, sigma, draws, generator)
-                row = {"parameters": len(S), "batch": len(index), "noise_on": noise_on}
-                rows.append(row | errors(noise, S))
+                found = errors(drawn_noise(network, batch, noise_on, sigma, draws, generator), S)
+                rows.append({"parameters": len(S), "batch": len(index), "noise_on": noise_on} | found)
         network.eval()
     return pd.DataFrame(rows)
 
@@ -194,16 +186,10 @@ def expected_norms(networks: Sequence[nn.Module], images: Tensor, sigma: float) 
     """
     rows = []
     for network in networks:
-        network.train()
-        norms = {variant: expected_squared_norm(network, images, variant, sigma) for variant in VARIANTS}
-        P = sum(value.numel() for value in network.eval().parameters())
-        rows += [
-            (P, variant, norm, sigma * (norms["labels"] / norm) ** 0.5) for variant, norm in norms.items()
-        ]
+        norms = {name: expected_squared_norm(network.train(), images, name, sigma) for name in VARIANTS}
+        for name, norm in norms.items():
+            rows.append((count(network.eval()), name, norm, sigma * (norms["labels"] / norm) ** 0.5))
     return pd.DataFrame(rows, columns=["parameters", "noise_on", "expected_squared_norm", "matched_sigma"])
-
-
-# --- small networks -----------------------------------------------------------------------------------------
 
 
 def small_images(data: Data, count: int) -> tuple[Tensor, Tensor]:
@@ -237,14 +223,10 @@ def fitted(network: nn.Module, images: Tensor, targets: Tensor, steps: int = 100
     return network.eval()
 
 
-# --- noise and confidence -----------------------------------------------------------------------------------
-
-
 @threads(1)
 def by_confidence(network: nn.Module, images: Tensor, sigma: float) -> pd.DataFrame:
-    """E|noise|^2 in the parameter gradient of each image by itself (N rows), and its confidence.
+    """E|noise|^2 in the parameter gradient of each image by itself (N rows), in evaluation mode.
 
-    The network is set to evaluation mode.
     confidence : largest p; logit_variance : of SLN's noise at that class's logit, sigma^2 (1 - 2 p + C p^2)
     labels : SLN, tr(Sigma_i J_i J_i'); logits : variant 2, sigma^2 |J_i|_F^2; ratio : labels / logits
     bound : C |p|^2, the largest eigenvalue of Sigma_i / sigma^2 and the largest possible ratio
@@ -263,23 +245,21 @@ def by_confidence(network: nn.Module, images: Tensor, sigma: float) -> pd.DataFr
     theta, f = as_function(network.eval(), images)
     logits = f(theta).double()
     # Jacobians computed at the same time have at most two million columns together
-    chunk = max(1, 2_000_000 // sum(value.numel() for value in theta.values()))
-    JJ = vmap(product, chunk_size=chunk)(images).double()
+    JJ = vmap(product, chunk_size=max(1, 2_000_000 // count(network)))(images).double()
     C, p = logits.shape[1], F.softmax(logits, dim=1)
-    confidence, size = p.max(dim=1), JJ.diagonal(dim1=1, dim2=2).sum(dim=1)
-    Sigma = logit_covariance(logits, "labels", sigma)
+    confidence, squared = p.max(dim=1), JJ.diagonal(dim1=1, dim2=2).sum(dim=1)  # |J_i|_F^2
+    Sigma = method.label_noise_covariance(p, sigma)
     variances = Sigma.diagonal(dim1=1, dim2=2)
-    labels, at_logits = (Sigma * JJ).sum(dim=(1, 2)), sigma**2 * size
+    norms = {"labels": (Sigma * JJ).sum(dim=(1, 2)), "logits": sigma**2 * squared}
     columns = {
         "confidence": confidence.values,
         "logit_variance": variances.gather(1, confidence.indices.unsqueeze(1)).squeeze(1),
-        "labels": labels,
-        "logits": at_logits,
-        "ratio": labels / at_logits,
+        **norms,
+        "ratio": norms["labels"] / norms["logits"],
         "bound": C * p.square().sum(dim=1),
         "ratio_at_logits": variances.sum(dim=1) / (sigma**2 * C),
         "ratio_of_differences": variances.sum(dim=1) / (sigma**2 * (C - 1)),
-        "common": JJ.sum(dim=(1, 2)) / (C * size),
+        "common": JJ.sum(dim=(1, 2)) / (C * squared),
         "logit_size": logits.var(dim=1, correction=0) * C,
     }
     return pd.DataFrame({name: values.cpu().numpy() for name, values in columns.items()})
@@ -293,9 +273,6 @@ def binned(table: pd.DataFrame, edges: Sequence[float]) -> pd.DataFrame:
     return means[means["images"] >= 5].reset_index(drop=True)
 
 
-# --- at the logits ------------------------------------------------------------------------------------------
-
-
 def peaked(probability: float, num_classes: int) -> Tensor:
     """(C,) float64: the first class has `probability`, the others share the rest."""
     others = (1 - probability) / (num_classes - 1)
@@ -303,10 +280,7 @@ def peaked(probability: float, num_classes: int) -> Tensor:
 
 
 def noise_at_logit(probability: np.ndarray, sigma: float, num_classes: int) -> np.ndarray:
-    """Standard deviation of SLN's noise on the gradient at the logit of a class of this probability.
-
-    Probabilities (n,) -> (n,): the square root of sigma^2 (1 - 2 p + C p^2).
-    """
+    """Standard deviation of SLN's noise at the logit of a class of probability (n,): (n,)."""
     rows = torch.stack([peaked(float(p), num_classes) for p in probability])
     return method.label_noise_covariance(rows, sigma)[:, 0, 0].sqrt().numpy()
 
@@ -322,10 +296,9 @@ def drawn_at_logits(p: Tensor, sigma: float, draws: int, generator: torch.Genera
 
 @threads(1)
 def covariance_check(sigma: float, num_classes: int, draws: int) -> pd.DataFrame:
-    """SLN's noise on the gradient at the logits, by automatic differentiation and by formula.
+    """SLN's noise on the gradient at the logits, by autograd and by formula: one row per prediction.
 
-    One row per prediction, from even to nearly certain. p : probability of the labelled class; std_formula,
-    std_drawn : at that class's logit; and the columns of `errors`.
+    p : probability of the labelled class; std_formula, std_drawn : at its logit; and the columns of `errors`
     """
     rows = []
     for row, probability in enumerate((1 / num_classes, 0.5, 0.9, 0.99, 0.999)):
