@@ -45,7 +45,6 @@ class Floors:
 
     T : (C, C), P(given | true); one more row, (C + 1, C), for images of no class (open-set noise)
     shares : (C,) or (C + 1,), P(true)
-
     accuracy : the share of given labels that the true class predicts, sum_i P(i) T_ii
     best_accuracy : that the likeliest given label predicts; more, where T's diagonal is not the largest
     p_right, p_wrong : mean T[true, given] of a right and of a wrong given label; NaN if there are none
@@ -151,18 +150,13 @@ def over_epochs(methods: Mapping[str, MethodRuns]) -> pd.DataFrame:
 
 @dataclass(frozen=True)
 class Outputs:
-    """One run's logits (N, C), and the labels (N,) that they are compared with.
-
-    test, true : of test images
-    validation, given : of validation images; there may be none
-    T : (C, C), realised, of the training labels
-    """
+    """One run's logits (N, C), and the labels (N,) that they are compared with."""
 
     test: Tensor
     true: Tensor
-    validation: Tensor
+    validation: Tensor  # there may be none
     given: Tensor
-    T: Tensor
+    T: Tensor  # (C, C), realised, of the training labels
 
 
 @threads(1)
@@ -179,15 +173,13 @@ def _outputs(run: Run, weights: str) -> Outputs:
 
 
 def reliability_tables(outputs: Mapping[str, list[Outputs]]) -> pd.DataFrame:
-    """Accuracy against confidence in bins, the images of all seeds together.
+    """Accuracy against confidence in bins, all seeds' images together.
 
-    Columns: labels (TEST, or VALIDATION where there are such images), method, and those of
-    `metrics.reliability`.
+    Columns: labels (TEST; VALIDATION if there are any), method, and those of `metrics.reliability`.
     """
-    parts = []
-    for (name, runs), labels in itertools.product(outputs.items(), (TEST, VALIDATION)):
-        names = ("test", "true") if labels == TEST else ("validation", "given")
-        logits, wanted = (torch.cat([getattr(run, name) for run in runs]) for name in names)
+    parts, kinds = [], {TEST: ("test", "true"), VALIDATION: ("validation", "given")}
+    for (name, runs), (labels, columns) in itertools.product(outputs.items(), kinds.items()):
+        logits, wanted = (torch.cat([getattr(run, column) for run in runs]) for column in columns)
         if len(wanted):
             confidence, prediction = F.softmax(logits, dim=1).max(dim=1)
             part = reliability(confidence, prediction == wanted)

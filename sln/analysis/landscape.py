@@ -157,8 +157,8 @@ def centre(run: Run, weights: str) -> Losses:
 def line(network: nn.Module, data: Data, *, radius: float, points: int, seed: int = 0) -> pd.DataFrame:
     """The loss along the first direction: one row per step in [-radius, radius]; x, given, true, test."""
     network, images = network.to(device()), EvaluationSet(data)
-    x, _ = directions(network, seed)
-    return pd.DataFrame([{"x": a} | losses_at(network, images, [(a, x)]) for a in _steps(radius, points)])
+    (x, _), steps = directions(network, seed), np.linspace(-radius, radius, points).tolist()
+    return pd.DataFrame([{"x": a} | losses_at(network, images, [(a, x)]) for a in steps])
 
 
 def surface(
@@ -166,13 +166,11 @@ def surface(
 ) -> pd.DataFrame:
     """The loss over a square of points x points steps: one row per point; x, y, given, true, test.
 
-    radius : steps span [-radius, radius], in units of the filters' own norms; the centre of an odd number of
-        points is the network itself
-    seed : of the pair of directions
+    Steps span [-radius, radius], in units of the filters' own norms; the centre of an odd number of points is
+    the network itself. seed : of the pair of directions
     """
-    network, images = network.to(device()), EvaluationSet(data)
-    x, y = directions(network, seed)
-    rows, steps = [], _steps(radius, points)
+    network, images, rows = network.to(device()), EvaluationSet(data), []
+    (x, y), steps = directions(network, seed), np.linspace(-radius, radius, points).tolist()
     with Progress(points**2, "loss surface", "points", quiet=quiet) as progress:
         for b, a in itertools.product(steps, steps):
             rows.append({"x": a, "y": b} | losses_at(network, images, [(a, x), (b, y)]))
@@ -195,12 +193,6 @@ def cached(run: Run, name: str, compute: Callable[[], pd.DataFrame]) -> pd.DataF
     return read_table(path)
 
 
-def _steps(radius: float, points: int) -> list[float]:
-    return np.linspace(-radius, radius, points).tolist()
-
-
-# --- the paper's picture ------------------------------------------------------------------------------------
-
 # Panels of the paper's Figure 2 in its order: the noise's equation, lowest and highest loss within ±0.1. Read
 # from the authors' picture (results/landscape.PNG in chenpf1025/SLN), to about one unit of the last digit.
 PAPER = {
@@ -212,11 +204,7 @@ PAPER = {
 
 
 def ranges(surfaces: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
-    """Lowest and highest loss on given labels, ours and the paper's: one row per panel of PAPER.
-
-    surfaces : by method, of radius 0.1
-    Columns: panel, method, equation, lowest, highest, paper_lowest, paper_highest.
-    """
+    """Lowest and highest loss on given labels of surfaces of radius 0.1, ours and the paper's, by panel."""
     rows = [
         (letter, method, equation, surfaces[method]["given"].min(), surfaces[method]["given"].max(), *theirs)
         for letter, (method, (equation, *theirs)) in zip("abcd", PAPER.items(), strict=True)
@@ -287,9 +275,8 @@ def interpolated(first: nn.Module, second: nn.Module, t: float) -> Tensors:
     Outside [0, 1] a variance can be negative; the loss there is NaN, because there is no such network.
     """
     start, end = first.state_dict(), second.state_dict()
-    weights = {name: (1 - t) * value + t * end[name] for name, value in start.items()}
-    counts = {name: value for name, value in start.items() if not value.is_floating_point()}
-    return weights | counts  # numbers of batches, which evaluation mode does not use
+    mixed = {key: (1 - t) * value + t * end[key] for key, value in start.items() if value.is_floating_point()}
+    return start | mixed  # the others, numbers of batches, are not used in evaluation mode
 
 
 def between(
@@ -304,11 +291,9 @@ def between(
     """
     choose("BatchNorm statistics", statistics, BETWEEN)
     first, second, images = first.to(device()), second.to(device()), EvaluationSet(data)
-    rows = []
-    for t in np.arange(-quarter, 5 * quarter + 1) / (4 * quarter):
-        weights = interpolated(first, second, float(t))
-        rows.append({"t": t} | losses(first, images, weights, statistics == "recomputed"))
-    return pd.DataFrame(rows)
+    at = lambda t: losses(first, images, interpolated(first, second, t), statistics == "recomputed")  # noqa: E731
+    steps = (np.arange(-quarter, 5 * quarter + 1) / (4 * quarter)).tolist()
+    return pd.DataFrame([{"t": t} | at(t) for t in steps])
 
 
 def between_methods(
@@ -320,11 +305,10 @@ def between_methods(
     seed, with recomputed statistics; without a second seed there are none. Their losses are over the first
     run's images and labels, which are not the second's, so only `barriers` compare.
     """
-    first, second = methods[start], methods[end]
-    asked = [(how, first, first.first, second, second.first, how) for how in BETWEEN]
-    for name, method in ((start, first), (end, second)):
+    tables, one, two = {}, methods[start], methods[end]
+    asked = [(how, one, one.first, two, two.first, how) for how in BETWEEN]
+    for name, method in ((start, one), (end, two)):
         asked += [(name, method, method.first, method, other, "recomputed") for other in method.runs[1:2]]
-    tables = {}
     for key, one, run, two, other, statistics in asked:
         name = f"{one.weights}-to-{other.folder.name}-{two.weights}-quarter{quarter}-{statistics}"
         name += f"-images{images}" * bool(images)
@@ -336,10 +320,8 @@ def between_methods(
 
 def barriers(tables: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
     """How far each line of `between_methods` with recomputed statistics rises above that between its ends."""
-    found = {}
-    for name, table in tables.items():
-        if name != "interpolated":
-            table = table.set_index("t").loc[0:1]
-            ends = np.outer(1 - table.index, table.loc[0.0]) + np.outer(table.index, table.loc[1.0])
-            found[name] = (table - ends).max()
+    found = {name: table.set_index("t").loc[0:1] for name, table in tables.items() if name != "interpolated"}
+    for name, table in found.items():
+        ends = np.outer(1 - table.index, table.loc[0.0]) + np.outer(table.index, table.loc[1.0])
+        found[name] = (table - ends).max()
     return pd.DataFrame(found).T

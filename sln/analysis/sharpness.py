@@ -1,15 +1,7 @@
 """How sharp a minimum is, measured in several ways, because "flat" has several meanings.
 
 Notation: theta (P,) all parameters of a network as one vector, L(theta) the mean cross-entropy over training
-images, g = dL/dtheta, H its Hessian (P, P).
-
-filter_increase : mean of L(theta + d) - L(theta) along filter-normalised directions d (`landscape`), whose
-    step is relative to the weights
-eigenvalue_1 ... : the largest eigenvalues of H, by Lanczos' method on products H v
-trace : of H, by Hutchinson's estimator
-l2_increase : mean of L(theta + d) - L(theta) over random d of one length
-sam_increase : L(theta + rho g/|g|) - L(theta), the ascent step of Foret et al., ICLR 2021 (SAM)
-worst_increase : the largest L(theta + d) - L(theta) that projected gradient ascent finds within |d| <= rho
+images, g = dL/dtheta, H its Hessian (P, P). MEASURES lists the measures.
 
 Only filter_increase compares networks whose weights differ in scale. BatchNorm makes that scale arbitrary:
 dividing the weights in front of a BatchNorm by 2 changes no output and multiplies their block of H by 4 (Dinh
@@ -26,19 +18,19 @@ The loss is a list of functions (P,) -> scalar, one per batch, that sum to it, s
 from __future__ import annotations
 
 import functools
+import itertools
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any
 
 import numpy as np
 import pandas as pd
 import torch
 import torch.nn.functional as F
 from scipy.sparse.linalg import LinearOperator, eigsh
-from torch import Tensor, nn
-from torch.func import functional_call
+from torch import Generator, Tensor, nn
 
 from sln.analysis.landscape import STATISTICS_BATCH, EvaluationSet, filter_normalised, first_images
+from sln.analysis.theory import as_function
 from sln.datasets.load import threads
 from sln.runs.run import Run
 from sln.study.statistics import Estimate, MethodRuns, interval
@@ -54,14 +46,13 @@ BATCH = 256  # images in one part, in evaluation mode
 KEPT_VALUES = 1_000_000  # Hessian-vector products keep the gradient's graph up to this number of pixel values
 
 SCALE_FREE = "filter_increase"
-# The measures' names in figures.
-MEASURES = {
-    SCALE_FREE: "mean rise, filter-normalised",
-    "eigenvalue_1": "largest eigenvalue of the Hessian",
-    "trace": "trace of the Hessian",
-    "l2_increase": "mean rise, random directions",
-    "sam_increase": "rise of SAM’s step",
-    "worst_increase": "worst rise found",
+MEASURES = {  # names in figures
+    SCALE_FREE: "mean rise, filter-normalised",  # of L(theta + d) - L(theta), |d| relative to the weights
+    "eigenvalue_1": "largest eigenvalue of the Hessian",  # by Lanczos' method on products H v
+    "trace": "trace of the Hessian",  # by Hutchinson's estimator
+    "l2_increase": "mean rise, random directions",  # of one length
+    "sam_increase": "rise of SAM’s step",  # L(theta + rho g/|g|) - L(theta) (Foret et al., ICLR 2021)
+    "worst_increase": "worst rise found",  # that projected gradient ascent finds within |d| <= rho
 }
 CONTROLS = (SCALE_FREE, "eigenvalue_1")  # also measured in evaluation mode
 
@@ -78,14 +69,14 @@ def loss_parts(network: nn.Module, images: Tensor, labels: Tensor, *, training: 
         they are. The parts share the network's mode: use those of one mode before asking for the other's.
     """
     network.train(training)
-    shapes = {name: parameter.shape for name, parameter in network.named_parameters()}
-    sizes = [shape.numel() for shape in shapes.values()]
+    named = dict(network.named_parameters())
+    sizes = [parameter.numel() for parameter in named.values()]
 
     def part(theta: Tensor, images: Tensor, labels: Tensor) -> Tensor:
-        pieces = zip(shapes.items(), theta.split(sizes), strict=True)
-        buffers = {name: buffer.clone() for name, buffer in network.named_buffers()}
-        weights = {name: piece.view(shape) for (name, shape), piece in pieces} | buffers
-        return F.cross_entropy(functional_call(network, weights, (images,)), labels, reduction="sum") / count
+        pieces = zip(named.items(), theta.split(sizes), strict=True)
+        weights = {name: piece.view(parameter.shape) for (name, parameter), piece in pieces}
+        _, logits = as_function(network, images)
+        return F.cross_entropy(logits(weights), labels, reduction="sum") / count
 
     count = len(labels)
     number = math.ceil(count / (STATISTICS_BATCH if training else BATCH))
@@ -125,13 +116,13 @@ def hessian_product(parts: Parts, theta: Tensor, *, keep: bool = True) -> Produc
 
 
 def largest_eigenvalues(
-    product: Product, theta: Tensor, k: int, generator: torch.Generator
+    product: Product, theta: Tensor, k: int, generator: Generator
 ) -> tuple[Tensor, Tensor]:
     """The k largest (most positive) eigenvalues (k,), falling, and eigenvectors (P, k): Lanczos' method.
 
     It stops at |H v - lambda v| <= lambda / 1000; the eigenvalues err by about the square of that. It can
     miss one of several close eigenvalues, like all Krylov methods with a single start.
-    generator : draws the starting vector
+    The generator draws the starting vector.
     """
     size = len(theta)
     start = torch.randn(size, generator=generator, dtype=theta.dtype).numpy()
@@ -146,9 +137,7 @@ def largest_eigenvalues(
     return torch.from_numpy(values[order]), torch.from_numpy(vectors[:, order]).to(theta.device)
 
 
-def trace(
-    product: Product, values: Tensor, vectors: Tensor, probes: int, generator: torch.Generator
-) -> float:
+def trace(product: Product, values: Tensor, vectors: Tensor, probes: int, generator: Generator) -> float:
     """tr H = sum_i lambda_i + E[q' H q], q = (I - V V') z, z of random signs: Hutchinson's estimator.
 
     The largest eigenvalues, `values` (k,) with eigenvectors V (P, k), are taken out, so that the variance
@@ -170,9 +159,7 @@ def hessian(parts: Parts, theta: Tensor, *, k: int, probes: int, keep: bool) -> 
     return found | {"trace": trace(product, values, vectors, probes, torch_generator(0, "landscape", 3))}
 
 
-def average_increase(
-    parts: Parts, theta: Tensor, rho: float, directions: int, generator: torch.Generator
-) -> float:
+def average_increase(parts: Parts, theta: Tensor, rho: float, directions: int, generator: Generator) -> float:
     """Mean of L(theta + d) - L(theta) over `directions` random d, |d| = rho, and their opposites.
 
     In thousands of dimensions nearly all of a ball lies at its surface, so this is also the mean within rho.
@@ -184,11 +171,7 @@ def average_increase(
 
 
 def filter_increase(parts: Parts, network: nn.Module, rho: float, directions: int) -> float:
-    """The same along filter-normalised directions: a step of rho is rho of every filter's own norm.
-
-    The k-th direction is the first of `landscape.directions(network, k)`, of the same numbers for every
-    network.
-    """
+    """The same along the first of `landscape.directions(network, k)` each; rho is in filters' own norms."""
     generators = (torch_generator(seed, "landscape", 0) for seed in range(directions))
     found = (filter_normalised(network, generator).values() for generator in generators)
     moves = [rho * torch.cat([d.flatten() for d in direction]) for direction in found]
@@ -246,28 +229,25 @@ def measure(
 
     images, labels : (N, ...) normalised, (N,)
     rho : the adversary's radius, SAM's default; length : of random moves; radius : of filter-normalised moves
-    directions : random ones of each kind; steps : of projected ascent after SAM's
-    k, probes : of `hessian`
-    The controls are CONTROLS in evaluation mode, by name with "_evaluation".
+    directions : random ones of each kind; steps : of projected ascent after SAM's; k, probes : of `hessian`
+    CONTROLS in evaluation mode have the ending "_evaluation".
     """
     theta, keep = parameters_of(network), images.numel() <= KEPT_VALUES
     parts = loss_parts(network, images, labels)
-    found = {
-        "loss": value(parts, theta),
-        "squared_norm": theta.square().sum().item(),
-        **hessian(parts, theta, k=k, probes=probes, keep=keep),
-        "l2_increase": average_increase(parts, theta, length, directions, torch_generator(0, "landscape", 4)),
-        "filter_increase": filter_increase(parts, network, radius, directions),
-        "sam_increase": worst_increase(parts, theta, rho),
-        "worst_increase": worst_increase(parts, theta, rho, steps),
-    }
+    found = {"loss": value(parts, theta), "squared_norm": theta.square().sum().item()}
+    found |= hessian(parts, theta, k=k, probes=probes, keep=keep)
+    generator = torch_generator(0, "landscape", 4)
+    found["l2_increase"] = average_increase(parts, theta, length, directions, generator)
+    found["filter_increase"] = filter_increase(parts, network, radius, directions)
+    found["sam_increase"] = worst_increase(parts, theta, rho)
+    found["worst_increase"] = worst_increase(parts, theta, rho, steps)
     parts = loss_parts(network, images, labels, training=False)
     found["eigenvalue_1_evaluation"] = hessian(parts, theta, k=1, probes=0, keep=keep)["eigenvalue_1"]
     found["filter_increase_evaluation"] = filter_increase(parts, network, radius, directions)
     return found
 
 
-def table(methods: Mapping[str, MethodRuns], seeds: int | None = None, **options: Any) -> pd.DataFrame:
+def table(methods: Mapping[str, MethodRuns], seeds: int | None = None, **options: float) -> pd.DataFrame:
     """`measures_of` each network with these `options`, one row per method and seed (the first `seeds`)."""
     networks = [(name, m.weights, run) for name, m in methods.items() for run in m.runs[:seeds]]
     rows = []
@@ -282,27 +262,23 @@ def summary(table: pd.DataFrame) -> pd.DataFrame:
     """Mean and standard deviation over seeds: one row per measure and method; the last measure is |theta|^2.
 
     scale_free : whether the measure compares networks whose weights differ in scale
-    relative, relative_std : divided by CE's mean
-    evaluation : the mean in evaluation mode, of the controls
+    relative, relative_std : divided by CE's mean; evaluation : the mean in evaluation mode, of CONTROLS
     ratio, low, high : of the row's method to SLN, paired over seeds (`compared`)
-    verdict : of the claim that SLN is flatter than the row's method by this measure, from that interval:
-        `Estimate.verdict`. Empty for SLN itself and for |theta|^2.
+    verdict : whether SLN is flatter than the row's method (`Estimate.verdict`); empty for SLN and |theta|^2
     """
     rows, by_seed = [], table.pivot(index="seed", columns="method")
-    for measure in (*MEASURES, "squared_norm"):
-        scale = abs(by_seed[measure]["CE"].mean())
-        for method in dict.fromkeys(table["method"]):
-            values = by_seed[measure][method]
-            row = {"measure": measure, "method": method, "scale_free": measure == SCALE_FREE}
-            row |= {"mean": values.mean(), "std": values.std()}
-            row |= {"relative": row["mean"] / scale, "relative_std": row["std"] / scale}
-            if measure in CONTROLS:
-                row["evaluation"] = by_seed[f"{measure}_evaluation"][method].mean()
-            if method != "SLN":
-                found, apart = compared(values, by_seed[measure]["SLN"])
-                row |= {"ratio": found.mean, "low": found.low, "high": found.high}
-                row["verdict"] = apart.verdict() if measure in MEASURES else ""
-            rows.append(row)
+    for measure, method in itertools.product((*MEASURES, "squared_norm"), table["method"].unique()):
+        values, scale = by_seed[measure][method], abs(by_seed[measure]["CE"].mean())
+        row = {"measure": measure, "method": method, "scale_free": measure == SCALE_FREE}
+        row |= {"mean": values.mean(), "std": values.std()}
+        row |= {"relative": row["mean"] / scale, "relative_std": row["std"] / scale}
+        if measure in CONTROLS:
+            row["evaluation"] = by_seed[f"{measure}_evaluation"][method].mean()
+        if method != "SLN":
+            found, apart = compared(values, by_seed[measure]["SLN"])
+            row |= {"ratio": found.mean, "low": found.low, "high": found.high}
+            row["verdict"] = apart.verdict() if measure in MEASURES else ""
+        rows.append(row)
     return pd.DataFrame(rows).fillna({"verdict": ""})
 
 

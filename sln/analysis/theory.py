@@ -22,7 +22,7 @@ import numpy as np
 import pandas as pd
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Generator, Tensor, nn
 from torch.func import functional_call, grad, jacrev, vmap
 
 from sln import method
@@ -35,6 +35,7 @@ VARIANTS = ("gradient", "logits", "labels")  # Config.noise_on: variants 1, 2 an
 SIZES = ((2, 3), (5, 8), (10, 18))
 
 Parameters = dict[str, Tensor]
+Batch = tuple[Tensor, Tensor]  # images (B, channels, H, W), targets (B, C)
 
 
 def as_function(network: nn.Module, images: Tensor) -> tuple[Parameters, Callable[[Parameters], Tensor]]:
@@ -89,17 +90,11 @@ def count(network: nn.Module) -> int:
 
 
 def drawn_noise(
-    network: nn.Module,
-    batch: tuple[Tensor, Tensor],
-    noise_on: str,
-    sigma: float,
-    draws: int,
-    generator: torch.Generator,
+    network: nn.Module, batch: Batch, noise_on: str, sigma: float, draws: int, generator: Generator
 ) -> Tensor:
-    """(draws, P): the gradient of a batch's mean loss with fresh noise, minus that without, by autograd.
+    """(draws, P): the gradient of the batch's mean loss with fresh noise, minus that without.
 
-    batch : images (B, channels, H, W), targets (B, C)
-    The functions are those of `train.train_epoch`, in their order.
+    By autograd, with the functions of `train.train_epoch` in their order.
     """
     images, targets = batch
     theta, f = as_function(network, images)
@@ -137,13 +132,10 @@ def errors(noise: Tensor, covariance: Tensor) -> dict[str, float]:
     draws, trace, size = len(noise), covariance.trace(), torch.linalg.norm(covariance)
     error = torch.linalg.norm(noise.T @ noise / draws - covariance) / size
     expected = ((trace**2 + size**2) / draws).sqrt() / size
-    return {
-        "frobenius_error": error.item(),
-        "expected_error": expected.item(),
-        "error_ratio": (error / expected).item(),
-        "norm_error": ((noise.square().sum() / draws - trace) / (size * (2 / draws) ** 0.5)).item(),
-        "mean_error": (noise.mean(dim=0).norm() / (trace / draws).sqrt()).item(),
-    }
+    found = {"frobenius_error": error, "expected_error": expected, "error_ratio": error / expected}
+    found["norm_error"] = (noise.square().sum() / draws - trace) / (size * (2 / draws) ** 0.5)
+    found["mean_error"] = noise.mean(dim=0).norm() / (trace / draws).sqrt()
+    return {name: value.item() for name, value in found.items()}
 
 
 def within_sampling_error(table: pd.DataFrame) -> bool:
@@ -192,7 +184,7 @@ def expected_norms(networks: Sequence[nn.Module], images: Tensor, sigma: float) 
     return pd.DataFrame(rows, columns=["parameters", "noise_on", "expected_squared_norm", "matched_sigma"])
 
 
-def small_images(data: Data, count: int) -> tuple[Tensor, Tensor]:
+def small_images(data: Data, count: int) -> Batch:
     """The first training images (count, 1, 8, 8) float64, grey, averaged down; their labels (count, C)."""
     split = data.train[:count]
     grey = data.normalise(split.images.cpu()).double().mean(dim=1, keepdim=True)
@@ -247,21 +239,17 @@ def by_confidence(network: nn.Module, images: Tensor, sigma: float) -> pd.DataFr
     # Jacobians computed at the same time have at most two million columns together
     JJ = vmap(product, chunk_size=max(1, 2_000_000 // count(network)))(images).double()
     C, p = logits.shape[1], F.softmax(logits, dim=1)
-    confidence, squared = p.max(dim=1), JJ.diagonal(dim1=1, dim2=2).sum(dim=1)  # |J_i|_F^2
+    top, squared = p.max(dim=1), JJ.diagonal(dim1=1, dim2=2).sum(dim=1)  # |J_i|_F^2
     Sigma = method.label_noise_covariance(p, sigma)
     variances = Sigma.diagonal(dim1=1, dim2=2)
-    norms = {"labels": (Sigma * JJ).sum(dim=(1, 2)), "logits": sigma**2 * squared}
-    columns = {
-        "confidence": confidence.values,
-        "logit_variance": variances.gather(1, confidence.indices.unsqueeze(1)).squeeze(1),
-        **norms,
-        "ratio": norms["labels"] / norms["logits"],
-        "bound": C * p.square().sum(dim=1),
-        "ratio_at_logits": variances.sum(dim=1) / (sigma**2 * C),
-        "ratio_of_differences": variances.sum(dim=1) / (sigma**2 * (C - 1)),
-        "common": JJ.sum(dim=(1, 2)) / (C * squared),
-        "logit_size": logits.var(dim=1, correction=0) * C,
-    }
+    labels, at_logits = (Sigma * JJ).sum(dim=(1, 2)), sigma**2 * squared
+    columns = {"confidence": top.values, "logit_variance": variances.gather(1, top.indices[:, None])[:, 0]}
+    columns |= {"labels": labels, "logits": at_logits, "ratio": labels / at_logits}
+    columns["bound"] = C * p.square().sum(dim=1)
+    columns["ratio_at_logits"] = variances.sum(dim=1) / (sigma**2 * C)
+    columns["ratio_of_differences"] = variances.sum(dim=1) / (sigma**2 * (C - 1))
+    columns["common"] = JJ.sum(dim=(1, 2)) / (C * squared)
+    columns["logit_size"] = logits.var(dim=1, correction=0) * C
     return pd.DataFrame({name: values.cpu().numpy() for name, values in columns.items()})
 
 
@@ -285,7 +273,7 @@ def noise_at_logit(probability: np.ndarray, sigma: float, num_classes: int) -> n
     return method.label_noise_covariance(rows, sigma)[:, 0, 0].sqrt().numpy()
 
 
-def drawn_at_logits(p: Tensor, sigma: float, draws: int, generator: torch.Generator) -> Tensor:
+def drawn_at_logits(p: Tensor, sigma: float, draws: int, generator: Generator) -> Tensor:
     """(draws, C): SLN's noise on the gradient at the logits of prediction p (C,), by autograd."""
     y = torch.eye(1, len(p)).to(p)  # the first class
     z = torch.randn(draws, len(p), dtype=p.dtype, generator=generator)
