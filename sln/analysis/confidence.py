@@ -191,11 +191,8 @@ def calibration(outputs: Mapping[str, list[Outputs]]) -> pd.DataFrame:
     """Calibration on test images, and how much of its error the noise of the training labels explains.
 
     A network that is calibrated to the given labels has the confidence E T[true, prediction]: the accuracy
-    that its predictions have on labels with that noise. So
-
-        accuracy - confidence = from_noise + added,  from_noise = accuracy - accuracy_given,
-
-    and `added` is the network's own: above 0 it is less sure than the noise demands.
+    that its predictions have on labels with that noise. So accuracy - confidence = from_noise + added, where
+    from_noise = accuracy - accuracy_given; `added` is its own: above 0, less sure than the noise demands.
 
     Columns: method, quantity, mean, low, high (95% t interval over seeds), seeds. Quantities: accuracy,
     accuracy_given, confidence, from_noise, added; error, the calibration error of TEST, and error_given, of
@@ -212,13 +209,9 @@ def calibration(outputs: Mapping[str, list[Outputs]]) -> pd.DataFrame:
 
 def _calibration(run: Outputs) -> dict[str, float]:
     test, prediction = measure_test(run.test, run.true), F.softmax(run.test, dim=1).argmax(dim=1)
-    return {
-        "accuracy": test["test_accuracy"],
-        "accuracy_given": run.T[run.true, prediction].mean().item(),
-        "confidence": test["test_confidence"],
-        "error": test["test_calibration_error"],
-        "error_given": measure_test(run.validation, run.given)["test_calibration_error"],
-    }
+    found = {"accuracy": test["test_accuracy"], "accuracy_given": run.T[run.true, prediction].mean().item()}
+    found |= {"confidence": test["test_confidence"], "error": test["test_calibration_error"]}
+    return found | {"error_given": measure_test(run.validation, run.given)["test_calibration_error"]}
 
 
 def describe_calibration(table: pd.DataFrame) -> str:

@@ -1,6 +1,6 @@
 """Loss landscapes: lines and surfaces around a minimum, and the straight line between two minima.
 
-Tensorss are random and filter-normalised (Li et al., NeurIPS 2018). Networks are comparable because of the
+Directions are random and filter-normalised (Li et al., NeurIPS 2018). Networks are comparable because of the
 normalisation, and only along the same random directions: `directions(network, seed)` draws the same numbers
 for every network of one architecture.
 
@@ -36,10 +36,10 @@ from sln.data import Data
 from sln.datasets.load import threads
 from sln.runs.run import Run
 from sln.study.statistics import MethodRuns
-from sln.utils import networks
 from sln.utils.devices import device, prediction_size
 from sln.utils.errors import choose
 from sln.utils.files import read_table, write_text
+from sln.utils.networks import tensors
 from sln.utils.passes import passes
 from sln.utils.progress import Progress
 from sln.utils.rng import torch_generator
@@ -81,25 +81,21 @@ def first_images(data: Data, count: int) -> Data:
 
 
 class EvaluationSet:
-    """Training and test images that a loss is over, normalised once, on the device; labels given, true (N,).
-
-    `true` is -1 where the image is of no class.
-    """
+    """The images that a loss is over, normalised once, on the device, and their labels (N,)."""
 
     def __init__(self, data: Data) -> None:
         data = data.to(device())
         self.train, self.test = (data.normalise(split.images) for split in (data.train, data.test))
-        self.given, self.true, self.test_true = data.train.given, data.train.true, data.test.true
+        self.given, self.true = data.train.given, data.train.true  # -1 where the image is of no class
+        self.test_true = data.test.true
 
 
 @threads(1)
 @torch.no_grad()
 def losses(network: nn.Module, images: EvaluationSet, weights: Tensors, recompute: bool) -> Losses:
-    """Mean cross-entropy with `weights` in the place of the network's own.
+    """Mean cross-entropy on "given", "true" (without images of no class) and "test" labels.
 
-    recompute : whether to measure BatchNorm's statistics at these weights
-    One pass over the training images gives the loss on "given" and on "true" labels (the latter without
-    images of no class); one over the test images gives "test".
+    weights : in the place of the network's own; recompute : whether BatchNorm's statistics are measured there
     """
     if recompute:
         weights = weights | batchnorm_statistics(network, weights, images.train)
@@ -116,13 +112,11 @@ def losses(network: nn.Module, images: EvaluationSet, weights: Tensors, recomput
 def _logits(network: nn.Module, weights: Tensors, images: Tensor) -> Tensor:
     """(N, C) float32, on the CPU; on a GPU by `utils.passes`, if the speed has them, with bfloat16 operands.
 
-    bfloat16 has the range of float32. Float16 would overflow far from the minimum, where nothing normalises
-    the activations.
+    Far from the minimum, where nothing normalises the activations, float16 would overflow; bfloat16 does not.
     """
     captured = passes(network, images)
     if captured is not None:
-        batches = images.split(prediction_size(images.device))
-        return captured(networks.tensors(network) | weights, batches)
+        return captured(tensors(network) | weights, images.split(prediction_size(images.device)))
     batches = images.split(CPU_BATCH)
     return torch.cat([functional_call(network, weights, (batch,)) for batch in batches]).cpu()
 
@@ -233,10 +227,9 @@ def describe_ranges(table: pd.DataFrame) -> str:
 def rise(
     network: nn.Module, data: Data, *, radius: float, points: int, seed: int = 0, statistics: str = "centre"
 ) -> pd.DataFrame:
-    """How much the loss rises at a distance: the mean over a pair of directions and their opposites.
+    """L(theta + r d) - L(theta) on given, true and test labels: mean over a pair of directions, both ways.
 
-    One row per distance r = radius / points, ..., radius; columns r, and L(theta + r d) - L(theta) on given,
-    true and test labels. `statistics` is one of AROUND.
+    One row per distance r = radius / points, ..., radius. `statistics` is one of AROUND.
     """
     network, images = network.to(device()), EvaluationSet(data)
     at = lambda *moves: pd.Series(losses_at(network, images, moves, statistics))  # noqa: E731
@@ -255,10 +248,7 @@ def rises(
     images: int = 0,
     **size: float,
 ) -> pd.DataFrame:
-    """`rise` of each method's first run by pair of directions (from 1) and statistics, cached beside it.
-
-    size : radius and points of `rise`, whose columns follow method, pair and statistics
-    """
+    """`rise` of these radius and points by method (first run), pair (from 1) and statistics; cached."""
     parts = []
     for (name, method), pair, how in itertools.product(methods.items(), range(pairs), statistics):
         run, key = method.first, "-".join(f"{part}{value:g}" for part, value in size.items())
@@ -269,31 +259,24 @@ def rises(
     return pd.concat(parts, ignore_index=True)
 
 
-def interpolated(first: nn.Module, second: nn.Module, t: float) -> Tensors:
-    """(1 - t) theta_1 + t theta_2: weights, biases, BatchNorm parameters and running statistics.
-
-    Outside [0, 1] a variance can be negative; the loss there is NaN, because there is no such network.
-    """
-    start, end = first.state_dict(), second.state_dict()
-    mixed = {key: (1 - t) * value + t * end[key] for key, value in start.items() if value.is_floating_point()}
-    return start | mixed  # the others, numbers of batches, are not used in evaluation mode
-
-
 def between(
     first: nn.Module, second: nn.Module, data: Data, *, quarter: int = 5, statistics: str = "recomputed"
 ) -> pd.DataFrame:
     """The loss at (1 - t) theta_1 + t theta_2 for t in [-1/4, 5/4]: one row per step; t, given, true, test.
 
     quarter : steps per quarter of the way, so that t = 0 and t = 1 are met exactly; 6 quarter + 1 rows
-    statistics : BatchNorm's, one of BETWEEN. Interpolated ones give the networks' own losses at t = 0 and 1.
-        Recomputed ones are the default because a mean of two networks' statistics belongs to neither and
-        adds to the barrier (Jordan et al., ICLR 2023, "REPAIR").
+    statistics : BatchNorm's, one of BETWEEN. Interpolated ones give the networks' own losses at t = 0 and 1,
+        and NaN outside [0, 1] where a variance is negative. Recomputed ones are the default because a mean of
+        two networks' statistics belongs to neither and adds to the barrier (Jordan et al., ICLR 2023).
     """
     choose("BatchNorm statistics", statistics, BETWEEN)
     first, second, images = first.to(device()), second.to(device()), EvaluationSet(data)
-    at = lambda t: losses(first, images, interpolated(first, second, t), statistics == "recomputed")  # noqa: E731
-    steps = (np.arange(-quarter, 5 * quarter + 1) / (4 * quarter)).tolist()
-    return pd.DataFrame([{"t": t} | at(t) for t in steps])
+    start, end, rows = first.state_dict(), second.state_dict(), []
+    start = {name: value for name, value in start.items() if value.is_floating_point()}
+    for t in (np.arange(-quarter, 5 * quarter + 1) / (4 * quarter)).tolist():
+        weights = {name: (1 - t) * value + t * end[name] for name, value in start.items()}
+        rows.append({"t": t} | losses(first, images, weights, statistics == "recomputed"))
+    return pd.DataFrame(rows)
 
 
 def between_methods(

@@ -32,7 +32,7 @@ QUANTITIES = {
 
 
 def squared_jacobian(network: nn.Module, images: Tensor, draws: Tensor) -> tuple[float, float]:
-    """Means over normalised images (B, ...) of |J_i|_F^2 and |f_i - mean over classes|^2, in the current mode.
+    """Means over normalised images (B, ...) of |J_i|_F^2 and |f_i - mean over classes|^2, in the mode set.
 
     The first is an estimate without bias, the mean of |sum_i J_i' z_i|^2 over draws z (n, B, C) of N(0, 1).
     """

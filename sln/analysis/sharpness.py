@@ -90,10 +90,9 @@ def value(parts: Parts, theta: Tensor) -> float:
     return sum(part(theta).item() for part in parts)
 
 
-def gradient(parts: Parts, theta: Tensor) -> Tensor:
-    """g (P,)."""
-    theta = theta.detach().requires_grad_()
-    return sum(torch.autograd.grad(part(theta), theta)[0] for part in parts)
+def gradients(parts: Parts, theta: Tensor, *, create_graph: bool = False) -> Iterator[Tensor]:
+    """g (P,) as parts that sum to it; theta must require gradients."""
+    return (torch.autograd.grad(part(theta), theta, create_graph=create_graph)[0] for part in parts)
 
 
 def hessian_product(parts: Parts, theta: Tensor, *, keep: bool = True) -> Product:
@@ -103,16 +102,9 @@ def hessian_product(parts: Parts, theta: Tensor, *, keep: bool = True) -> Produc
         Otherwise compute it per product, as the library curvlinops does, which the tests compare with.
     """
     theta = theta.detach().requires_grad_()
-
-    def graphs() -> Iterator[Tensor]:
-        return (torch.autograd.grad(part(theta), theta, create_graph=True)[0] for part in parts)
-
+    graphs = functools.partial(gradients, parts, theta, create_graph=True)
     kept = list(graphs()) if keep else None
-
-    def product(v: Tensor) -> Tensor:
-        return sum(torch.autograd.grad(g, theta, v, retain_graph=keep)[0] for g in kept or graphs())
-
-    return product
+    return lambda v: sum(torch.autograd.grad(g, theta, v, retain_graph=keep)[0] for g in kept or graphs())
 
 
 def largest_eigenvalues(
@@ -121,8 +113,7 @@ def largest_eigenvalues(
     """The k largest (most positive) eigenvalues (k,), falling, and eigenvectors (P, k): Lanczos' method.
 
     It stops at |H v - lambda v| <= lambda / 1000; the eigenvalues err by about the square of that. It can
-    miss one of several close eigenvalues, like all Krylov methods with a single start.
-    The generator draws the starting vector.
+    miss one of several close eigenvalues, like all Krylov methods with a single (here random) start.
     """
     size = len(theta)
     start = torch.randn(size, generator=generator, dtype=theta.dtype).numpy()
@@ -193,7 +184,7 @@ def worst_increase(parts: Parts, theta: Tensor, rho: float, steps: int = 0) -> f
     start, best = value(parts, theta), -np.inf
     d, step = torch.zeros_like(theta), rho
     for _ in range(steps + 1):
-        g = gradient(parts, theta + d)
+        g = sum(gradients(parts, (theta + d).requires_grad_()))
         d = d + step * g / g.norm().clamp_min(torch.finfo(g.dtype).tiny)
         d = d * (rho / d.norm().clamp_min(rho))
         best, step = max(best, value(parts, theta + d) - start), rho / 2

@@ -41,7 +41,7 @@ Batch = tuple[Tensor, Tensor]  # images (B, channels, H, W), targets (B, C)
 def as_function(network: nn.Module, images: Tensor) -> tuple[Parameters, Callable[[Parameters], Tensor]]:
     """theta, and f(theta), logits (B, C) of normalised images (B, ...), in the network's mode.
 
-    In training mode BatchNorm uses the batch's statistics. The running ones stay as they are.
+    In training mode BatchNorm uses the batch's statistics; the running ones stay as they are.
     """
 
     def f(theta: Parameters) -> Tensor:
@@ -71,7 +71,7 @@ def at_logits(network: nn.Module, images: Tensor, noise_on: str, sigma: float) -
 def noise_covariance(network: nn.Module, images: Tensor, noise_on: str, sigma: float) -> Tensor:
     """(P, P): covariance of the noise of one of VARIANTS in the gradient of the mini-batch's mean loss."""
     if noise_on == "gradient":
-        return sigma**2 * torch.eye(count(network)).to(images)
+        return sigma**2 * torch.eye(parameter_count(network)).to(images)
     J, Sigma = at_logits(network, images, noise_on, sigma)
     return J.flatten(end_dim=1).T @ (Sigma @ J).flatten(end_dim=1) / len(images) ** 2
 
@@ -79,12 +79,12 @@ def noise_covariance(network: nn.Module, images: Tensor, noise_on: str, sigma: f
 def expected_squared_norm(network: nn.Module, images: Tensor, noise_on: str, sigma: float) -> float:
     """E|noise|^2, the trace of `noise_covariance`, without a (P, P) matrix."""
     if noise_on == "gradient":
-        return sigma**2 * count(network)
+        return sigma**2 * parameter_count(network)
     J, Sigma = at_logits(network, images, noise_on, sigma)
     return (Sigma * (J @ J.mT)).sum().item() / len(images) ** 2
 
 
-def count(network: nn.Module) -> int:
+def parameter_count(network: nn.Module) -> int:
     """P, the number of parameters."""
     return sum(value.numel() for value in network.parameters())
 
@@ -180,7 +180,9 @@ def expected_norms(networks: Sequence[nn.Module], images: Tensor, sigma: float) 
     for network in networks:
         norms = {name: expected_squared_norm(network.train(), images, name, sigma) for name in VARIANTS}
         for name, norm in norms.items():
-            rows.append((count(network.eval()), name, norm, sigma * (norms["labels"] / norm) ** 0.5))
+            rows.append(
+                (parameter_count(network.eval()), name, norm, sigma * (norms["labels"] / norm) ** 0.5)
+            )
     return pd.DataFrame(rows, columns=["parameters", "noise_on", "expected_squared_norm", "matched_sigma"])
 
 
@@ -193,15 +195,14 @@ def small_images(data: Data, count: int) -> Batch:
 
 def small_network(channels: tuple[int, int], num_classes: int, seed: int = 0) -> nn.Module:
     """`models.SmallCNN` with only two convolutions, float64: small enough for a (P, P) matrix."""
-    first, second = channels
-
-    def block(inputs: int, outputs: int) -> tuple[nn.Module, ...]:
-        return nn.Conv2d(inputs, outputs, 3, padding=1, bias=False), nn.BatchNorm2d(outputs), nn.ReLU()
-
     with torch.random.fork_rng(devices=[]):  # torch's initialisers use the global generator
         torch.random.set_rng_state(torch_generator(seed, "initialisation").get_state())
-        features = *block(1, first), nn.MaxPool2d(2), *block(first, second), nn.AdaptiveAvgPool2d(1)
-        return nn.Sequential(*features, nn.Flatten(), nn.Linear(second, num_classes)).double()
+        first, second = (
+            (nn.Conv2d(inputs, outputs, 3, padding=1, bias=False), nn.BatchNorm2d(outputs), nn.ReLU())
+            for inputs, outputs in itertools.pairwise((1, *channels))
+        )
+        last = nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(channels[-1], num_classes)
+        return nn.Sequential(*first, nn.MaxPool2d(2), *second, *last).double()
 
 
 @threads(1)
@@ -237,14 +238,14 @@ def by_confidence(network: nn.Module, images: Tensor, sigma: float) -> pd.DataFr
     theta, f = as_function(network.eval(), images)
     logits = f(theta).double()
     # Jacobians computed at the same time have at most two million columns together
-    JJ = vmap(product, chunk_size=max(1, 2_000_000 // count(network)))(images).double()
+    JJ = vmap(product, chunk_size=max(1, 2_000_000 // parameter_count(network)))(images).double()
     C, p = logits.shape[1], F.softmax(logits, dim=1)
     top, squared = p.max(dim=1), JJ.diagonal(dim1=1, dim2=2).sum(dim=1)  # |J_i|_F^2
     Sigma = method.label_noise_covariance(p, sigma)
     variances = Sigma.diagonal(dim1=1, dim2=2)
-    labels, at_logits = (Sigma * JJ).sum(dim=(1, 2)), sigma**2 * squared
+    labels, of_logits = (Sigma * JJ).sum(dim=(1, 2)), sigma**2 * squared
     columns = {"confidence": top.values, "logit_variance": variances.gather(1, top.indices[:, None])[:, 0]}
-    columns |= {"labels": labels, "logits": at_logits, "ratio": labels / at_logits}
+    columns |= {"labels": labels, "logits": of_logits, "ratio": labels / of_logits}
     columns["bound"] = C * p.square().sum(dim=1)
     columns["ratio_at_logits"] = variances.sum(dim=1) / (sigma**2 * C)
     columns["ratio_of_differences"] = variances.sum(dim=1) / (sigma**2 * (C - 1))
