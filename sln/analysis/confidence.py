@@ -254,8 +254,7 @@ def without_noise(p: Tensor, T: Tensor) -> Tensor:
 def temperatures(outputs: Mapping[str, list[Outputs]]) -> pd.DataFrame:
     """The calibration error against true test labels before and after each remedy.
 
-    Temperatures are fitted on *given* validation labels: without T, which cannot know the truth, and through
-    T; T inverted needs no fit.
+    Temperatures are fitted on *given* validation labels, without T, which misses the truth, or through T.
     Columns: method, remedy, temperature (mean over seeds), error (mean), low, high (95% t interval), seeds.
     """
     rows = []

@@ -282,11 +282,10 @@ def between(
 def between_methods(
     methods: Mapping[str, MethodRuns], start: str, end: str, *, quarter: int = 5, images: int = 0
 ) -> dict[str, pd.DataFrame]:
-    """`between` the first runs of two methods, by name in BETWEEN, and two references.
+    """`between` the first runs of two methods, by name in BETWEEN, and two references, by names of methods.
 
-    The references, by the names of `start` and `end`, go from a method's first run to its second, of another
-    seed, with recomputed statistics; without a second seed there are none. Their losses are over the first
-    run's images and labels, which are not the second's, so only `barriers` compare.
+    These go from a method's first run to its second, of another seed, if there is one, with recomputed
+    statistics, over the first run's images and labels, which are not the second's: only `barriers` compare.
     """
     tables, one, two = {}, methods[start], methods[end]
     asked = [(how, one, one.first, two, two.first, how) for how in BETWEEN]

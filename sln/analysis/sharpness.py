@@ -175,11 +175,10 @@ def _mean_increase(parts: Parts, theta: Tensor, moves: Sequence[Tensor]) -> floa
 
 
 def worst_increase(parts: Parts, theta: Tensor, rho: float, steps: int = 0) -> float:
-    """The largest L(theta + d) - L(theta) found within |d| <= rho.
+    """The largest L(theta + d) - L(theta) found within |d| <= rho, from SAM's d = rho g/|g| on.
 
-    It starts from SAM's d = rho g/|g|. Each of the `steps` of projected gradient ascent moves by rho/2 along
-    the gradient there, and back to the sphere if outside the ball. The result is the largest of all, so more
-    steps never find less.
+    Each of the `steps` of projected gradient ascent moves by rho/2 along the gradient there, and back to the
+    sphere if outside the ball. More steps never find less.
     """
     start, best = value(parts, theta), -np.inf
     d, step = torch.zeros_like(theta), rho
@@ -274,10 +273,9 @@ def summary(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def compared(values: pd.Series, ours: pd.Series) -> tuple[Estimate, Estimate]:
-    """values / ours over seeds, and the estimate that a verdict is read from, positive if ours is smaller.
+    """values / ours over seeds, a geometric mean, and its logarithm, positive if ours is smaller.
 
-    The latter is of logarithms, with its t interval; transformed back it is the first, a geometric mean. If a
-    value is not positive, both are of differences.
+    A verdict is read from the latter. If a value is not positive, both are of differences.
     """
     both = pd.concat([values, ours], axis=1).dropna().to_numpy().T
     if both.min() <= 0:

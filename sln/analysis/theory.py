@@ -41,7 +41,7 @@ Batch = tuple[Tensor, Tensor]  # images (B, channels, H, W), targets (B, C)
 def as_function(network: nn.Module, images: Tensor) -> tuple[Parameters, Callable[[Parameters], Tensor]]:
     """theta, and f(theta), logits (B, C) of normalised images (B, ...), in the network's mode.
 
-    In training mode BatchNorm uses the batch's statistics; the running ones stay as they are.
+    In training mode f_i, and so J_i, depends on theta through the batch's statistics too. Running ones stay.
     """
 
     def f(theta: Parameters) -> Tensor:
@@ -52,10 +52,7 @@ def as_function(network: nn.Module, images: Tensor) -> tuple[Parameters, Callabl
 
 
 def jacobian(network: nn.Module, images: Tensor) -> tuple[Tensor, Tensor]:
-    """Logits (B, C) and J (B, C, P), whose B C P numbers must fit in memory.
-
-    With BatchNorm in training mode f_i, and so J_i, also depends on theta through the batch's statistics.
-    """
+    """Logits (B, C) and J (B, C, P), whose B C P numbers must fit in memory."""
     theta, f = as_function(network, images)
     return f(theta), torch.cat([part.flatten(start_dim=2) for part in jacrev(f)(theta).values()], dim=2)
 
@@ -92,10 +89,7 @@ def parameter_count(network: nn.Module) -> int:
 def drawn_noise(
     network: nn.Module, batch: Batch, noise_on: str, sigma: float, draws: int, generator: Generator
 ) -> Tensor:
-    """(draws, P): the gradient of the batch's mean loss with fresh noise, minus that without.
-
-    By autograd, with the functions of `train.train_epoch` in their order.
-    """
+    """(draws, P): the gradient with fresh noise, minus that without, by the functions of `train_epoch`."""
     images, targets = batch
     theta, f = as_function(network, images)
 
@@ -172,10 +166,8 @@ def verification(
 
 @threads(1)
 def expected_norms(networks: Sequence[nn.Module], images: Tensor, sigma: float) -> pd.DataFrame:
-    """E|noise|^2 on one mini-batch in training mode, exactly: one row per network and variant.
-
-    matched_sigma : the sigma at which the variant's noise is as large as SLN's at `sigma`
-    """
+    """E|noise|^2 on one mini-batch in training mode, exactly: one row per network and variant."""
+    # matched_sigma: where the variant's noise is as large as SLN's at `sigma`
     rows = []
     for network in networks:
         norms = {name: expected_squared_norm(network.train(), images, name, sigma) for name in VARIANTS}
@@ -224,8 +216,8 @@ def by_confidence(network: nn.Module, images: Tensor, sigma: float) -> pd.DataFr
     labels : SLN, tr(Sigma_i J_i J_i'); logits : variant 2, sigma^2 |J_i|_F^2; ratio : labels / logits
     bound : C |p|^2, the largest eigenvalue of Sigma_i / sigma^2 and the largest possible ratio
     ratio_at_logits : tr(Sigma_i) / (sigma^2 C), the ratio if J_i J_i' were proportional to I
-    ratio_of_differences : tr(Sigma_i) / (sigma^2 (C - 1)), the ratio if J_i J_i' were proportional to
-        I - 1 1' / C, i.e. if theta moved all differences of logits equally and never their mean
+    ratio_of_differences : tr(Sigma_i) / (sigma^2 (C - 1)), the same for I - 1 1' / C: if theta moved all
+        differences of logits equally and never their mean
     common : share of |J_i|_F^2 that moves all logits equally, 1' J_i J_i' 1 / (C |J_i|_F^2). Softmax does not
         change there, and SLN has no noise there because Sigma_i 1 = 0; variant 2 has
     logit_size : squared length of the logits around their mean over classes
