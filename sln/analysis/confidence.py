@@ -1,7 +1,5 @@
 """Confidence: what noise demands of it, histograms, calibration and its remedies, dissection by loss."""
 
-from __future__ import annotations
-
 import itertools
 import math
 from collections.abc import Mapping

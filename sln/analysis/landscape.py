@@ -15,8 +15,6 @@ recomputed (both) : mean and variance of every BatchNorm's input over the traini
     the batches' statistics leaves out the variance between their means.
 """
 
-from __future__ import annotations
-
 import copy
 import dataclasses
 import functools

@@ -5,8 +5,6 @@ on the weights through the mini-batch's statistics too: that is the J of every s
 BatchNorm's running statistics are constants.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 
 import pandas as pd

@@ -15,8 +15,6 @@ running statistics stay fixed while theta moves; two measures in it are a contro
 The loss is a list of functions (P,) -> scalar, one per batch, that sum to it, so memory is that of one batch.
 """
 
-from __future__ import annotations
-
 import functools
 import itertools
 import math
@@ -44,7 +42,6 @@ Product = Callable[[Tensor], Tensor]  # v (P,) -> H v (P,)
 
 BATCH = 256  # images in one part, in evaluation mode
 KEPT_VALUES = 1_000_000  # Hessian-vector products keep the gradient's graph up to this number of pixel values
-
 SCALE_FREE = "filter_increase"
 MEASURES = {  # names in figures
     SCALE_FREE: "mean rise, filter-normalised",  # of L(theta + d) - L(theta), |d| relative to the weights

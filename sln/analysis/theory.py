@@ -13,8 +13,6 @@ sigma^2 / B^2 sum_i sum_c (grad log p_ic) (grad log p_ic)'. With B = 1 they are 
 noise is linear in z, so it is exactly Gaussian; it does not depend on the targets.
 """
 
-from __future__ import annotations
-
 import itertools
 from collections.abc import Callable, Sequence
 
