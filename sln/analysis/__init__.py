@@ -1,15 +1,7 @@
 """Tables from runs: training, labels, confidence, correction, landscapes, sharpness, theory, results."""
 
-from sln.analysis import (
-    confidence,
-    label_correction,
-    landscape,
-    results,
-    sensitivity,
-    sharpness,
-    tables,
-    theory,
-)
+# ruff: noqa: F401
+from sln.analysis import confidence, label_correction, landscape, results, sensitivity, sharpness, theory
 from sln.analysis.tables import (
     accuracies,
     by_alpha,
@@ -23,25 +15,3 @@ from sln.analysis.tables import (
     stacked,
     transitions,
 )
-
-__all__ = [
-    "accuracies",
-    "by_alpha",
-    "confidence",
-    "curves",
-    "describe_accuracies",
-    "exact_and_bernoulli",
-    "label_correction",
-    "landscape",
-    "mean_and_std",
-    "over_sigma",
-    "rate_meanings",
-    "results",
-    "sensitivity",
-    "sharpness",
-    "some_labels",
-    "stacked",
-    "tables",
-    "theory",
-    "transitions",
-]

@@ -1,7 +1,6 @@
 """Confidence: what noise demands of it, histograms, calibration and its remedies, dissection by loss."""
 
-from __future__ import annotations
-
+import itertools
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -18,7 +17,7 @@ from torch import Tensor
 from sln.analysis.tables import curves
 from sln.data import Data
 from sln.datasets.load import load_data, threads
-from sln.metrics import calibration_error, reliability
+from sln.metrics import calibration_error, measure_test, reliability
 from sln.runs.run import Run
 from sln.study.statistics import MethodRuns, interval
 from sln.study.study import Study
@@ -34,10 +33,7 @@ OVER_EPOCHS = {
 TEST, VALIDATION = "true labels, test images", "given labels, validation images"
 TEMPERATURES = (0.02, 50.0)  # the smallest and the largest that are tried
 
-# --- what the noise alone demands ---------------------------------------------------------------------------
 
-
-@dataclass(frozen=True)
 class Floors:
     """What a classifier does that knows every image's true class, and of its given label only T.
 
@@ -47,50 +43,22 @@ class Floors:
 
     T : (C, C), P(given | true); one more row, (C + 1, C), for images of no class (open-set noise)
     shares : (C,) or (C + 1,), P(true)
+    accuracy : the share of given labels that the true class predicts, sum_i P(i) T_ii
+    best_accuracy : that the likeliest given label predicts; more, where T's diagonal is not the largest
+    p_right, p_wrong : mean T[true, given] of a right and of a wrong given label; NaN if there are none
+    entropy : the loss on given labels in nats, H(given | true) = -sum_ij P(i) T_ij ln T_ij
     """
 
-    T: np.ndarray
-    shares: np.ndarray
-
-    @property
-    def joint(self) -> np.ndarray:
-        """P(true, given), of T's shape."""
-        return self.shares[:, None] * self.T
-
-    @property
-    def kept(self) -> np.ndarray:
-        """(C,): P(given = true | x) by class, T_ii."""
-        return np.diag(self.T)
-
-    @property
-    def accuracy(self) -> float:
-        """The share of given labels that the true class predicts: sum_i P(i) T_ii."""
-        return float(np.trace(self.joint))
-
-    @property
-    def best_accuracy(self) -> float:
-        """The share that the likeliest given label predicts: more, where T's diagonal is not the largest."""
-        return float(self.joint.max(axis=1).sum())
-
-    @property
-    def p_right(self) -> float:
-        """Mean probability T[true, given] of a right given label."""
-        return _weighted(self.T, self.joint * np.eye(*self.T.shape))
-
-    @property
-    def p_wrong(self) -> float:
-        """Mean probability T[true, given] of a wrong given label; NaN if there are none."""
-        return _weighted(self.T, self.joint * (1 - np.eye(*self.T.shape)))
-
-    @property
-    def entropy(self) -> float:
-        """The loss on given labels in nats, H(given | true) = -sum_ij P(i) T_ij ln T_ij."""
-        return float((self.shares[:, None] * entr(self.T)).sum())
-
-
-def _weighted(values: np.ndarray, weights: np.ndarray) -> float:
-    total = weights.sum()
-    return float((values * weights).sum() / total) if total > 0 else math.nan
+    def __init__(self, T: np.ndarray, shares: np.ndarray) -> None:
+        joint, right = shares[:, None] * T, np.eye(*T.shape)  # joint: P(true, given)
+        self.T = T
+        self.accuracy = float(np.trace(joint))
+        self.best_accuracy = float(joint.max(axis=1).sum())
+        with np.errstate(invalid="ignore"):
+            self.p_right, self.p_wrong = (
+                float((T * part).sum() / part.sum()) for part in (joint * right, joint * (1 - right))
+            )
+        self.entropy = float((shares[:, None] * entr(T)).sum())
 
 
 def floors(data: Data) -> Floors:
@@ -105,16 +73,12 @@ def floors(data: Data) -> Floors:
 
 def floors_by_noise(study: Study) -> pd.DataFrame:
     """The floors of seed 0's labels, one row per kind of noise."""
-    columns = ("accuracy", "best_accuracy", "p_right", "p_wrong", "entropy")
-    rows = {}
-    for mode in study.profile.noise_modes:
-        found = floors(load_data(study.config(mode)))
-        rows[mode] = {column: getattr(found, column) for column in columns}
-    return pd.DataFrame.from_dict(rows, orient="index").rename_axis("noise")
+    found = {mode: vars(floors(load_data(study.config(mode)))) for mode in study.profile.noise_modes}
+    return pd.DataFrame.from_dict(found, orient="index").drop(columns="T").rename_axis("noise")
 
 
 def memorised_nats(methods: Mapping[str, MethodRuns]) -> pd.DataFrame:
-    """Nats by which the loss on given labels is below the floor (`Floors.entropy`): per label, memorised.
+    """Nats by which the loss on given labels is below the floor (`Floors`): per label, memorised.
 
     It is at least that much: a network that errs about true classes has memorised more.
     Columns: method, loss, floor (means over seeds), below, low, high (95% t interval), seeds.
@@ -130,22 +94,21 @@ def memorised_nats(methods: Mapping[str, MethodRuns]) -> pd.DataFrame:
 
 def describe_memorised_nats(table: pd.DataFrame) -> str:
     """Which methods of `memorised_nats` are below the floor, where the interval allows to tell."""
-    parts = []
-    for row in table.itertuples():
-        verdict = _verdict(
-            (row.below, row.low, row.high),
-            above="{} below the floor, so at least that much is memorised",
-            below="{} above the floor: nothing needs to be memorised",
-            neither="not to be told from the floor",
-        )
-        parts.append(f"{row.method} {row.loss:.2f}, {verdict}")
+    texts = (
+        "{} below the floor, so at least that much is memorised",
+        "{} above the floor: nothing needs to be memorised",
+        "not to be told from the floor",
+    )
+    parts = [
+        f"{row.method} {row.loss:.2f}, {_verdict(row.below, row.low, row.high, *texts)}"
+        for row in table.itertuples()
+    ]
     floor = table["floor"].mean()
     return f"Nats of loss on given labels, where the noise alone makes {floor:.3f}: {'; '.join(parts)}."
 
 
-def _verdict(estimate: tuple[float, float, float], above: str, below: str, neither: str) -> str:
-    """A text for each side of 0 on which the interval (mean, low, high) may be; {} is its size."""
-    mean, low, high = estimate
+def _verdict(mean: float, low: float, high: float, above: str, below: str, neither: str) -> str:
+    """A text for each side of 0 on which the interval [low, high] may be; {} is its size."""
     if low <= 0 <= high:
         return neither
     small, large = sorted((abs(low), abs(high)))
@@ -154,11 +117,8 @@ def _verdict(estimate: tuple[float, float, float], above: str, below: str, neith
 
 def _estimate(values: object, name: str = "mean") -> dict[str, float]:
     """Mean over seeds (column `name`), 95% t interval, number of seeds."""
-    found = interval(np.asarray(values, dtype=float))
+    found = interval(values)
     return {name: found.mean, "low": found.low, "high": found.high, "seeds": found.seeds}
-
-
-# --- on training labels -------------------------------------------------------------------------------------
 
 
 def pooled_examples(runs: list[Run]) -> pd.DataFrame:
@@ -170,14 +130,12 @@ def pooled_examples(runs: list[Run]) -> pd.DataFrame:
 def histograms(grid: Mapping[float, MethodRuns]) -> pd.DataFrame:
     """Shares of right and of wrong labels by sigma and bin of the probability of the given label."""
     parts = []
-    for sigma, found in grid.items():
-        examples = pooled_examples(found.runs)
-        for weights in ("network", "momentum"):
-            for wrong, part in examples.groupby("wrong"):
-                counts, _ = np.histogram(part[f"{weights}_p_given"], BINS)
-                columns = {"low": BINS[:-1], "high": BINS[1:], "share": counts / max(1, len(part))}
-                label = "wrong" if wrong else "right"
-                parts.append(pd.DataFrame({"sigma": sigma, "weights": weights, "label": label} | columns))
+    for (sigma, found), weights in itertools.product(grid.items(), ("network", "momentum")):
+        for wrong, part in pooled_examples(found.runs).groupby("wrong"):
+            counts, _ = np.histogram(part[f"{weights}_p_given"], BINS)
+            columns = {"sigma": sigma, "weights": weights, "label": "wrong" if wrong else "right"}
+            columns |= {"low": BINS[:-1], "high": BINS[1:], "share": counts / len(part)}
+            parts.append(pd.DataFrame(columns))
     return pd.concat(parts, ignore_index=True)
 
 
@@ -188,55 +146,42 @@ def over_epochs(methods: Mapping[str, MethodRuns]) -> pd.DataFrame:
     return table[table["epoch"] >= table["method"].map(starts)].reset_index(drop=True)
 
 
-# --- calibration --------------------------------------------------------------------------------------------
-
-
 @dataclass(frozen=True)
 class Outputs:
-    """One run's logits (N, C), and the labels (N,) that they are compared with.
-
-    test, true : of test images
-    validation, given : of validation images; there may be none
-    T : (C, C), realised, of the training labels
-    """
+    """One run's logits (N, C), and the labels (N,) that they are compared with."""
 
     test: Tensor
     true: Tensor
-    validation: Tensor
+    validation: Tensor  # there may be none
     given: Tensor
-    T: Tensor
+    T: Tensor  # (C, C), realised, of the training labels
 
 
 @threads(1)
 def outputs(methods: Mapping[str, MethodRuns]) -> dict[str, list[Outputs]]:
     """Every method's `Outputs` by seed."""
-    found = {}
-    for name, method in methods.items():
-        found[name] = []
-        for run in method.runs:
-            network, data = run.network(method.weights), run.data
-            test, validation = (predict(network, split, data) for split in (data.test, data.validation))
-            T = torch.from_numpy(floors(data).T[: data.num_classes])
-            found[name].append(Outputs(test, data.test.true, validation, data.validation.given, T))
-    return found
+    return {name: [_outputs(run, method.weights) for run in method.runs] for name, method in methods.items()}
+
+
+def _outputs(run: Run, weights: str) -> Outputs:
+    network, data = run.network(weights), run.data
+    test, validation = (predict(network, split, data) for split in (data.test, data.validation))
+    T = torch.from_numpy(floors(data).T[: data.num_classes])
+    return Outputs(test, data.test.true, validation, data.validation.given, T)
 
 
 def reliability_tables(outputs: Mapping[str, list[Outputs]]) -> pd.DataFrame:
-    """Accuracy against confidence in bins, the images of all seeds together.
+    """Accuracy against confidence in bins, all seeds' images together.
 
-    Columns: labels (TEST, or VALIDATION where there are such images), method, and those of
-    `metrics.reliability`.
+    Columns: labels (TEST; VALIDATION if there are any), method, and those of `metrics.reliability`.
     """
-    parts = []
-    for name, runs in outputs.items():
-        on_test = [(run.test, run.true) for run in runs]
-        on_validation = [(run.validation, run.given) for run in runs]
-        for labels, pairs in ((TEST, on_test), (VALIDATION, on_validation)):
-            logits, wanted = (torch.cat(tensors) for tensors in zip(*pairs, strict=True))
-            if len(wanted):
-                confidence, prediction = F.softmax(logits, dim=1).max(dim=1)
-                part = reliability(confidence, prediction == wanted)
-                parts.append(pd.DataFrame({"labels": labels, "method": name}, index=part.index).join(part))
+    parts, kinds = [], {TEST: ("test", "true"), VALIDATION: ("validation", "given")}
+    for (name, runs), (labels, columns) in itertools.product(outputs.items(), kinds.items()):
+        logits, wanted = (torch.cat([getattr(run, column) for run in runs]) for column in columns)
+        if len(wanted):
+            confidence, prediction = F.softmax(logits, dim=1).max(dim=1)
+            part = reliability(confidence, prediction == wanted)
+            parts.append(pd.DataFrame({"labels": labels, "method": name}, index=part.index).join(part))
     return pd.concat(parts, ignore_index=True)
 
 
@@ -244,11 +189,8 @@ def calibration(outputs: Mapping[str, list[Outputs]]) -> pd.DataFrame:
     """Calibration on test images, and how much of its error the noise of the training labels explains.
 
     A network that is calibrated to the given labels has the confidence E T[true, prediction]: the accuracy
-    that its predictions have on labels with that noise. So
-
-        accuracy - confidence = from_noise + added,  from_noise = accuracy - accuracy_given,
-
-    and `added` is the network's own: above 0 it is less sure than the noise demands.
+    that its predictions have on labels with that noise. So accuracy - confidence = from_noise + added, where
+    from_noise = accuracy - accuracy_given; `added` is its own: above 0, less sure than the noise demands.
 
     Columns: method, quantity, mean, low, high (95% t interval over seeds), seeds. Quantities: accuracy,
     accuracy_given, confidence, from_noise, added; error, the calibration error of TEST, and error_given, of
@@ -264,33 +206,23 @@ def calibration(outputs: Mapping[str, list[Outputs]]) -> pd.DataFrame:
 
 
 def _calibration(run: Outputs) -> dict[str, float]:
-    confidence, prediction = F.softmax(run.test, dim=1).max(dim=1)
-    sure, predicted = F.softmax(run.validation, dim=1).max(dim=1)
-    return {
-        "accuracy": (prediction == run.true).double().mean().item(),
-        "accuracy_given": run.T[run.true, prediction].mean().item(),
-        "confidence": confidence.double().mean().item(),
-        "error": calibration_error(confidence, prediction == run.true),
-        "error_given": calibration_error(sure, predicted == run.given),
-    }
+    test, prediction = measure_test(run.test, run.true), F.softmax(run.test, dim=1).argmax(dim=1)
+    found = {"accuracy": test["test_accuracy"], "accuracy_given": run.T[run.true, prediction].mean().item()}
+    found |= {"confidence": test["test_confidence"], "error": test["test_calibration_error"]}
+    return found | {"error_given": measure_test(run.validation, run.given)["test_calibration_error"]}
 
 
 def describe_calibration(table: pd.DataFrame) -> str:
     """How sure each method of `calibration` is, and how sure the noise would make it."""
+    texts = "{} of under-confidence is its own", "it is surer by {}", "no difference can be told"
     parts = []
     for method, part in table.groupby("method", sort=False):
         rows = part.set_index("quantity")
-        mean, added = rows["mean"], rows.loc["added"]
-        verdict = _verdict(
-            (added["mean"], added["low"], added["high"]),
-            above="{} of under-confidence is its own",
-            below="it is surer by {}",
-            neither="no difference can be told",
-        )
+        mean, added = rows["mean"], rows.loc["added", ["mean", "low", "high"]]
         parts.append(
             f"{method} is right on {mean['accuracy']:.1%} of the test images and {mean['confidence']:.0%} "
             f"sure (calibration error {mean['error']:.2f}); calibrated to the given labels it would be "
-            f"{mean['accuracy_given']:.0%} sure: {verdict}"
+            f"{mean['accuracy_given']:.0%} sure: {_verdict(*added, *texts)}"
         )
     return "; ".join(parts) + "."
 
@@ -320,8 +252,7 @@ def without_noise(p: Tensor, T: Tensor) -> Tensor:
 def temperatures(outputs: Mapping[str, list[Outputs]]) -> pd.DataFrame:
     """The calibration error against true test labels before and after each remedy.
 
-    Temperatures are fitted on *given* validation labels: without T, which cannot know the truth, and through
-    T; T inverted needs no fit.
+    Temperatures are fitted on *given* validation labels, without T, which misses the truth, or through T.
     Columns: method, remedy, temperature (mean over seeds), error (mean), low, high (95% t interval), seeds.
     """
     rows = []
@@ -343,14 +274,8 @@ def _remedies(run: Outputs) -> dict[str, tuple[float, float]]:
     logits = run.test.double()
     tried = {name: (t, F.softmax(logits / t, dim=1)) for name, t in fits.items()}
     tried["T inverted"] = 1.0, without_noise(F.softmax(logits, dim=1), run.T)
-    found = {}
-    for name, (t, p) in tried.items():
-        confidence, prediction = p.max(dim=1)
-        found[name] = t, calibration_error(confidence, prediction == run.true)
-    return found
-
-
-# --- by loss ------------------------------------------------------------------------------------------------
+    tops = {name: (t, *p.max(dim=1)) for name, (t, p) in tried.items()}
+    return {name: (t, calibration_error(p, top == run.true)) for name, (t, p, top) in tops.items()}
 
 
 def dissection(method: MethodRuns, intervals: int = 50) -> pd.DataFrame:
@@ -365,8 +290,8 @@ def dissection(method: MethodRuns, intervals: int = 50) -> pd.DataFrame:
     size = examples.groupby("seed")["wrong"].transform("size")
     part = rank * size.clip(upper=intervals) // size
     correct = examples[f"{method.weights}_prediction"] == examples["true"]
-    kind = examples["wrong"].map({False: "right label", True: "wrong label"})
-    kind += correct.map({False: ", wrong prediction", True: ", right prediction"})
+    words = {False: "right", True: "wrong"}
+    kind = examples["wrong"].map(words) + " label, " + (~correct).map(words) + " prediction"
     table = pd.crosstab(part.to_numpy(), kind.to_numpy()).rename_axis(index="interval", columns=None)
     names = [f"{a} label, {b} prediction" for a in ("right", "wrong") for b in ("right", "wrong")]
     table = table.reindex(columns=names, fill_value=0)
@@ -376,13 +301,9 @@ def dissection(method: MethodRuns, intervals: int = 50) -> pd.DataFrame:
 
 def detection(methods: Mapping[str, MethodRuns]) -> pd.DataFrame:
     """How well each method's loss finds wrong labels: AUROC and average precision, mean over seeds."""
-    rows = {}
+    measures, rows = {"auroc": roc_auc_score, "average_precision": average_precision_score}, {}
     for name, method in methods.items():
-        scores = []
-        for run in method.runs:
-            examples = pooled_examples([run])
-            wrong, loss = examples["wrong"], examples[f"{method.weights}_loss"]
-            scores.append((roc_auc_score(wrong, loss), average_precision_score(wrong, loss)))
-        rows[name] = np.mean(scores, axis=0)
-    columns = ["auroc", "average_precision"]
-    return pd.DataFrame.from_dict(rows, orient="index", columns=columns).rename_axis("method")
+        tables = [pooled_examples([run]) for run in method.runs]
+        pairs = [(table["wrong"], table[f"{method.weights}_loss"]) for table in tables]
+        rows[name] = {key: np.mean([score(*pair) for pair in pairs]) for key, score in measures.items()}
+    return pd.DataFrame.from_dict(rows, orient="index").rename_axis("method")

@@ -15,15 +15,12 @@ recomputed (both) : mean and variance of every BatchNorm's input over the traini
     the batches' statistics leaves out the variance between their means.
 """
 
-from __future__ import annotations
-
 import copy
 import dataclasses
 import functools
 import itertools
 import math
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
@@ -37,11 +34,11 @@ from sln.data import Data
 from sln.datasets.load import threads
 from sln.runs.run import Run
 from sln.study.statistics import MethodRuns
-from sln.utils import networks
 from sln.utils.devices import device, prediction_size
 from sln.utils.errors import choose
 from sln.utils.files import read_table, write_text
 from sln.utils.graphs import passes
+from sln.utils.networks import tensors
 from sln.utils.progress import Progress
 from sln.utils.rng import torch_generator
 
@@ -50,14 +47,12 @@ BETWEEN = ("recomputed", "interpolated")  # and between two
 STATISTICS_BATCH = 2500
 CPU_BATCH = 256  # measured: activations that stay in a core's cache
 
-Direction = dict[str, Tensor]
-Weights = dict[str, Tensor]  # parameters, and buffers if they are not the network's own
+Tensors = dict[str, Tensor]  # by name: a direction; parameters, and buffers if not the network's own
+Moves = Iterable[tuple[float, Tensors]]  # steps along directions
+Losses = dict[str, float]
 
 
-# --- directions ---------------------------------------------------------------------------------------------
-
-
-def filter_normalised(network: nn.Module, generator: torch.Generator) -> Direction:
+def filter_normalised(network: nn.Module, generator: torch.Generator) -> Tensors:
     """A random direction: each filter d_ij of N(0, 1) numbers becomes d_ij |theta_ij| / |d_ij|.
 
     A filter is one output channel of a convolution, or one row of a linear layer. Biases and BatchNorm
@@ -65,60 +60,40 @@ def filter_normalised(network: nn.Module, generator: torch.Generator) -> Directi
     """
     direction = {}
     for name, weight in network.named_parameters():
-        if weight.ndim <= 1:
-            direction[name] = torch.zeros_like(weight)
-            continue
-        d = torch.randn(weight.shape, generator=generator)
-        other_axes = tuple(range(1, weight.ndim))
-        norm = functools.partial(torch.linalg.vector_norm, dim=other_axes, keepdim=True)
-        direction[name] = d.to(weight.device) * norm(weight.detach()) / norm(d).to(weight.device)
+        direction[name] = torch.zeros_like(weight)
+        if weight.ndim > 1:
+            d = torch.randn(weight.shape, generator=generator)
+            norm = functools.partial(torch.linalg.vector_norm, dim=tuple(range(1, weight.ndim)), keepdim=True)
+            direction[name] = d.to(weight.device) * norm(weight.detach()) / norm(d).to(weight.device)
     return direction
 
 
-def directions(network: nn.Module, seed: int = 0) -> tuple[Direction, Direction]:
+def directions(network: nn.Module, seed: int = 0) -> tuple[Tensors, Tensors]:
     """The two directions of a surface, from `seed`'s own streams."""
-    x, y = (filter_normalised(network, torch_generator(seed, "landscape", axis)) for axis in (0, 1))
-    return x, y
-
-
-# --- the losses at one point --------------------------------------------------------------------------------
+    return tuple(filter_normalised(network, torch_generator(seed, "landscape", axis)) for axis in (0, 1))
 
 
 def first_images(data: Data, count: int) -> Data:
     """`data` with only the first `count` training and test images (0: all), for a landscape in less time."""
-    if count == 0:
-        return data
-    return dataclasses.replace(data, train=data.train[:count], test=data.test[:count])
+    return dataclasses.replace(data, train=data.train[: count or None], test=data.test[: count or None])
 
 
-@dataclass(frozen=True)
 class EvaluationSet:
-    """The images that a loss is over, normalised once, on the device; labels (N,) on the CPU."""
+    """The images that a loss is over, normalised once, on the device, and their labels (N,)."""
 
-    train: Tensor
-    test: Tensor
-    given: Tensor
-    true: Tensor  # -1 where the image is of no class
-    test_true: Tensor
-
-    @classmethod
-    def of(cls, data: Data) -> EvaluationSet:
-        """The training and test images of `data`."""
+    def __init__(self, data: Data) -> None:
         data = data.to(device())
-        train, test = (data.normalise(split.images) for split in (data.train, data.test))
-        return cls(train, test, data.train.given, data.train.true, data.test.true)
+        self.train, self.test = (data.normalise(split.images) for split in (data.train, data.test))
+        self.given, self.true = data.train.given, data.train.true  # -1 where the image is of no class
+        self.test_true = data.test.true
 
 
 @threads(1)
 @torch.no_grad()
-def losses(
-    network: nn.Module, images: EvaluationSet, weights: Weights, *, recompute: bool = False
-) -> dict[str, float]:
-    """Mean cross-entropy with `weights` in the place of the network's own.
+def losses(network: nn.Module, images: EvaluationSet, weights: Tensors, recompute: bool) -> Losses:
+    """Mean cross-entropy on "given", "true" (without images of no class) and "test" labels.
 
-    recompute : measure BatchNorm's statistics at these weights
-    One pass over the training images gives the loss on "given" and on "true" labels (the latter without
-    images of no class); one over the test images gives "test".
+    weights : in the place of the network's own; recompute : whether BatchNorm's statistics are measured there
     """
     if recompute:
         weights = weights | batchnorm_statistics(network, weights, images.train)
@@ -132,21 +107,19 @@ def losses(
     }
 
 
-def _logits(network: nn.Module, weights: Weights, images: Tensor) -> Tensor:
+def _logits(network: nn.Module, weights: Tensors, images: Tensor) -> Tensor:
     """(N, C) float32, on the CPU; on a GPU by `graphs.passes`, if the speed has them, with bfloat16 operands.
 
-    bfloat16 has the range of float32. Float16 would overflow far from the minimum, where nothing normalises
-    the activations.
+    Far from the minimum, where nothing normalises the activations, float16 would overflow; bfloat16 does not.
     """
     captured = passes(network, images)
     if captured is not None:
-        batches = images.split(prediction_size(images.device))
-        return captured(networks.tensors(network) | weights, batches)
+        return captured(tensors(network) | weights, images.split(prediction_size(images.device)))
     batches = images.split(CPU_BATCH)
     return torch.cat([functional_call(network, weights, (batch,)) for batch in batches]).cpu()
 
 
-def batchnorm_statistics(network: nn.Module, weights: Weights, images: Tensor) -> Weights:
+def batchnorm_statistics(network: nn.Module, weights: Tensors, images: Tensor) -> Tensors:
     """Every BatchNorm's running mean and variance over `images` (N, ...) at `weights`; see "recomputed"."""
     moved = copy.deepcopy(network)
     moved.load_state_dict(weights, strict=False)
@@ -154,7 +127,7 @@ def batchnorm_statistics(network: nn.Module, weights: Weights, images: Tensor) -
     return dict(moved.named_buffers())
 
 
-def moved(network: nn.Module, moves: Iterable[tuple[float, Direction]]) -> Weights:
+def moved(network: nn.Module, moves: Moves) -> Tensors:
     """theta + sum of step * direction."""
     weights = {name: weight.detach() for name, weight in network.named_parameters()}
     for step, direction in moves:
@@ -162,76 +135,45 @@ def moved(network: nn.Module, moves: Iterable[tuple[float, Direction]]) -> Weigh
     return weights
 
 
-def losses_at(
-    network: nn.Module,
-    images: EvaluationSet,
-    moves: Iterable[tuple[float, Direction]],
-    statistics: str = "centre",
-) -> dict[str, float]:
+def losses_at(network: nn.Module, images: EvaluationSet, moves: Moves, statistics: str = "centre") -> Losses:
     """`losses` at theta + sum of step * direction; `statistics` is one of AROUND."""
     choose("BatchNorm statistics", statistics, AROUND)
-    return losses(network, images, moved(network, moves), recompute=statistics == "recomputed")
+    return losses(network, images, moved(network, moves), statistics == "recomputed")
 
 
-def centre(run: Run, weights: str) -> dict[str, float]:
+def centre(run: Run, weights: str) -> Losses:
     """`losses_at` the minimum itself, over all images."""
-    return losses_at(run.network(weights).to(device()), EvaluationSet.of(run.data), [])
+    return losses_at(run.network(weights).to(device()), EvaluationSet(run.data), [])
 
 
-# --- lines and surfaces around one minimum ------------------------------------------------------------------
-
-
-def line(
-    network: nn.Module, data: Data, *, radius: float, points: int, seed: int = 0, statistics: str = "centre"
-) -> pd.DataFrame:
+def line(network: nn.Module, data: Data, *, radius: float, points: int, seed: int = 0) -> pd.DataFrame:
     """The loss along the first direction: one row per step in [-radius, radius]; x, given, true, test."""
-    network, images = network.to(device()), EvaluationSet.of(data)
-    x, _ = directions(network, seed)
-    rows = [{"x": a} | losses_at(network, images, [(a, x)], statistics) for a in _steps(radius, points)]
-    return pd.DataFrame(rows)
+    network, images = network.to(device()), EvaluationSet(data)
+    (x, _), steps = directions(network, seed), np.linspace(-radius, radius, points).tolist()
+    return pd.DataFrame([{"x": a} | losses_at(network, images, [(a, x)]) for a in steps])
 
 
 def surface(
-    network: nn.Module,
-    data: Data,
-    *,
-    radius: float,
-    points: int,
-    seed: int = 0,
-    statistics: str = "centre",
-    quiet: bool = False,
+    network: nn.Module, data: Data, *, radius: float, points: int, seed: int = 0, quiet: bool = False
 ) -> pd.DataFrame:
     """The loss over a square of points x points steps: one row per point; x, y, given, true, test.
 
-    radius : steps span [-radius, radius], in units of the filters' own norms; the centre of an odd number of
-        points is the network itself
-    seed : of the pair of directions
-    statistics : BatchNorm's, one of AROUND
+    Steps span [-radius, radius], in units of the filters' own norms; the centre of an odd number of points is
+    the network itself. seed : of the pair of directions
     """
-    network, images = network.to(device()), EvaluationSet.of(data)
-    x, y = directions(network, seed)
-    rows, steps = [], _steps(radius, points)
+    network, images, rows = network.to(device()), EvaluationSet(data), []
+    (x, y), steps = directions(network, seed), np.linspace(-radius, radius, points).tolist()
     with Progress(points**2, "loss surface", "points", quiet=quiet) as progress:
         for b, a in itertools.product(steps, steps):
-            rows.append({"x": a, "y": b} | losses_at(network, images, [(a, x), (b, y)], statistics))
+            rows.append({"x": a, "y": b} | losses_at(network, images, [(a, x), (b, y)]))
             progress.advance()
     return pd.DataFrame(rows)
 
 
-def surface_of(
-    run: Run,
-    weights: str,
-    *,
-    radius: float,
-    points: int,
-    seed: int = 0,
-    images: int = 0,
-    statistics: str = "centre",
-) -> pd.DataFrame:
+def surface_of(run: Run, weights: str, *, radius: float, points: int, images: int = 0) -> pd.DataFrame:
     """`surface` of a run over its first `images` images (0: all), cached beside the run."""
-    name = f"{weights}-radius{radius:g}-points{points}-seed{seed}" + (f"-images{images}" if images else "")
-    name += "" if statistics == "centre" else f"-{statistics}"
-    size = {"radius": radius, "points": points, "seed": seed, "statistics": statistics}
+    name = f"{weights}-radius{radius:g}-points{points}-seed0" + f"-images{images}" * bool(images)
+    size = {"radius": radius, "points": points}
     return cached(run, name, lambda: surface(run.network(weights), first_images(run.data, images), **size))
 
 
@@ -242,12 +184,6 @@ def cached(run: Run, name: str, compute: Callable[[], pd.DataFrame]) -> pd.DataF
         write_text(path, compute().to_csv(index=False, lineterminator="\n"))
     return read_table(path)
 
-
-def _steps(radius: float, points: int) -> list[float]:
-    return np.linspace(-radius, radius, points).tolist()
-
-
-# --- the paper's picture ------------------------------------------------------------------------------------
 
 # Panels of the paper's Figure 2 in its order: the noise's equation, lowest and highest loss within ±0.1. Read
 # from the authors' picture (results/landscape.PNG in chenpf1025/SLN), to about one unit of the last digit.
@@ -260,15 +196,11 @@ PAPER = {
 
 
 def ranges(surfaces: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
-    """Lowest and highest loss on given labels, ours and the paper's: one row per panel of PAPER.
-
-    surfaces : by method, of radius 0.1
-    Columns: panel, method, equation, lowest, highest, paper_lowest, paper_highest.
-    """
-    rows = []
-    for letter, (method, (equation, *theirs)) in zip("abcd", PAPER.items(), strict=True):
-        given = surfaces[method]["given"]
-        rows.append((letter, method, equation, given.min(), given.max(), *theirs))
+    """Lowest and highest loss on given labels of surfaces of radius 0.1, ours and the paper's, by panel."""
+    rows = [
+        (letter, method, equation, surfaces[method]["given"].min(), surfaces[method]["given"].max(), *theirs)
+        for letter, (method, (equation, *theirs)) in zip("abcd", PAPER.items(), strict=True)
+    ]
     columns = ["panel", "method", "equation", "lowest", "highest", "paper_lowest", "paper_highest"]
     return pd.DataFrame(rows, columns=columns)
 
@@ -290,18 +222,14 @@ def describe_ranges(table: pd.DataFrame) -> str:
     )
 
 
-# --- the mean rise over the radius --------------------------------------------------------------------------
-
-
 def rise(
     network: nn.Module, data: Data, *, radius: float, points: int, seed: int = 0, statistics: str = "centre"
 ) -> pd.DataFrame:
-    """How much the loss rises at a distance: the mean over a pair of directions and their opposites.
+    """L(theta + r d) - L(theta) on given, true and test labels: mean over a pair of directions, both ways.
 
-    One row per distance r = radius / points, ..., radius; columns r, and L(theta + r d) - L(theta) on given,
-    true and test labels. `statistics` is one of AROUND.
+    One row per distance r = radius / points, ..., radius. `statistics` is one of AROUND.
     """
-    network, images = network.to(device()), EvaluationSet.of(data)
+    network, images = network.to(device()), EvaluationSet(data)
     at = lambda *moves: pd.Series(losses_at(network, images, moves, statistics))  # noqa: E731
     centre, pair, rows = at(), directions(network, seed), []
     for r in np.linspace(0, radius, points + 1)[1:]:
@@ -318,10 +246,7 @@ def rises(
     images: int = 0,
     **size: float,
 ) -> pd.DataFrame:
-    """`rise` of each method's first run by pair of directions (from 1) and statistics, cached beside it.
-
-    size : radius and points of `rise`, whose columns follow method, pair and statistics
-    """
+    """`rise` of these radius and points by method (first run), pair (from 1) and statistics; cached."""
     parts = []
     for (name, method), pair, how in itertools.product(methods.items(), range(pairs), statistics):
         run, key = method.first, "-".join(f"{part}{value:g}" for part, value in size.items())
@@ -332,69 +257,51 @@ def rises(
     return pd.concat(parts, ignore_index=True)
 
 
-# --- the straight line between two minima -------------------------------------------------------------------
-
-
-def interpolated(first: nn.Module, second: nn.Module, t: float) -> Weights:
-    """(1 - t) theta_1 + t theta_2: weights, biases, BatchNorm parameters and running statistics.
-
-    Outside [0, 1] a variance can be negative; the loss there is NaN, because there is no such network.
-    """
-    start, end = first.state_dict(), second.state_dict()
-    weights = {name: (1 - t) * value + t * end[name] for name, value in start.items()}
-    counts = {name: value for name, value in start.items() if not value.is_floating_point()}
-    return weights | counts  # numbers of batches, which evaluation mode does not use
-
-
 def between(
     first: nn.Module, second: nn.Module, data: Data, *, quarter: int = 5, statistics: str = "recomputed"
 ) -> pd.DataFrame:
     """The loss at (1 - t) theta_1 + t theta_2 for t in [-1/4, 5/4]: one row per step; t, given, true, test.
 
     quarter : steps per quarter of the way, so that t = 0 and t = 1 are met exactly; 6 quarter + 1 rows
-    statistics : BatchNorm's, one of BETWEEN. Interpolated ones give the networks' own losses at t = 0 and 1.
-        Recomputed ones are the default because a mean of two networks' statistics belongs to neither and
-        adds to the barrier (Jordan et al., ICLR 2023, "REPAIR").
+    statistics : BatchNorm's, one of BETWEEN. Interpolated ones give the networks' own losses at t = 0 and 1,
+        and NaN outside [0, 1] where a variance is negative. Recomputed ones are the default because a mean of
+        two networks' statistics belongs to neither and adds to the barrier (Jordan et al., ICLR 2023).
     """
     choose("BatchNorm statistics", statistics, BETWEEN)
-    first, second, images = first.to(device()), second.to(device()), EvaluationSet.of(data)
-    rows = []
-    for t in np.arange(-quarter, 5 * quarter + 1) / (4 * quarter):
-        weights = interpolated(first, second, float(t))
-        rows.append({"t": t} | losses(first, images, weights, recompute=statistics == "recomputed"))
+    first, second, images = first.to(device()), second.to(device()), EvaluationSet(data)
+    start, end, rows = first.state_dict(), second.state_dict(), []
+    start = {name: value for name, value in start.items() if value.is_floating_point()}
+    for t in (np.arange(-quarter, 5 * quarter + 1) / (4 * quarter)).tolist():
+        weights = {name: (1 - t) * value + t * end[name] for name, value in start.items()}
+        rows.append({"t": t} | losses(first, images, weights, statistics == "recomputed"))
     return pd.DataFrame(rows)
 
 
 def between_methods(
     methods: Mapping[str, MethodRuns], start: str, end: str, *, quarter: int = 5, images: int = 0
 ) -> dict[str, pd.DataFrame]:
-    """`between` the first runs of two methods, by name in BETWEEN, and two references.
+    """`between` the first runs of two methods, by name in BETWEEN, and two references, by names of methods.
 
-    The references, by the names of `start` and `end`, go from a method's first run to its second, of another
-    seed, with recomputed statistics; without a second seed there are none. Their losses are over the first
-    run's images and labels, which are not the second's, so only `barriers` compare.
+    These go from a method's first run to its second, of another seed, if there is one, with recomputed
+    statistics, over the first run's images and labels, which are not the second's: only `barriers` compare.
     """
-    first, second = methods[start], methods[end]
-    asked = [(how, first, first.first, second, second.first, how) for how in BETWEEN]
-    for name, method in ((start, first), (end, second)):
+    tables, one, two = {}, methods[start], methods[end]
+    asked = [(how, one, one.first, two, two.first, how) for how in BETWEEN]
+    for name, method in ((start, one), (end, two)):
         asked += [(name, method, method.first, method, other, "recomputed") for other in method.runs[1:2]]
-    tables = {}
     for key, one, run, two, other, statistics in asked:
         name = f"{one.weights}-to-{other.folder.name}-{two.weights}-quarter{quarter}-{statistics}"
         name += f"-images{images}" * bool(images)
-        networks = run.network(one.weights), other.network(two.weights)
-        size = {"quarter": quarter, "statistics": statistics}
-        data = first_images(run.data, images)
-        tables[key] = cached(run, name, functools.partial(between, *networks, data, **size))
+        where = run.network(one.weights), other.network(two.weights), first_images(run.data, images)
+        compute = functools.partial(between, *where, quarter=quarter, statistics=statistics)
+        tables[key] = cached(run, name, compute)
     return tables
 
 
 def barriers(tables: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
     """How far each line of `between_methods` with recomputed statistics rises above that between its ends."""
-    found = {}
-    for name, table in tables.items():
-        if name != "interpolated":
-            table = table.set_index("t").loc[0:1]
-            ends = np.outer(1 - table.index, table.loc[0.0]) + np.outer(table.index, table.loc[1.0])
-            found[name] = (table - ends).max()
+    found = {name: table.set_index("t").loc[0:1] for name, table in tables.items() if name != "interpolated"}
+    for name, table in found.items():
+        ends = np.outer(1 - table.index, table.loc[0.0]) + np.outer(table.index, table.loc[1.0])
+        found[name] = (table - ends).max()
     return pd.DataFrame(found).T

@@ -5,8 +5,6 @@ on the weights through the mini-batch's statistics too: that is the J of every s
 BatchNorm's running statistics are constants.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 
 import pandas as pd
@@ -32,10 +30,9 @@ QUANTITIES = {
 
 
 def squared_jacobian(network: nn.Module, images: Tensor, draws: Tensor) -> tuple[float, float]:
-    """Means over the images of |J_i|_F^2 and of |f_i - mean over classes|^2, in the network's mode.
+    """Means over normalised images (B, ...) of |J_i|_F^2 and |f_i - mean over classes|^2, in the mode set.
 
-    images : (B, ...), normalised; draws : (n, B, C) of N(0, 1)
-    The first is an estimate without bias, the mean of |sum_i J_i' z_i|^2 over draws, because E z z' = I.
+    The first is an estimate without bias, the mean of |sum_i J_i' z_i|^2 over draws z (n, B, C) of N(0, 1).
     """
     theta, f = as_function(network, images)
     logits, pullback = vjp(f, theta)
@@ -77,13 +74,11 @@ def ratios(table: pd.DataFrame) -> pd.DataFrame:
     One row per quantity; columns mean of each method, ratio, low, high, and the verdict of "larger for the
     first" (`Estimate.verdict`).
     """
-    first, second = (part.set_index("seed") for _, part in table.groupby("method", sort=False))
-    names, rows = list(dict.fromkeys(table["method"])), {}
+    parts, rows = {name: part.set_index("seed") for name, part in table.groupby("method", sort=False)}, {}
     for column, words in QUANTITIES.items():
-        found, apart = compared(first[column], second[column])
-        row = dict(zip(names, (first[column].mean(), second[column].mean()), strict=True))
-        row |= {"ratio": found.mean, "low": found.low, "high": found.high, "verdict": apart.verdict()}
-        rows[words] = row
+        found, apart = compared(*(part[column] for part in parts.values()))
+        rows[words] = {name: part[column].mean() for name, part in parts.items()}
+        rows[words] |= {"ratio": found.mean, "low": found.low, "high": found.high, "verdict": apart.verdict()}
     return pd.DataFrame(rows).T.rename_axis("quantity")
 
 

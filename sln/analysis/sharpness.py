@@ -1,15 +1,7 @@
 """How sharp a minimum is, measured in several ways, because "flat" has several meanings.
 
 Notation: theta (P,) all parameters of a network as one vector, L(theta) the mean cross-entropy over training
-images, g = dL/dtheta, H its Hessian (P, P).
-
-filter_increase : mean of L(theta + d) - L(theta) along filter-normalised directions d (`landscape`), whose
-    step is relative to the weights
-eigenvalue_1 ... : the largest eigenvalues of H, by Lanczos' method on products H v
-trace : of H, by Hutchinson's estimator
-l2_increase : mean of L(theta + d) - L(theta) over random d of one length
-sam_increase : L(theta + rho g/|g|) - L(theta), the ascent step of Foret et al., ICLR 2021 (SAM)
-worst_increase : the largest L(theta + d) - L(theta) that projected gradient ascent finds within |d| <= rho
+images, g = dL/dtheta, H its Hessian (P, P). MEASURES lists the measures.
 
 Only filter_increase compares networks whose weights differ in scale. BatchNorm makes that scale arbitrary:
 dividing the weights in front of a BatchNorm by 2 changes no output and multiplies their block of H by 4 (Dinh
@@ -17,36 +9,30 @@ et al., ICML 2017). Isotropic noise makes such weights grow, and so lowers all o
 is |theta|^2.
 
 BatchNorm is in training mode: L is the function that SGD descends, except that its statistics are over all
-images used, in one batch up to STATISTICS_BATCH (2,500), not over a mini-batch. With more images they are
-over equal batches of at most that many. In evaluation mode the running statistics stay fixed while theta
-moves; two measures in it are a control (CONTROLS).
+images used, in equal batches of at most STATISTICS_BATCH, not over a mini-batch. In evaluation mode the
+running statistics stay fixed while theta moves; two measures in it are a control (CONTROLS).
 
 The loss is a list of functions (P,) -> scalar, one per batch, that sum to it, so memory is that of one batch.
-Hessian-vector products may keep the graphs: half the time, more memory. The tests compare the eigenvalues
-with those of the library curvlinops, which builds the gradient's graph again for every product.
 """
 
-from __future__ import annotations
-
 import functools
+import itertools
 import math
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import numpy as np
 import pandas as pd
 import torch
 import torch.nn.functional as F
 from scipy.sparse.linalg import LinearOperator, eigsh
-from torch import Tensor, nn
-from torch.func import functional_call
+from torch import Generator, Tensor, nn
 
 from sln.analysis.landscape import STATISTICS_BATCH, EvaluationSet, filter_normalised, first_images
+from sln.analysis.theory import as_function
 from sln.datasets.load import threads
 from sln.runs.run import Run
 from sln.study.statistics import Estimate, MethodRuns, interval
 from sln.utils.devices import device
-from sln.utils.errors import choose
 from sln.utils.files import read_json, write_json
 from sln.utils.progress import Progress
 from sln.utils.rng import torch_generator
@@ -55,23 +41,17 @@ Parts = Sequence[Callable[[Tensor], Tensor]]
 Product = Callable[[Tensor], Tensor]  # v (P,) -> H v (P,)
 
 BATCH = 256  # images in one part, in evaluation mode
-# Hessian-vector products keep the gradient's graph up to this number of pixel values
-KEPT_VALUES = 1_000_000
-
+KEPT_VALUES = 1_000_000  # Hessian-vector products keep the gradient's graph up to this number of pixel values
 SCALE_FREE = "filter_increase"
-# The measures' names in figures.
-MEASURES = {
-    SCALE_FREE: "mean rise, filter-normalised",
-    "eigenvalue_1": "largest eigenvalue of the Hessian",
-    "trace": "trace of the Hessian",
-    "l2_increase": "mean rise, random directions",
-    "sam_increase": "rise of SAM’s step",
-    "worst_increase": "worst rise found",
+MEASURES = {  # names in figures
+    SCALE_FREE: "mean rise, filter-normalised",  # of L(theta + d) - L(theta), |d| relative to the weights
+    "eigenvalue_1": "largest eigenvalue of the Hessian",  # by Lanczos' method on products H v
+    "trace": "trace of the Hessian",  # by Hutchinson's estimator
+    "l2_increase": "mean rise, random directions",  # of one length
+    "sam_increase": "rise of SAM’s step",  # L(theta + rho g/|g|) - L(theta) (Foret et al., ICLR 2021)
+    "worst_increase": "worst rise found",  # that projected gradient ascent finds within |d| <= rho
 }
 CONTROLS = (SCALE_FREE, "eigenvalue_1")  # also measured in evaluation mode
-
-
-# --- the loss as a function of one vector -------------------------------------------------------------------
 
 
 def parameters_of(network: nn.Module) -> Tensor:
@@ -82,20 +62,18 @@ def parameters_of(network: nn.Module) -> Tensor:
 def loss_parts(network: nn.Module, images: Tensor, labels: Tensor, *, training: bool = True) -> Parts:
     """The mean cross-entropy of a network over normalised images (N, ...) and labels (N,), as parts.
 
-    training : BatchNorm's statistics are those of the images, in one part of at most STATISTICS_BATCH images
-        or in equal ones; otherwise the running ones. The network's own running statistics stay as they are.
-    The parts share the network's mode, so use those of one mode before asking for those of the other.
+    training : BatchNorm's statistics are those of a part's images, otherwise the running ones, which stay as
+        they are. The parts share the network's mode: use those of one mode before asking for the other's.
     """
     network.train(training)
-    names = [name for name, _ in network.named_parameters()]
-    shapes = [parameter.shape for parameter in network.parameters()]
-    sizes = [shape.numel() for shape in shapes]
+    named = dict(network.named_parameters())
+    sizes = [parameter.numel() for parameter in named.values()]
 
     def part(theta: Tensor, images: Tensor, labels: Tensor) -> Tensor:
-        pieces = (v.view(shape) for v, shape in zip(theta.split(sizes), shapes, strict=True))
-        buffers = {name: buffer.clone() for name, buffer in network.named_buffers()}
-        weights = dict(zip(names, pieces, strict=True)) | buffers
-        return F.cross_entropy(functional_call(network, weights, (images,)), labels, reduction="sum") / count
+        pieces = zip(named.items(), theta.split(sizes), strict=True)
+        weights = {name: piece.view(parameter.shape) for (name, parameter), piece in pieces}
+        _, logits = as_function(network, images)
+        return F.cross_entropy(logits(weights), labels, reduction="sum") / count
 
     count = len(labels)
     number = math.ceil(count / (STATISTICS_BATCH if training else BATCH))
@@ -109,56 +87,45 @@ def value(parts: Parts, theta: Tensor) -> float:
     return sum(part(theta).item() for part in parts)
 
 
-def gradient(parts: Parts, theta: Tensor) -> Tensor:
-    """g (P,)."""
-    theta = theta.detach().requires_grad_()
-    return sum(torch.autograd.grad(part(theta), theta)[0] for part in parts)
-
-
-# --- the Hessian --------------------------------------------------------------------------------------------
+def gradients(parts: Parts, theta: Tensor, *, create_graph: bool = False) -> Iterator[Tensor]:
+    """g (P,) as parts that sum to it; theta must require gradients."""
+    return (torch.autograd.grad(part(theta), theta, create_graph=create_graph)[0] for part in parts)
 
 
 def hessian_product(parts: Parts, theta: Tensor, *, keep: bool = True) -> Product:
     """v -> H v = d(g . v)/dtheta.
 
-    keep : compute g with its graph once, and hold the graphs of all parts; otherwise compute it per product
+    keep : compute g with its graph once, and hold the graphs of all parts: half the time, more memory.
+        Otherwise compute it per product, as the library curvlinops does, which the tests compare with.
     """
     theta = theta.detach().requires_grad_()
-    graph = lambda part: torch.autograd.grad(part(theta), theta, create_graph=True)[0]  # noqa: E731
-    graphs = [graph(part) for part in parts] if keep else None
-
-    def product(v: Tensor) -> Tensor:
-        gradients = graphs if graphs is not None else map(graph, parts)
-        return sum(torch.autograd.grad(g, theta, v, retain_graph=keep)[0] for g in gradients)
-
-    return product
+    graphs = functools.partial(gradients, parts, theta, create_graph=True)
+    kept = list(graphs()) if keep else None
+    return lambda v: sum(torch.autograd.grad(g, theta, v, retain_graph=keep)[0] for g in kept or graphs())
 
 
 def largest_eigenvalues(
-    product: Product, theta: Tensor, k: int, generator: torch.Generator
+    product: Product, theta: Tensor, k: int, generator: Generator
 ) -> tuple[Tensor, Tensor]:
     """The k largest (most positive) eigenvalues (k,), falling, and eigenvectors (P, k): Lanczos' method.
 
     It stops at |H v - lambda v| <= lambda / 1000; the eigenvalues err by about the square of that. It can
-    miss one of several close eigenvalues, like all Krylov methods with a single start.
-    generator : draws the starting vector
+    miss one of several close eigenvalues, like all Krylov methods with a single (here random) start.
     """
     size = len(theta)
-    start = torch.randn(size, generator=generator, dtype=theta.dtype)
+    start = torch.randn(size, generator=generator, dtype=theta.dtype).numpy()
 
     def matvec(v: np.ndarray) -> np.ndarray:
         return product(torch.as_tensor(v, dtype=theta.dtype, device=theta.device).ravel()).cpu().numpy()
 
-    operator = LinearOperator((size, size), matvec=matvec, dtype=start.numpy().dtype)
+    operator = LinearOperator((size, size), matvec=matvec, dtype=start.dtype)
     basis = min(size, 3 * k + 1)  # Lanczos vectors: enough on the study's trained networks without a restart
-    values, vectors = eigsh(operator, k, which="LA", tol=1e-3, ncv=basis, v0=start.numpy())
+    values, vectors = eigsh(operator, k, which="LA", tol=1e-3, ncv=basis, v0=start)
     order = np.argsort(values)[::-1].copy()
     return torch.from_numpy(values[order]), torch.from_numpy(vectors[:, order]).to(theta.device)
 
 
-def trace(
-    product: Product, values: Tensor, vectors: Tensor, probes: int, generator: torch.Generator
-) -> float:
+def trace(product: Product, values: Tensor, vectors: Tensor, probes: int, generator: Generator) -> float:
     """tr H = sum_i lambda_i + E[q' H q], q = (I - V V') z, z of random signs: Hutchinson's estimator.
 
     The largest eigenvalues, `values` (k,) with eigenvectors V (P, k), are taken out, so that the variance
@@ -166,105 +133,68 @@ def trace(
     """
     found = values.sum().item()
     for _ in range(probes):
-        signs = torch.randint(0, 2, (len(vectors),), generator=generator) * 2 - 1
-        z = signs.to(vectors)
+        z = (torch.randint(0, 2, (len(vectors),), generator=generator) * 2 - 1).to(vectors)
         q = z - vectors @ (vectors.T @ z)
         found += (q @ product(q)).item() / probes
     return found
 
 
-def hessian(
-    parts: Parts, theta: Tensor, *, k: int, probes: int, keep: bool, seed: int = 0
-) -> dict[str, float]:
-    """`eigenvalue_1` to `eigenvalue_k` and `trace` of the Hessian, in the precision of the loss.
-
-    probes : of Hutchinson's estimator
-    keep : of `hessian_product`
-    seed : of the random vectors
-    """
+def hessian(parts: Parts, theta: Tensor, *, k: int, probes: int, keep: bool) -> dict[str, float]:
+    """`eigenvalue_1` to `eigenvalue_k` and `trace` (of that many probes), in the precision of the loss."""
     product = hessian_product(parts, theta, keep=keep)
-    values, vectors = largest_eigenvalues(product, theta, k, torch_generator(seed, "landscape", 2))
+    values, vectors = largest_eigenvalues(product, theta, k, torch_generator(0, "landscape", 2))
     found = {f"eigenvalue_{i + 1}": value for i, value in enumerate(values.tolist())}
-    return found | {"trace": trace(product, values, vectors, probes, torch_generator(seed, "landscape", 3))}
+    return found | {"trace": trace(product, values, vectors, probes, torch_generator(0, "landscape", 3))}
 
 
-# --- how the loss rises nearby ------------------------------------------------------------------------------
-
-
-def average_increase(
-    parts: Parts, theta: Tensor, rho: float, directions: int, generator: torch.Generator
-) -> float:
+def average_increase(parts: Parts, theta: Tensor, rho: float, directions: int, generator: Generator) -> float:
     """Mean of L(theta + d) - L(theta) over `directions` random d, |d| = rho, and their opposites.
 
     In thousands of dimensions nearly all of a ball lies at its surface, so this is also the mean within rho.
     The opposites take g out: for small rho this is rho^2 tr(H) / (2 P).
     """
-    moves = []
-    for _ in range(directions):
-        z = torch.randn(len(theta), generator=generator, dtype=theta.dtype).to(theta.device)
-        moves.append(rho * z / z.norm())
-    return mean_increase(parts, theta, moves)
+    draws = (torch.randn(len(theta), generator=generator, dtype=theta.dtype) for _ in range(directions))
+    moves = [rho * z / z.norm() for z in (draw.to(theta.device) for draw in draws)]
+    return _mean_increase(parts, theta, moves)
 
 
-def filter_increase(parts: Parts, network: nn.Module, rho: float, directions: int, seed: int = 0) -> float:
-    """The same along filter-normalised directions: a step of rho is rho of every filter's own norm.
-
-    The k-th direction is the first of the k-th pair of `landscape.directions`, drawn from the same numbers
-    for every network.
-    """
-    moves = []
-    for number in range(seed, seed + directions):
-        direction = filter_normalised(network, torch_generator(number, "landscape", 0))
-        moves.append(rho * torch.cat([d.flatten() for d in direction.values()]))
-    return mean_increase(parts, parameters_of(network), moves)
+def filter_increase(parts: Parts, network: nn.Module, rho: float, directions: int) -> float:
+    """The same along the first of `landscape.directions(network, k)` each; rho is in filters' own norms."""
+    generators = (torch_generator(seed, "landscape", 0) for seed in range(directions))
+    found = (filter_normalised(network, generator).values() for generator in generators)
+    moves = [rho * torch.cat([d.flatten() for d in direction]) for direction in found]
+    return _mean_increase(parts, parameters_of(network), moves)
 
 
-def mean_increase(parts: Parts, theta: Tensor, moves: Sequence[Tensor]) -> float:
-    """Mean of L(theta + d) - L(theta) over the moves d and -d."""
+def _mean_increase(parts: Parts, theta: Tensor, moves: Sequence[Tensor]) -> float:
     around = [value(parts, theta + sign * move) for move in moves for sign in (1, -1)]
     return float(np.mean(around)) - value(parts, theta)
 
 
 def worst_increase(parts: Parts, theta: Tensor, rho: float, steps: int = 0) -> float:
-    """The largest L(theta + d) - L(theta) found within |d| <= rho.
+    """The largest L(theta + d) - L(theta) found within |d| <= rho, from SAM's d = rho g/|g| on.
 
-    It starts from SAM's d = rho g/|g|. Each of the `steps` of projected gradient ascent moves by rho/2 along
-    the gradient there, and back to the sphere if outside the ball. The result is the largest of all, so more
-    steps never find less.
+    Each of the `steps` of projected gradient ascent moves by rho/2 along the gradient there, and back to the
+    sphere if outside the ball. More steps never find less.
     """
     start, best = value(parts, theta), -np.inf
     d, step = torch.zeros_like(theta), rho
     for _ in range(steps + 1):
-        g = gradient(parts, theta + d)
+        g = sum(gradients(parts, (theta + d).requires_grad_()))
         d = d + step * g / g.norm().clamp_min(torch.finfo(g.dtype).tiny)
         d = d * (rho / d.norm().clamp_min(rho))
         best, step = max(best, value(parts, theta + d) - start), rho / 2
     return best
 
 
-# --- tables -------------------------------------------------------------------------------------------------
-
-
-def measures_of(
-    run: Run, weights: str, *, labels: str = "given", images: int = 0, **size: float
-) -> dict[str, float]:
-    """All measures of one network over its run's first training images (0: all), cached beside the run.
-
-    labels : "given" or "true"; the latter without images of no class
-    size : the arguments of `measure` from `rho` on
-    """
-    choose("labels", labels, ("given", "true"))
-    sizes = "-".join(f"{name}{size[name]:g}" for name in sorted(size))
-    parts = (weights, labels, "batch-statistics", sizes, f"images{images}" if images else "")
-    name = "-".join(filter(None, parts))
+def measures_of(run: Run, weights: str, *, images: int = 0, **size: float) -> dict[str, float]:
+    """`measure` of one network over its run's first training images (0: all), cached beside the run."""
+    sizes = [f"{name}{size[name]:g}" for name in sorted(size)]
+    name = "-".join([weights, "given-batch-statistics", *sizes]) + f"-images{images}" * bool(images)
     path = run.folder / "sharpness" / f"{name}.json"
     if not path.exists():
-        all_images = EvaluationSet.of(first_images(run.data, images))
-        target = all_images.true if labels == "true" else all_images.given
-        known = target >= 0
-        network = run.network(weights).to(device())
-        pixels = all_images.train[known.to(all_images.train.device)]
-        write_json(path, measure(network, pixels, target[known], **size))
+        seen = EvaluationSet(first_images(run.data, images))
+        write_json(path, measure(run.network(weights).to(device()), seen.train, seen.given, **size))
     return read_json(path)
 
 
@@ -286,29 +216,25 @@ def measure(
 
     images, labels : (N, ...) normalised, (N,)
     rho : the adversary's radius, SAM's default; length : of random moves; radius : of filter-normalised moves
-    directions : random ones of each kind; steps : of projected ascent after SAM's
-    k, probes : of `hessian`
-    The controls are CONTROLS in evaluation mode, by name with "_evaluation".
+    directions : random ones of each kind; steps : of projected ascent after SAM's; k, probes : of `hessian`
+    CONTROLS in evaluation mode have the ending "_evaluation".
     """
     theta, keep = parameters_of(network), images.numel() <= KEPT_VALUES
     parts = loss_parts(network, images, labels)
-    found = {
-        "loss": value(parts, theta),
-        "squared_norm": theta.square().sum().item(),
-        **hessian(parts, theta, k=k, probes=probes, keep=keep),
-        "l2_increase": average_increase(parts, theta, length, directions, torch_generator(0, "landscape", 4)),
-        "filter_increase": filter_increase(parts, network, radius, directions),
-        "sam_increase": worst_increase(parts, theta, rho),
-        "worst_increase": worst_increase(parts, theta, rho, steps),
-    }
+    found = {"loss": value(parts, theta), "squared_norm": theta.square().sum().item()}
+    found |= hessian(parts, theta, k=k, probes=probes, keep=keep)
+    generator = torch_generator(0, "landscape", 4)
+    found["l2_increase"] = average_increase(parts, theta, length, directions, generator)
+    found["filter_increase"] = filter_increase(parts, network, radius, directions)
+    found["sam_increase"] = worst_increase(parts, theta, rho)
+    found["worst_increase"] = worst_increase(parts, theta, rho, steps)
     parts = loss_parts(network, images, labels, training=False)
-    largest = hessian(parts, theta, k=1, probes=0, keep=keep)["eigenvalue_1"]
-    found["eigenvalue_1_evaluation"] = largest
+    found["eigenvalue_1_evaluation"] = hessian(parts, theta, k=1, probes=0, keep=keep)["eigenvalue_1"]
     found["filter_increase_evaluation"] = filter_increase(parts, network, radius, directions)
     return found
 
 
-def table(methods: Mapping[str, MethodRuns], seeds: int | None = None, **options: Any) -> pd.DataFrame:
+def table(methods: Mapping[str, MethodRuns], seeds: int | None = None, **options: float) -> pd.DataFrame:
     """`measures_of` each network with these `options`, one row per method and seed (the first `seeds`)."""
     networks = [(name, m.weights, run) for name, m in methods.items() for run in m.runs[:seeds]]
     rows = []
@@ -319,58 +245,52 @@ def table(methods: Mapping[str, MethodRuns], seeds: int | None = None, **options
     return pd.DataFrame(rows)
 
 
-def summary(table: pd.DataFrame, flatter: str = "SLN", than: str = "CE") -> pd.DataFrame:
+def summary(table: pd.DataFrame) -> pd.DataFrame:
     """Mean and standard deviation over seeds: one row per measure and method; the last measure is |theta|^2.
 
     scale_free : whether the measure compares networks whose weights differ in scale
-    relative, relative_std : divided by the mean of the method `than`
-    evaluation : the mean in evaluation mode, of the controls
-    ratio, low, high : of the row's method to `flatter`, paired over seeds, with its t interval (of the
-        logarithms, so `ratio` is a geometric mean). If a value is not positive: the difference instead.
-    verdict : of the claim that `flatter` is flatter than the row's method by this measure, from that
-        interval: `Estimate.verdict`. Empty for `flatter` itself and for |theta|^2.
+    relative, relative_std : divided by CE's mean; evaluation : the mean in evaluation mode, of CONTROLS
+    ratio, low, high : of the row's method to SLN, paired over seeds (`compared`)
+    verdict : whether SLN is flatter than the row's method (`Estimate.verdict`); empty for SLN and |theta|^2
     """
     rows, by_seed = [], table.pivot(index="seed", columns="method")
-    for measure in (*MEASURES, "squared_norm"):
-        scale = abs(by_seed[measure][than].mean())
-        for method in dict.fromkeys(table["method"]):
-            values = by_seed[measure][method]
-            row = {"measure": measure, "method": method, "scale_free": measure == SCALE_FREE}
-            row |= {"mean": values.mean(), "std": values.std()}
-            row |= {"relative": row["mean"] / scale, "relative_std": row["std"] / scale}
-            if measure in CONTROLS:
-                row["evaluation"] = by_seed[f"{measure}_evaluation"][method].mean()
-            if method != flatter:
-                found, apart = compared(values, by_seed[measure][flatter])
-                row |= {"ratio": found.mean, "low": found.low, "high": found.high}
-                row["verdict"] = apart.verdict() if measure in MEASURES else ""
-            rows.append(row)
+    for measure, method in itertools.product((*MEASURES, "squared_norm"), table["method"].unique()):
+        values, scale = by_seed[measure][method], abs(by_seed[measure]["CE"].mean())
+        row = {"measure": measure, "method": method, "scale_free": measure == SCALE_FREE}
+        row |= {"mean": values.mean(), "std": values.std()}
+        row |= {"relative": row["mean"] / scale, "relative_std": row["std"] / scale}
+        if measure in CONTROLS:
+            row["evaluation"] = by_seed[f"{measure}_evaluation"][method].mean()
+        if method != "SLN":
+            found, apart = compared(values, by_seed[measure]["SLN"])
+            row |= {"ratio": found.mean, "low": found.low, "high": found.high}
+            row["verdict"] = apart.verdict() if measure in MEASURES else ""
+        rows.append(row)
     return pd.DataFrame(rows).fillna({"verdict": ""})
 
 
 def compared(values: pd.Series, ours: pd.Series) -> tuple[Estimate, Estimate]:
-    """values / ours over seeds, and the estimate that a verdict is read from, positive if ours is smaller.
+    """values / ours over seeds, a geometric mean, and its logarithm, positive if ours is smaller.
 
-    Both are of logarithms, the first transformed back; of differences if a value is not positive.
+    A verdict is read from the latter. If a value is not positive, both are of differences.
     """
     both = pd.concat([values, ours], axis=1).dropna().to_numpy().T
     if both.min() <= 0:
-        apart = interval(both[0] - both[1])
-        return apart, apart
+        return (interval(both[0] - both[1]),) * 2
     apart = interval(np.log(both[0] / both[1]))
     with np.errstate(over="ignore"):  # one seed: from 0 to infinity
         mean, low, high = np.exp([apart.mean, apart.low, apart.high]).tolist()
     return Estimate(mean, low, high, apart.std, apart.seeds), apart
 
 
-def describe(summary: pd.DataFrame, flatter: str = "SLN") -> str:
+def describe(summary: pd.DataFrame) -> str:
     """The verdicts of `summary` in words: the scale-free measure first, then how many of the others agree."""
     lines = []
     for method, part in summary[summary["verdict"] != ""].groupby("method", sort=False):
         lead, others = part[part["scale_free"]].iloc[0], part[~part["scale_free"]]["verdict"]
         counts = ", ".join(f"{verdict} ({n})" for verdict, n in others.value_counts().items())
         lines.append(
-            f"{flatter} flatter than {method}: {lead['verdict']} by the scale-free measure "
+            f"SLN flatter than {method}: {lead['verdict']} by the scale-free measure "
             f"(ratio {lead['ratio']:.3g} [{lead['low']:.3g}, {lead['high']:.3g}]); "
             f"by the {len(others)} others: {counts}."
         )

@@ -10,10 +10,8 @@ of mean zero to the gradient of the mini-batch's mean loss. Its covariance (P, P
 
 with Sigma_i = sigma^2 (I - 1 p' - p 1' + C p p') of `method.label_noise_covariance`, which makes the third
 sigma^2 / B^2 sum_i sum_c (grad log p_ic) (grad log p_ic)'. With B = 1 they are the paper's. Given theta the
-noise is linear in z, so it is exactly Gaussian.
+noise is linear in z, so it is exactly Gaussian; it does not depend on the targets.
 """
-
-from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Sequence
@@ -22,7 +20,7 @@ import numpy as np
 import pandas as pd
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Generator, Tensor, nn
 from torch.func import functional_call, grad, jacrev, vmap
 
 from sln import method
@@ -30,95 +28,67 @@ from sln.data import Data
 from sln.datasets.load import threads
 from sln.utils.rng import torch_generator
 
-# Config.noise_on: variants 1, 2 and 3 of the paper
-VARIANTS = ("gradient", "logits", "labels")
-
+VARIANTS = ("gradient", "logits", "labels")  # Config.noise_on: variants 1, 2 and 3 of the paper
 # Channels of the two convolutions of `small_network`: 122, 521 and 1,956 parameters for ten classes.
 SIZES = ((2, 3), (5, 8), (10, 18))
 
 Parameters = dict[str, Tensor]
-
-
-# --- in parameter space: exact ------------------------------------------------------------------------------
+Batch = tuple[Tensor, Tensor]  # images (B, channels, H, W), targets (B, C)
 
 
 def as_function(network: nn.Module, images: Tensor) -> tuple[Parameters, Callable[[Parameters], Tensor]]:
-    """theta, and f(theta): (B, C) logits of `images` (B, channels, H, W), normalised.
+    """theta, and f(theta), logits (B, C) of normalised images (B, ...), in the network's mode.
 
-    The network stays in its mode: in training mode BatchNorm uses the batch's statistics. Running ones stay.
+    In training mode f_i, and so J_i, depends on theta through the batch's statistics too. Running ones stay.
     """
-    theta = {name: value.detach() for name, value in network.named_parameters() if value.requires_grad}
 
     def f(theta: Parameters) -> Tensor:
         buffers = {name: value.clone() for name, value in network.named_buffers()}
         return functional_call(network, theta | buffers, (images,))
 
-    return theta, f
+    return {name: value.detach() for name, value in network.named_parameters()}, f
 
 
 def jacobian(network: nn.Module, images: Tensor) -> tuple[Tensor, Tensor]:
-    """Logits (B, C) and J (B, C, P), the derivative of all logits with respect to all parameters.
-
-    With BatchNorm in training mode f_i, and so J_i, also depends on theta through the batch's statistics. The
-    B C P numbers of J must fit in memory.
-    """
+    """Logits (B, C) and J (B, C, P), whose B C P numbers must fit in memory."""
     theta, f = as_function(network, images)
-    with torch.no_grad():
-        logits = f(theta)
-    return logits, torch.cat([part.flatten(start_dim=2) for part in jacrev(f)(theta).values()], dim=2)
+    return f(theta), torch.cat([part.flatten(start_dim=2) for part in jacrev(f)(theta).values()], dim=2)
 
 
-def logit_covariance(logits: Tensor, noise_on: str, sigma: float) -> Tensor:
-    """(B, C, C): covariance of the noise in each example's gradient at the logits, variants 2 and 3."""
-    if noise_on == "labels":
-        return method.label_noise_covariance(F.softmax(logits, dim=1), sigma)
-    assert noise_on == "logits", f"noise on the {noise_on} has no covariance at the logits"
-    return sigma**2 * torch.eye(logits.shape[1]).to(logits).expand(len(logits), -1, -1)
+def at_logits(network: nn.Module, images: Tensor, noise_on: str, sigma: float) -> tuple[Tensor, Tensor]:
+    """J (B, C, P), and Sigma (B, C, C) of each example's noise at the logits, for variants 2 and 3."""
+    logits, J = jacobian(network, images)
+    if noise_on == "logits":
+        return J, sigma**2 * torch.eye(logits.shape[1]).to(logits).expand(len(logits), -1, -1)
+    return J, method.label_noise_covariance(F.softmax(logits, dim=1), sigma)
 
 
 def noise_covariance(network: nn.Module, images: Tensor, noise_on: str, sigma: float) -> Tensor:
-    """(P, P): covariance of the noise in the gradient of the mini-batch's mean loss, exactly.
-
-    noise_on : one of VARIANTS
-    The noise does not depend on the targets.
-    """
-    logits, J = jacobian(network, images)
+    """(P, P): covariance of the noise of one of VARIANTS in the gradient of the mini-batch's mean loss."""
     if noise_on == "gradient":
-        return sigma**2 * torch.eye(J.shape[2]).to(J)
-    Sigma = logit_covariance(logits, noise_on, sigma)
+        return sigma**2 * torch.eye(parameter_count(network)).to(images)
+    J, Sigma = at_logits(network, images, noise_on, sigma)
     return J.flatten(end_dim=1).T @ (Sigma @ J).flatten(end_dim=1) / len(images) ** 2
 
 
 def expected_squared_norm(network: nn.Module, images: Tensor, noise_on: str, sigma: float) -> float:
-    """E|noise|^2 in the gradient of the mini-batch's mean loss, exactly: the trace of `noise_covariance`.
-
-    1 "gradient": sigma^2 P; 2 "logits": sigma^2 / B^2 sum_i |J_i|_F^2; 3 "labels": 1 / B^2 sum_i
-    tr(Sigma_i J_i J_i').
-    """
+    """E|noise|^2, the trace of `noise_covariance`, without a (P, P) matrix."""
     if noise_on == "gradient":
-        return sigma**2 * sum(value.numel() for value in network.parameters() if value.requires_grad)
-    logits, J = jacobian(network, images)
-    Sigma = logit_covariance(logits, noise_on, sigma)
+        return sigma**2 * parameter_count(network)
+    J, Sigma = at_logits(network, images, noise_on, sigma)
     return (Sigma * (J @ J.mT)).sum().item() / len(images) ** 2
 
 
-# --- in parameter space: drawn ------------------------------------------------------------------------------
+def parameter_count(network: nn.Module) -> int:
+    """P, the number of parameters."""
+    return sum(value.numel() for value in network.parameters())
 
 
 def drawn_noise(
-    network: nn.Module,
-    images: Tensor,
-    targets: Tensor,
-    noise_on: str,
-    sigma: float,
-    draws: int,
-    generator: torch.Generator,
+    network: nn.Module, batch: Batch, noise_on: str, sigma: float, draws: int, generator: Generator
 ) -> Tensor:
-    """(draws, P): the gradient of the mini-batch's mean loss with fresh noise, minus that without.
-
-    targets : (B, C)
-    It uses the functions of `train.train_epoch` in their order, and automatic differentiation.
-    """
+    """(draws, P): the gradient with fresh noise, minus that without, by the functions of `train_epoch`."""
+    images, targets = batch
     theta, f = as_function(network, images)
 
     def loss(theta: Parameters, z: Tensor) -> Tensor:
@@ -129,23 +99,16 @@ def drawn_noise(
         return (losses + method.logit_noise(logits, sigma, z)).mean()
 
     clean = grad(loss)(theta, torch.zeros_like(targets))
-    if noise_on == "gradient":
-        noisy = with_gradient_noise(clean, sigma, draws, generator)
+    if noise_on == "gradient":  # drawn entry by entry, so `draws` stacked copies of a gradient are one
+        stacked = {name: g.expand(draws, *g.shape).clone() for name, g in clean.items()}
+        for copies in stacked.values():
+            copies.grad = copies.clone()
+        method.add_gradient_noise(stacked.values(), sigma, generator)
+        noisy = {name: copies.grad for name, copies in stacked.items()}
     else:
         z = torch.randn(draws, *targets.shape, generator=generator, dtype=targets.dtype)
         noisy = vmap(grad(loss), in_dims=(None, 0), chunk_size=500)(theta, z)
     return torch.cat([(noisy[name] - clean[name]).flatten(start_dim=1) for name in theta], dim=1)
-
-
-def with_gradient_noise(
-    gradient: Parameters, sigma: float, draws: int, generator: torch.Generator
-) -> Parameters:
-    """`draws` copies of a gradient, stacked, after `add_gradient_noise` (whose noise is entry by entry)."""
-    stacked = {name: nn.Parameter(g.expand(draws, *g.shape).clone()) for name, g in gradient.items()}
-    for parameter in stacked.values():
-        parameter.grad = parameter.detach().clone()
-    method.add_gradient_noise(stacked.values(), sigma, generator)
-    return {name: parameter.grad for name, parameter in stacked.items()}
 
 
 def errors(noise: Tensor, covariance: Tensor) -> dict[str, float]:
@@ -161,33 +124,27 @@ def errors(noise: Tensor, covariance: Tensor) -> dict[str, float]:
     draws, trace, size = len(noise), covariance.trace(), torch.linalg.norm(covariance)
     error = torch.linalg.norm(noise.T @ noise / draws - covariance) / size
     expected = ((trace**2 + size**2) / draws).sqrt() / size
-    return {
-        "frobenius_error": error.item(),
-        "expected_error": expected.item(),
-        "error_ratio": (error / expected).item(),
-        "norm_error": ((noise.square().sum() / draws - trace) / (size * (2 / draws) ** 0.5)).item(),
-        "mean_error": (noise.mean(dim=0).norm() / (trace / draws).sqrt()).item(),
-    }
+    found = {"frobenius_error": error, "expected_error": expected, "error_ratio": error / expected}
+    found["norm_error"] = (noise.square().sum() / draws - trace) / (size * (2 / draws) ** 0.5)
+    found["mean_error"] = noise.mean(dim=0).norm() / (trace / draws).sqrt()
+    return {name: value.item() for name, value in found.items()}
 
 
 def within_sampling_error(table: pd.DataFrame) -> bool:
-    """Whether all errors of `verification` or `covariance_check` are less than three times the expected ones.
-
-    Four times for `norm_error`: it is one nearly normal number, so among many rows some reach 3.
-    """
+    """Whether all errors of `verification` or `covariance_check` are below 3 times the expected ones."""
+    # norm_error below 4: it is one nearly normal number, so among many rows some reach 3
     small = table["error_ratio"].lt(3) & table["mean_error"].lt(3) & table["norm_error"].abs().lt(4)
     return bool(small.all())
 
 
 @threads(1)
 def verification(
-    networks: Sequence[nn.Module], images: Tensor, targets: Tensor, sigma: float, draws: int, seed: int = 0
+    networks: Sequence[nn.Module], images: Tensor, targets: Tensor, sigma: float, draws: int
 ) -> pd.DataFrame:
     """Exact against drawn covariance in parameter space: networks x (one example, mini-batch) x variants.
 
-    images : (B, channels, H, W); targets : (B, C)
-    The one example is the one with the most confident prediction, in evaluation mode; the mini-batch is all
-    images, in training mode. Columns: parameters, batch, noise_on, and those of `errors`.
+    The one example is that of the most confident prediction, in evaluation mode; the mini-batch is all images
+    (B, channels, H, W), targets (B, C), in training mode. Columns: parameters, batch, noise_on, and `errors`.
     """
     rows = []
     for number, network in enumerate(networks):
@@ -196,66 +153,52 @@ def verification(
         for training, index in ((False, top.view(1)), (True, torch.arange(len(images)))):
             network.train(training)
             for variant, noise_on in enumerate(VARIANTS):
-                generator = torch_generator(seed, "bootstrap", number, int(training), variant)
+                generator = torch_generator(0, "bootstrap", number, int(training), variant)
                 S = noise_covariance(network, images[index], noise_on, sigma)
-                noise = drawn_noise(network, images[index], targets[index], noise_on, sigma, draws, generator)
-                found = {"parameters": len(S), "batch": len(index), "noise_on": noise_on}
-                rows.append(found | errors(noise, S))
+                batch = images[index], targets[index]
+                found = errors(drawn_noise(network, batch, noise_on, sigma, draws, generator), S)
+                rows.append({"parameters": len(S), "batch": len(index), "noise_on": noise_on} | found)
         network.eval()
     return pd.DataFrame(rows)
 
 
 @threads(1)
 def expected_norms(networks: Sequence[nn.Module], images: Tensor, sigma: float) -> pd.DataFrame:
-    """E|noise|^2 on one mini-batch in training mode, exactly: one row per network and variant.
-
-    matched_sigma : the sigma at which the variant's noise is as large as SLN's at `sigma`
-    """
+    """E|noise|^2 on one mini-batch in training mode, exactly: one row per network and variant."""
+    # matched_sigma: where the variant's noise is as large as SLN's at `sigma`
     rows = []
     for network in networks:
-        network.train()
-        norms = {variant: expected_squared_norm(network, images, variant, sigma) for variant in VARIANTS}
-        P = sum(value.numel() for value in network.eval().parameters())
-        for variant, norm in norms.items():
-            row = {"parameters": P, "noise_on": variant, "expected_squared_norm": norm}
-            rows.append(row | {"matched_sigma": sigma * (norms["labels"] / norm) ** 0.5})
-    return pd.DataFrame(rows)
+        norms = {name: expected_squared_norm(network.train(), images, name, sigma) for name in VARIANTS}
+        for name, norm in norms.items():
+            rows.append(
+                (parameter_count(network.eval()), name, norm, sigma * (norms["labels"] / norm) ** 0.5)
+            )
+    return pd.DataFrame(rows, columns=["parameters", "noise_on", "expected_squared_norm", "matched_sigma"])
 
 
-# --- small networks -----------------------------------------------------------------------------------------
-
-
-def small_images(data: Data, count: int) -> tuple[Tensor, Tensor]:
+def small_images(data: Data, count: int) -> Batch:
     """The first training images (count, 1, 8, 8) float64, grey, averaged down; their labels (count, C)."""
-    split = data.train[torch.arange(count)]
+    split = data.train[:count]
     grey = data.normalise(split.images.cpu()).double().mean(dim=1, keepdim=True)
     return F.adaptive_avg_pool2d(grey, 8), F.one_hot(split.given, data.num_classes).double()
 
 
 def small_network(channels: tuple[int, int], num_classes: int, seed: int = 0) -> nn.Module:
     """`models.SmallCNN` with only two convolutions, float64: small enough for a (P, P) matrix."""
-    first, second = channels
     with torch.random.fork_rng(devices=[]):  # torch's initialisers use the global generator
         torch.random.set_rng_state(torch_generator(seed, "initialisation").get_state())
-        return nn.Sequential(
-            nn.Conv2d(1, first, 3, padding=1, bias=False),
-            nn.BatchNorm2d(first),
-            nn.ReLU(),
-            nn.MaxPool2d(2),
-            nn.Conv2d(first, second, 3, padding=1, bias=False),
-            nn.BatchNorm2d(second),
-            nn.ReLU(),
-            nn.AdaptiveAvgPool2d(1),
-            nn.Flatten(),
-            nn.Linear(second, num_classes),
-        ).double()
+        first, second = (
+            (nn.Conv2d(inputs, outputs, 3, padding=1, bias=False), nn.BatchNorm2d(outputs), nn.ReLU())
+            for inputs, outputs in itertools.pairwise((1, *channels))
+        )
+        last = nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(channels[-1], num_classes)
+        return nn.Sequential(*first, nn.MaxPool2d(2), *second, *last).double()
 
 
 @threads(1)
 def fitted(network: nn.Module, images: Tensor, targets: Tensor, steps: int = 100) -> nn.Module:
     """The network after full-batch descent on (images, targets), so that its confidences differ."""
-    optimizer = torch.optim.SGD(network.parameters(), lr=0.3, momentum=0.9)
-    network.train()
+    optimizer = torch.optim.SGD(network.train().parameters(), lr=0.3, momentum=0.9)
     for _ in range(steps):
         optimizer.zero_grad()
         method.soft_cross_entropy(network(images), targets).mean().backward()
@@ -263,57 +206,41 @@ def fitted(network: nn.Module, images: Tensor, targets: Tensor, steps: int = 100
     return network.eval()
 
 
-# --- noise and confidence -----------------------------------------------------------------------------------
+@threads(1)
+def by_confidence(network: nn.Module, images: Tensor, sigma: float) -> pd.DataFrame:
+    """E|noise|^2 in the parameter gradient of each image by itself (N rows), in evaluation mode.
 
-
-def jacobian_products(network: nn.Module, images: Tensor) -> tuple[Tensor, Tensor]:
-    """Logits (N, C) and J_i J_i' (N, C, C) of each image by itself, in evaluation mode."""
+    confidence : largest p; logit_variance : of SLN's noise at that class's logit, sigma^2 (1 - 2 p + C p^2)
+    labels : SLN, tr(Sigma_i J_i J_i'); logits : variant 2, sigma^2 |J_i|_F^2; ratio : labels / logits
+    bound : C |p|^2, the largest eigenvalue of Sigma_i / sigma^2 and the largest possible ratio
+    ratio_at_logits : tr(Sigma_i) / (sigma^2 C), the ratio if J_i J_i' were proportional to I
+    ratio_of_differences : tr(Sigma_i) / (sigma^2 (C - 1)), the same for I - 1 1' / C: if theta moved all
+        differences of logits equally and never their mean
+    common : share of |J_i|_F^2 that moves all logits equally, 1' J_i J_i' 1 / (C |J_i|_F^2). Softmax does not
+        change there, and SLN has no noise there because Sigma_i 1 = 0; variant 2 has
+    logit_size : squared length of the logits around their mean over classes
+    """
 
     def product(image: Tensor) -> Tensor:
         J = jacobian(network, image.unsqueeze(0))[1][0]
         return J @ J.T
 
     theta, f = as_function(network.eval(), images)
-    with torch.no_grad():
-        logits = f(theta)
+    logits = f(theta).double()
     # Jacobians computed at the same time have at most two million columns together
-    chunk = max(1, 2_000_000 // sum(value.numel() for value in theta.values()))
-    return logits, vmap(product, chunk_size=chunk)(images)
-
-
-@threads(1)
-def by_confidence(network: nn.Module, images: Tensor, sigma: float) -> pd.DataFrame:
-    """E|noise|^2 in the parameter gradient of each image by itself (N rows), and its confidence.
-
-    confidence : largest p; logit_variance : of SLN's noise at that class's logit, sigma^2 (1 - 2 p + C p^2)
-    labels : SLN, tr(Sigma_i J_i J_i'); logits : variant 2, sigma^2 |J_i|_F^2; ratio : labels / logits
-    bound : C |p|^2, the largest eigenvalue of Sigma_i / sigma^2 and the largest possible ratio
-    ratio_at_logits : tr(Sigma_i) / (sigma^2 C), the ratio if J_i J_i' were proportional to I
-    ratio_of_differences : tr(Sigma_i) / (sigma^2 (C - 1)), the ratio if J_i J_i' were proportional to
-        I - 1 1' / C, i.e. if theta moved all differences of logits equally and never their mean
-    common : share of |J_i|_F^2 that moves all logits equally, 1' J_i J_i' 1 / (C |J_i|_F^2). Softmax does not
-        change there, and SLN has no noise there because Sigma_i 1 = 0; variant 2 has
-    logit_size : squared length of the logits around their mean over classes
-    """
-    logits, JJ = jacobian_products(network, images)
-    logits, JJ = logits.double(), JJ.double()
-    C, confidence = logits.shape[1], F.softmax(logits, dim=1).max(dim=1)
-    size = JJ.diagonal(dim1=1, dim2=2).sum(dim=1)
-    Sigma = logit_covariance(logits, "labels", sigma)
+    JJ = vmap(product, chunk_size=max(1, 2_000_000 // parameter_count(network)))(images).double()
+    C, p = logits.shape[1], F.softmax(logits, dim=1)
+    top, squared = p.max(dim=1), JJ.diagonal(dim1=1, dim2=2).sum(dim=1)  # |J_i|_F^2
+    Sigma = method.label_noise_covariance(p, sigma)
     variances = Sigma.diagonal(dim1=1, dim2=2)
-    labels, at_logits = (Sigma * JJ).sum(dim=(1, 2)), sigma**2 * size
-    columns = {
-        "confidence": confidence.values,
-        "logit_variance": variances.gather(1, confidence.indices.unsqueeze(1)).squeeze(1),
-        "labels": labels,
-        "logits": at_logits,
-        "ratio": labels / at_logits,
-        "bound": C * F.softmax(logits, dim=1).square().sum(dim=1),
-        "ratio_at_logits": variances.sum(dim=1) / (sigma**2 * C),
-        "ratio_of_differences": variances.sum(dim=1) / (sigma**2 * (C - 1)),
-        "common": JJ.sum(dim=(1, 2)) / (C * size),
-        "logit_size": logits.var(dim=1, correction=0) * C,
-    }
+    labels, of_logits = (Sigma * JJ).sum(dim=(1, 2)), sigma**2 * squared
+    columns = {"confidence": top.values, "logit_variance": variances.gather(1, top.indices[:, None])[:, 0]}
+    columns |= {"labels": labels, "logits": of_logits, "ratio": labels / of_logits}
+    columns["bound"] = C * p.square().sum(dim=1)
+    columns["ratio_at_logits"] = variances.sum(dim=1) / (sigma**2 * C)
+    columns["ratio_of_differences"] = variances.sum(dim=1) / (sigma**2 * (C - 1))
+    columns["common"] = JJ.sum(dim=(1, 2)) / (C * squared)
+    columns["logit_size"] = logits.var(dim=1, correction=0) * C
     return pd.DataFrame({name: values.cpu().numpy() for name, values in columns.items()})
 
 
@@ -325,29 +252,21 @@ def binned(table: pd.DataFrame, edges: Sequence[float]) -> pd.DataFrame:
     return means[means["images"] >= 5].reset_index(drop=True)
 
 
-# --- at the logits ------------------------------------------------------------------------------------------
-
-
 def peaked(probability: float, num_classes: int) -> Tensor:
     """(C,) float64: the first class has `probability`, the others share the rest."""
-    p = torch.full((num_classes,), (1 - probability) / (num_classes - 1), dtype=torch.float64)
-    p[0] = probability
-    return p
+    others = (1 - probability) / (num_classes - 1)
+    return torch.tensor([probability] + (num_classes - 1) * [others], dtype=torch.float64)
 
 
 def noise_at_logit(probability: np.ndarray, sigma: float, num_classes: int) -> np.ndarray:
-    """Standard deviation of SLN's noise on the gradient at the logit of a class of this probability.
-
-    Probabilities (n,) -> (n,): the square root of sigma^2 (1 - 2 p + C p^2).
-    """
+    """Standard deviation of SLN's noise at the logit of a class of probability (n,): (n,)."""
     rows = torch.stack([peaked(float(p), num_classes) for p in probability])
     return method.label_noise_covariance(rows, sigma)[:, 0, 0].sqrt().numpy()
 
 
-def drawn_at_logits(p: Tensor, sigma: float, draws: int, generator: torch.Generator) -> Tensor:
+def drawn_at_logits(p: Tensor, sigma: float, draws: int, generator: Generator) -> Tensor:
     """(draws, C): SLN's noise on the gradient at the logits of prediction p (C,), by autograd."""
-    y = torch.zeros_like(p).unsqueeze(0)
-    y[0, 0] = 1
+    y = torch.eye(1, len(p)).to(p)  # the first class
     z = torch.randn(draws, len(p), dtype=p.dtype, generator=generator)
     logits = p.log().repeat(draws, 1).requires_grad_()
     method.soft_cross_entropy(logits, method.noisy_labels(y, sigma, z)).sum().backward()
@@ -355,16 +274,15 @@ def drawn_at_logits(p: Tensor, sigma: float, draws: int, generator: torch.Genera
 
 
 @threads(1)
-def covariance_check(sigma: float, num_classes: int, draws: int, seed: int = 0) -> pd.DataFrame:
-    """SLN's noise on the gradient at the logits, by automatic differentiation and by formula.
+def covariance_check(sigma: float, num_classes: int, draws: int) -> pd.DataFrame:
+    """SLN's noise on the gradient at the logits, by autograd and by formula: one row per prediction.
 
-    One row per prediction, from even to nearly certain. p : probability of the labelled class; std_formula,
-    std_drawn : at that class's logit; and the columns of `errors`.
+    p : probability of the labelled class; std_formula, std_drawn : at its logit; and the columns of `errors`
     """
     rows = []
     for row, probability in enumerate((1 / num_classes, 0.5, 0.9, 0.99, 0.999)):
         p = peaked(probability, num_classes)
-        noise = drawn_at_logits(p, sigma, draws, torch_generator(seed, "bootstrap", row))
+        noise = drawn_at_logits(p, sigma, draws, torch_generator(0, "bootstrap", row))
         S = method.label_noise_covariance(p, sigma)
         stds = {"std_formula": S[0, 0].sqrt().item(), "std_drawn": noise[:, 0].std().item()}
         rows.append({"p": probability} | stds | errors(noise, S))
@@ -372,7 +290,7 @@ def covariance_check(sigma: float, num_classes: int, draws: int, seed: int = 0) 
 
 
 def by_classes(
-    sigma: float, counts: Sequence[int], probabilities: Sequence[float], draws: int, seed: int = 0
+    sigma: float, counts: Sequence[int], probabilities: Sequence[float], draws: int
 ) -> pd.DataFrame:
     """Standard deviation of SLN's noise at the logit of a class predicted with p, by number of classes.
 
@@ -381,10 +299,9 @@ def by_classes(
     """
     rows = []
     for C, (number, p) in itertools.product(counts, enumerate(probabilities)):
-        generator = torch_generator(seed, "bootstrap", C, number)
+        generator = torch_generator(0, "bootstrap", C, number)
         drawn = drawn_at_logits(peaked(p, C), sigma, draws, generator)[:, 0].std().item()
         formula = noise_at_logit(np.array([p]), sigma, C).item()
-        row = {"classes": C, "p": p, "limit": sigma * np.sqrt(C - 1), "std_formula": formula}
         error = (drawn - formula) / (formula / np.sqrt(2 * draws))
-        rows.append(row | {"std_drawn": drawn, "error": error})
-    return pd.DataFrame(rows)
+        rows.append((C, p, sigma * np.sqrt(C - 1), formula, drawn, error))
+    return pd.DataFrame(rows, columns=["classes", "p", "limit", "std_formula", "std_drawn", "error"])

@@ -35,7 +35,6 @@ def test_the_floors_of_symmetric_noise_are_the_formulas():
     for share in (floors.accuracy, floors.best_accuracy, floors.p_right):
         assert share == pytest.approx(0.6)
     assert floors.p_wrong == pytest.approx(0.4 / 9)
-    np.testing.assert_allclose(floors.kept, 0.6)
 
 
 def test_the_floors_are_what_a_classifier_that_answers_T_reaches(asymmetric):

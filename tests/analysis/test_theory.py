@@ -191,7 +191,7 @@ def test_expected_norms_name_the_strength_that_is_as_large_as_slns(networks, bat
 @pytest.mark.parametrize("variant", ["logits", "labels"])
 def test_drawn_noise_is_what_backward_gives_with_noise_minus_without(variant, networks, batch):
     network, (images, targets) = networks[0].train(), batch
-    found = theory.drawn_noise(network, images, targets, variant, SIGMA, 3, generator())
+    found = theory.drawn_noise(network, batch, variant, SIGMA, 3, generator())
     logits = network(images)
     clean = gradient_of(network, method.soft_cross_entropy(logits, targets).mean())
     for noise, z in zip(
@@ -206,7 +206,7 @@ def test_drawn_noise_is_what_backward_gives_with_noise_minus_without(variant, ne
 
 def test_drawn_gradient_noise_is_what_add_gradient_noise_adds(networks, batch):
     network, (images, targets) = networks[0].eval(), batch
-    found = theory.drawn_noise(network, images, targets, "gradient", SIGMA, 1, generator())
+    found = theory.drawn_noise(network, batch, "gradient", SIGMA, 1, generator())
     clean = gradient_of(network, method.soft_cross_entropy(network(images), targets).mean())
     method.add_gradient_noise(network.parameters(), SIGMA, generator())
     noisy = torch.cat([parameter.grad.flatten() for parameter in network.parameters()])
