@@ -124,10 +124,8 @@ class Engine(train.Engine):
 class EpochBuffers:
     """What the steps of an epoch read, in tensors that are refilled and never replaced.
 
-    order : (N,), in which the examples are seen
     noisy : (N, C), targets with stochastic label noise; those without where the noise is elsewhere
     at_logits : (N, C), sigma z of variant 2; None for the others
-    crops : crops and flips; None without augmentation
     total : () float64, sum of the objective over the epoch's examples so far
     """
 
