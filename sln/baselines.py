@@ -30,14 +30,6 @@ ELR_DECAY = {"asym": 0.9}
 CO_TEACHING_EPOCHS = 10  # T_k, after which the share that is forgotten stays
 
 
-# --- other losses -------------------------------------------------------------------------------------------
-
-
-def smoothed_labels(targets: Tensor, epsilon: float) -> Tensor:
-    """(B, C): (1 - epsilon) y + epsilon / C, for targets y (B, C)."""
-    return (1 - epsilon) * targets + epsilon / targets.shape[1]
-
-
 class LabelSmoothing(Objective):
     """Cross-entropy against smoothed labels (Szegedy et al., CVPR 2016); the setting is epsilon.
 
@@ -47,50 +39,36 @@ class LabelSmoothing(Objective):
 
     def losses(self, logits: Tensor, batch: Batch) -> Tensor:
         """(B,): l(f, (1 - epsilon) y + epsilon / C)."""
-        smoothed = smoothed_labels(batch.targets, self.config.baseline_parameter)
-        return method.soft_cross_entropy(logits, smoothed)
-
-
-def generalised_cross_entropy(logits: Tensor, targets: Tensor, q: float) -> Tensor:
-    """(B,): sum_k y_k (1 - p_k^q) / q. Cross-entropy for q -> 0, 1 - p_y for q = 1 and one-hot y.
-
-    From log p, so that no p that underflows makes the gradient infinite.
-    """
-    log_p = F.log_softmax(logits, dim=1)
-    return (targets * -torch.expm1(q * log_p) / q).sum(dim=1)
+        epsilon, C = self.config.baseline_parameter, logits.shape[1]
+        return method.soft_cross_entropy(logits, (1 - epsilon) * batch.targets + epsilon / C)
 
 
 class GCE(Objective):
     """Generalised cross-entropy (Zhang & Sabuncu, NeurIPS 2018); the setting is q.
 
-    q = 0.7 is that paper's in all its experiments. The plain loss, not the truncated one with which it also
-    prunes the training set.
+    Cross-entropy for q -> 0, and 1 - p_y for q = 1 and one-hot y. q = 0.7 is that paper's in all its
+    experiments. The plain loss, not the truncated one with which it also prunes the training set.
     """
 
     def losses(self, logits: Tensor, batch: Batch) -> Tensor:
-        """(B,): `generalised_cross_entropy`."""
-        return generalised_cross_entropy(logits, batch.targets, self.config.baseline_parameter)
-
-
-def reverse_cross_entropy(logits: Tensor, targets: Tensor) -> Tensor:
-    """(B,): -sum_k p_k log y_k with log 0 = A = log SCE_ZERO, that is -A (1 - p_y), for one-hot y.
-
-    As in the released loss.py; the paper has A = -4.
-    """
-    return -(F.softmax(logits, dim=1) * targets.clamp_min(SCE_ZERO).log()).sum(dim=1)
+        """(B,): sum_k y_k (1 - p_k^q) / q, from log p: no p that underflows makes the gradient infinite."""
+        q, log_p = self.config.baseline_parameter, F.log_softmax(logits, dim=1)
+        return (batch.targets * -torch.expm1(q * log_p) / q).sum(dim=1)
 
 
 class SCE(Objective):
     """Symmetric cross-entropy (Wang et al., ICCV 2019): alpha CE + beta RCE, beta = 1; the setting is alpha.
 
-    The released train_models.py has alpha 0.01 for MNIST, 0.1 for CIFAR-10. Of one-hot labels only: `Config`
-    refuses stochastic noise, whose logarithm means nothing.
+    RCE is -sum_k p_k log y_k with log 0 = A = log SCE_ZERO, that is -A (1 - p_y), as in the released loss.py;
+    the paper has A = -4. The released train_models.py has alpha 0.01 for MNIST, 0.1 for CIFAR-10. Of one-hot
+    labels only: `Config` refuses stochastic noise, whose logarithm means nothing.
     """
 
     def losses(self, logits: Tensor, batch: Batch) -> Tensor:
-        """(B,): alpha l(f, y) + `reverse_cross_entropy`."""
+        """(B,): alpha l(f, y) - sum_k p_k log y_k."""
         cross_entropy = method.soft_cross_entropy(logits, batch.given)
-        return self.config.baseline_parameter * cross_entropy + reverse_cross_entropy(logits, batch.given)
+        reverse = -(F.softmax(logits, dim=1) * batch.given.clamp_min(SCE_ZERO).log()).sum(dim=1)
+        return self.config.baseline_parameter * cross_entropy + reverse
 
 
 class ELR(Objective):
@@ -159,9 +137,6 @@ class ConfidencePenalty(Objective):
         return super().losses(logits, batch) - self.config.baseline_parameter * entropy
 
 
-# --- other batches, other gradients -------------------------------------------------------------------------
-
-
 def mixed(values: Tensor, partners: Tensor, weight: float) -> Tensor:
     """(B, ...): lambda v_i + (1 - lambda) v_j, where j = partners[i]."""
     return weight * values + (1 - weight) * values[partners]
@@ -218,8 +193,7 @@ class SAM(Objective):
 def kept_share(tau: float, epoch: int) -> float:
     """R(T) = 1 - tau min(T / T_k, 1), the share of a batch that co-teaching learns from in epoch T >= 1.
 
-    As published. The released code counts T / T_k as 0, 1/9, ... 1 in its first ten epochs: it keeps all
-    examples in the first, where this forgets tau / 10, and both keep 1 - tau from the tenth on.
+    As published. The released code counts T / T_k as 0, 1/9, ... 1 in its first ten epochs.
     """
     return 1 - tau * min(epoch / CO_TEACHING_EPOCHS, 1)
 

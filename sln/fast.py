@@ -118,9 +118,6 @@ class Engine(train.Engine):
             return train.predict(network, split, data, draws)
 
 
-# --- a step of training -------------------------------------------------------------------------------------
-
-
 class EpochBuffers:
     """What the steps of an epoch read, in tensors that are refilled and never replaced.
 
@@ -154,7 +151,7 @@ class EpochBuffers:
         self.total.zero_()
         if self.noisy.device.type == "cpu":
             return draws.noise
-        # drawn where it is used: a step's noise is as large as the network, too much to be sent
+        # drawn where it is used: a step's noise is as large as the network
         seed = int(torch.randint(2**62, (), generator=draws.noise))
         return torch.Generator(self.noisy.device).manual_seed(seed)
 

@@ -88,9 +88,6 @@ class Corruption:
         write_json(path.with_suffix(".json"), self.manifest())
 
 
-# --- transition matrices ------------------------------------------------------------------------------------
-
-
 def realised_transitions(true: np.ndarray, given: np.ndarray, num_classes: int) -> np.ndarray:
     """(C, C) float64, realised T[true, given] of labels (N,), without those of no class (open-set).
 
@@ -130,9 +127,6 @@ def asymmetric_matrix(num_classes: int, rate: float, class_map: Mapping[int, int
 def next_class_map(num_classes: int) -> dict[int, int]:
     """i -> i + 1 mod C, the asymmetric noise of CIFAR-100."""
     return {i: (i + 1) % num_classes for i in range(num_classes)}
-
-
-# --- drawing given labels -----------------------------------------------------------------------------------
 
 
 def flip(true: np.ndarray, T: np.ndarray, rng: np.random.Generator, *, exact: bool = True) -> np.ndarray:
@@ -254,9 +248,6 @@ def open_set(
 def none(true: np.ndarray, num_classes: int) -> Corruption:
     """No inherent noise: the given labels are the true ones."""
     return Corruption(true, true, num_classes, "none", 0.0, seed=0)
-
-
-# --- checks and helpers -------------------------------------------------------------------------------------
 
 
 def _apportion(shares: np.ndarray, total: int, rng: np.random.Generator) -> np.ndarray:

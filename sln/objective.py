@@ -93,8 +93,6 @@ def grouped(named: dict[str, Tensor], group: str) -> dict[str, Tensor]:
     return {name.removeprefix(f"{group}/"): value for name, value in found.items()}
 
 
-# --- how strong the stochastic noise is ---------------------------------------------------------------------
-
 DRAWS = 8  # of the noise, on one batch, that a matched strength is estimated from
 
 

@@ -1,7 +1,4 @@
-"""One straight training loop.
-
-It has no disks, progress bars or notebooks: it yields what it measured, epoch by epoch.
-"""
+"""One straight training loop, without disks or progress bars: it yields what it measured, epoch by epoch."""
 
 from __future__ import annotations
 
@@ -259,16 +256,13 @@ def correct(state: State, data: Data, config: Config, epoch: int, engine: Engine
 
     given (the clean default) : against the given labels, on plain images
     as-released : the released loader shares the data set that training reads, so its images are *augmented*
-        (if `config.augment`), and from the second corrected epoch on its losses are against targets that are
-        *already corrected*; the predictions y_hat are of the augmented images too
-
-    w follows from the losses by `config.correction_weight` (`method.CORRECTION_WEIGHTS`).
+        (if `config.augment`), for y_hat too, and from the second corrected epoch on its losses are against
+        targets that are *already corrected*
     """
     given, draws, against = one_hot(data), None, one_hot(data)
     if config.correction_losses == "as-released":
         draws, against = crops_and_flips(data, config, epoch, 1), state.targets.cpu()
-    average = state.averages["momentum"].module
-    logits = (engine or Engine()).predict(average, data.train, data, draws)
+    logits = (engine or Engine()).predict(state.averages["momentum"].module, data.train, data, draws)
     w = method.CORRECTION_WEIGHTS[config.correction_weight](method.soft_cross_entropy(logits, against))
     probabilities = F.softmax(logits, dim=1)
     hard = F.one_hot(probabilities.argmax(dim=1), data.num_classes).float()
@@ -279,10 +273,7 @@ def correct(state: State, data: Data, config: Config, epoch: int, engine: Engine
 
 @torch.no_grad()
 def predict(network: nn.Module, split: Split, data: Data, draws: CropsAndFlips | None = None) -> Tensor:
-    """(N, C) logits on the CPU, in data-set order, in evaluation mode (BatchNorm's running statistics).
-
-    draws : crops and flips of the N images; None for the images as they are
-    """
+    """(N, C) logits on the CPU, in data-set order, in evaluation mode, of images augmented by `draws`."""
     network.eval()
     parts = [network(data.normalise(images)) for images in prediction_batches(split, data, draws)]
     return torch.cat(parts).cpu() if parts else torch.zeros(0, data.num_classes)
@@ -290,8 +281,7 @@ def predict(network: nn.Module, split: Split, data: Data, draws: CropsAndFlips |
 
 def prediction_batches(split: Split, data: Data, draws: CropsAndFlips | None = None) -> Iterator[Tensor]:
     """The images of `split` in order, uint8, in batches of `prediction_size`, augmented by `draws`."""
-    size = prediction_size(data.device)
-    draws = draws and draws.to(data.device)
+    size, draws = prediction_size(data.device), draws and draws.to(data.device)
     for start in range(0, len(split), size):
         rows = slice(start, start + size)
         images = split.images[rows]

@@ -40,7 +40,7 @@ LISTS = {"train": "noisy_train.txt", "validation": "clean_val.txt", "test": "cle
 LINE = re.compile(r"(\S+) ([0-9]+)")
 OUTSIDE = re.compile(
     r"[\\:\0]|(^|/)\.{0,2}(/|$)"
-)  # of a path that, on some system, starts elsewhere or goes up
+)  # in a path that on some system starts elsewhere or goes up
 RESIZE, CROP = 256, 224  # pixels: the shorter side after resizing, the side of the square that is cut out
 MEAN, STD = (0.6959, 0.6537, 0.6371), (0.3113, 0.3192, 0.3214)
 CHECKED_TOGETHER = 64  # images
@@ -111,10 +111,10 @@ def read(*, skip_bad_images: bool = False) -> Clothing1M:
     if root is None:
         raise _missing("its folder annotations", " and ".join(map(str, places)))
     entries, sizes, digest = [], [], hashlib.sha256()
-    for split in SPLITS:
-        file = root / "annotations" / LISTS[split]
+    for name in LISTS.values():
+        file = root / "annotations" / name
         if not file.is_file():
-            raise _missing(f"its list {LISTS[split]}", str(file.parent))
+            raise _missing(f"its list {name}", str(file.parent))
         found = list(_entries(file))
         require(len(found) > 0, f"{file} lists no images")
         entries += found
@@ -141,10 +141,9 @@ def _entries(file: Path) -> Iterator[tuple[bytes, int]]:
             for number, line in enumerate(lines, 1):
                 match = LINE.fullmatch(line.rstrip("\n"))
                 if match is None or int(match[2]) >= C or OUTSIDE.search(match[1]):
-                    raise InputError(
-                        f'{file}, line {number}: {line.strip()[:80]!r} is not "images/....jpg 7": a path '
-                        f"below the data set's folder and a label from 0 to {C - 1}"
-                    )
+                    wanted = f"a path below the data set's folder and a label from 0 to {C - 1}"
+                    wrong = f'{line.strip()[:80]!r} is not "images/....jpg 7"'
+                    raise InputError(f"{file}, line {number}: {wrong}: {wanted}")
                 yield match[1].encode(), int(match[2])
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"{file} is not readable text: {' '.join(str(error).split())}") from None

@@ -210,9 +210,8 @@ def averaged_softmax(
 ) -> np.ndarray:
     """(N_train + N_validation, C): softmax outputs averaged over `epochs`, for instance-dependent noise.
 
-    The network is `config`'s, trained by plain cross-entropy on the *true* labels of the same training and
-    validation images (Chen et al., AAAI 2021). Its seed is drawn from (`config.noise_seed`, `network`), so
-    its weights and batches are not those of a run. `advance` is called after every epoch.
+    The network is `config`'s, trained by plain cross-entropy on the *true* labels of the same images (Chen et
+    al., AAAI 2021). Its seed is drawn from (`config.noise_seed`, `network`): it is not that of a run.
     """
     both = Split(*map(torch.cat, zip(clean.train.tensors, clean.validation.tensors, strict=True)))
     everything = dataclasses.replace(clean, train=both)
