@@ -12,7 +12,6 @@ same for all methods, so that only the objective differs.
 from __future__ import annotations
 
 import dataclasses
-import itertools
 
 import torch
 import torch.nn.functional as F
@@ -22,7 +21,7 @@ from sln import method, models
 from sln.config import Config
 from sln.data import Data
 from sln.noise import realised_transitions
-from sln.objective import Batch, Objective, forward, momentum_buffers, restore_momentum, sgd
+from sln.objective import Batch, Objective, forward, grouped, momentum_buffers, restore_momentum, sgd
 from sln.utils.rng import numpy_generator
 
 SCE_ZERO = 1e-4  # what the released code clips labels at, so that A = log 0 is -9.2
@@ -31,70 +30,45 @@ ELR_DECAY = {"asym": 0.9}
 CO_TEACHING_EPOCHS = 10  # T_k, after which the share that is forgotten stays
 
 
-# --- other losses -------------------------------------------------------------------------------------------
-
-
-def smoothed_labels(targets: Tensor, epsilon: float) -> Tensor:
-    """(B, C): (1 - epsilon) y + epsilon / C, for targets y (B, C)."""
-    return (1 - epsilon) * targets + epsilon / targets.shape[1]
-
-
 class LabelSmoothing(Objective):
     """Cross-entropy against smoothed labels (Szegedy et al., CVPR 2016); the setting is epsilon.
 
     0.1 is that paper's, and the baseline's under label noise in SCE's released loss.py. Lukasik et al. (ICML
-    2020) study it under label noise, and compare it with loss correction.
-
-    With SLN the noise is smoothed too: its sigma is (1 - epsilon) times what it would be.
+    2020) study it under label noise. With SLN the noise is smoothed too: its sigma is (1 - epsilon) times.
     """
 
     def losses(self, logits: Tensor, batch: Batch) -> Tensor:
         """(B,): l(f, (1 - epsilon) y + epsilon / C)."""
-        return method.soft_cross_entropy(
-            logits, smoothed_labels(batch.targets, self.config.baseline_parameter)
-        )
-
-
-def generalised_cross_entropy(logits: Tensor, targets: Tensor, q: float) -> Tensor:
-    """(B,): sum_k y_k (1 - p_k^q) / q. Cross-entropy for q -> 0, 1 - p_y for q = 1 and one-hot y.
-
-    From log p, so that no p that underflows makes the gradient infinite.
-    """
-    log_p = F.log_softmax(logits, dim=1)
-    return (targets * -torch.expm1(q * log_p) / q).sum(dim=1)
+        epsilon, C = self.config.baseline_parameter, logits.shape[1]
+        return method.soft_cross_entropy(logits, (1 - epsilon) * batch.targets + epsilon / C)
 
 
 class GCE(Objective):
     """Generalised cross-entropy (Zhang & Sabuncu, NeurIPS 2018); the setting is q.
 
-    q = 0.7 is that paper's in all its experiments. The plain loss, not the truncated one with which it also
-    prunes the training set.
+    Cross-entropy for q -> 0, and 1 - p_y for q = 1 and one-hot y. q = 0.7 is that paper's in all its
+    experiments. The plain loss, not the truncated one with which it also prunes the training set.
     """
 
     def losses(self, logits: Tensor, batch: Batch) -> Tensor:
-        """(B,): `generalised_cross_entropy`."""
-        return generalised_cross_entropy(logits, batch.targets, self.config.baseline_parameter)
-
-
-def reverse_cross_entropy(logits: Tensor, targets: Tensor) -> Tensor:
-    """(B,): -sum_k p_k log y_k with log 0 = A = log SCE_ZERO, that is -A (1 - p_y), for one-hot y.
-
-    As in the released loss.py; the paper has A = -4.
-    """
-    return -(F.softmax(logits, dim=1) * targets.clamp_min(SCE_ZERO).log()).sum(dim=1)
+        """(B,): sum_k y_k (1 - p_k^q) / q, from log p: no p that underflows makes the gradient infinite."""
+        q, log_p = self.config.baseline_parameter, F.log_softmax(logits, dim=1)
+        return (batch.targets * -torch.expm1(q * log_p) / q).sum(dim=1)
 
 
 class SCE(Objective):
     """Symmetric cross-entropy (Wang et al., ICCV 2019): alpha CE + beta RCE, beta = 1; the setting is alpha.
 
-    The released train_models.py has alpha 0.01 for MNIST, 0.1 for CIFAR-10. Of one-hot labels only: `Config`
-    refuses stochastic noise, whose logarithm means nothing.
+    RCE is -sum_k p_k log y_k with log 0 = A = log SCE_ZERO, that is -A (1 - p_y), as in the released loss.py;
+    the paper has A = -4. The released train_models.py has alpha 0.01 for MNIST, 0.1 for CIFAR-10. Of one-hot
+    labels only: `Config` refuses stochastic noise, whose logarithm means nothing.
     """
 
     def losses(self, logits: Tensor, batch: Batch) -> Tensor:
-        """(B,): alpha l(f, y) + `reverse_cross_entropy`."""
+        """(B,): alpha l(f, y) - sum_k p_k log y_k."""
         cross_entropy = method.soft_cross_entropy(logits, batch.given)
-        return self.config.baseline_parameter * cross_entropy + reverse_cross_entropy(logits, batch.given)
+        reverse = -(F.softmax(logits, dim=1) * batch.given.clamp_min(SCE_ZERO).log()).sum(dim=1)
+        return self.config.baseline_parameter * cross_entropy + reverse
 
 
 class ELR(Objective):
@@ -140,8 +114,7 @@ class ForwardCorrection(Objective):
 
     def __init__(self, config: Config, network: nn.Module, data: Data) -> None:
         super().__init__(config, network, data)
-        labels = (data.train.true.numpy(), data.train.given.numpy())
-        T = realised_transitions(*labels, data.num_classes)
+        T = realised_transitions(data.train.true.numpy(), data.train.given.numpy(), data.num_classes)
         self.log_T = torch.from_numpy(T).log().to(data.device)
 
     def losses(self, logits: Tensor, batch: Batch) -> Tensor:
@@ -162,9 +135,6 @@ class ConfidencePenalty(Objective):
         log_p = F.log_softmax(logits, dim=1)
         entropy = -(log_p.exp() * log_p).sum(dim=1)
         return super().losses(logits, batch) - self.config.baseline_parameter * entropy
-
-
-# --- other batches, other gradients -------------------------------------------------------------------------
 
 
 def mixed(values: Tensor, partners: Tensor, weight: float) -> Tensor:
@@ -191,14 +161,9 @@ class Mixup(Objective):
             self.draws = numpy_generator(self.config.seed, "mixup", batch.epoch)
         weight = self.draws.beta(self.config.baseline_parameter, self.config.baseline_parameter)
         partners = torch.from_numpy(self.draws.permutation(len(batch.index))).to(batch.images.device)
-        return super().gradient(
-            dataclasses.replace(
-                batch,
-                images=mixed(batch.images, partners, weight),
-                given=mixed(batch.given, partners, weight),
-                targets=mixed(batch.targets, partners, weight),
-            )
-        )
+        values = {name: getattr(batch, name) for name in ("images", "given", "targets")}
+        both = {name: mixed(value, partners, weight) for name, value in values.items()}
+        return super().gradient(dataclasses.replace(batch, **both))
 
 
 class SAM(Objective):
@@ -206,17 +171,15 @@ class SAM(Objective):
 
     g is the gradient of this batch at w, |g| its norm over all parameters; the setting is rho, in that
     paper's experiments with label noise 0.1, and 0.05 at 80%. Images and noise are the same in both passes.
-    Weights are put back as they were, and BatchNorm's statistics as the first pass left them: they describe
-    the weights that are kept, not those of the detour.
+    Weights are put back as they were, and BatchNorm's statistics as the first pass left them.
     """
 
     def gradient(self, batch: Batch) -> Tensor:
         """The gradient at the perturbed weights; the loss at the weights themselves."""
         loss = super().gradient(batch)
         weights = [w for w in self.network.parameters() if w.grad is not None]
-        everything = [t.detach() for t in itertools.chain(weights, self.network.buffers())]
-        before = [t.clone() for t in everything]
-        gradient = [w.grad for w in weights]
+        everything = [t.detach() for t in (*weights, *self.network.buffers())]
+        before, gradient = [t.clone() for t in everything], [w.grad for w in weights]
         norm = torch.stack([g.norm() for g in gradient]).norm() + 1e-12  # a gradient of 0 moves nothing
         scale = self.config.baseline_parameter / norm
         for weight, g in zip(everything, gradient, strict=False):
@@ -230,17 +193,13 @@ class SAM(Objective):
 def kept_share(tau: float, epoch: int) -> float:
     """R(T) = 1 - tau min(T / T_k, 1), the share of a batch that co-teaching learns from in epoch T >= 1.
 
-    As published. The released code counts T / T_k as 0, 1/9, ... 1 in its first ten epochs: it keeps all
-    examples in the first, where this forgets tau / 10, and both keep 1 - tau from the tenth on.
+    As published. The released code counts T / T_k as 0, 1/9, ... 1 in its first ten epochs.
     """
     return 1 - tau * min(epoch / CO_TEACHING_EPOCHS, 1)
 
 
 def small_losses(losses: Tensor, share: float) -> Tensor:
-    """(R,): which examples' losses (B,) are the least, R = `share` of B, rounded, but at least one.
-
-    The released code rounds down.
-    """
+    """(R,): the least losses' examples, R = `share` of B, rounded (the released code: down), at least 1."""
     return losses.detach().argsort(stable=True)[: max(1, round(share * len(losses)))]
 
 
@@ -285,12 +244,8 @@ class CoTeaching(Objective):
 
     def restore(self, named: dict[str, Tensor]) -> None:
         """Continue from `tensors()`."""
-        groups: dict[str, dict[str, Tensor]] = {"peer": {}, "optimizer": {}}
-        for name, value in named.items():
-            group, _, rest = name.partition("/")
-            groups[group][rest] = value
-        self.peer.load_state_dict(groups["peer"])
-        restore_momentum(self.peer, self.optimizer, groups["optimizer"])
+        self.peer.load_state_dict(grouped(named, "peer"))
+        restore_momentum(self.peer, self.optimizer, grouped(named, "optimizer"))
 
 
 METHODS: dict[str, type[Objective]] = {

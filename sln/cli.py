@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -30,18 +30,19 @@ from sln.utils.errors import InputError, require
 from sln.utils.settings import Range
 
 Option = tuple[tuple[str, ...], dict[str, Any]]
-# the words, one line about it, its options, what it does
-COMMANDS: list[tuple[str, str, Sequence[Option], Callable[[argparse.Namespace], int | None]]] = []
 GROUPS = {"data": "list or get data sets, label files, weights", "runs": "list, show or remove trained runs"}
+DEFAULTS = "{digits}, letters {letters}, CIFAR {cifar10}, Clothing1M {clothing1m}"
 SKIPS_SHOWN = 10  # of the images that `relabel` leaves out; skipped.csv has them all
+
+parser = argparse.ArgumentParser(
+    prog="python -m sln", description="Stochastic label noise against inherent label noise."
+)
+subparsers = {"": parser.add_subparsers(required=True, metavar="COMMAND")}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one command.
-
-    Returns 0, 1 when a reproduction failed or a worker was killed, 2 for bad input, 130 for Ctrl-C.
-    """
-    options = build_parser().parse_args(arguments)
+    """Run one command: 1 if a reproduction failed or a worker was killed, 2 for bad input, 130 for Ctrl-C."""
+    options = parser.parse_args(arguments)
     try:
         code = options.command(options) or 0
         sys.stdout.flush()
@@ -54,7 +55,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"sln: {error}", file=sys.stderr)
         return 1
     except BrokenPipeError:
-        # who reads our output has seen enough (`| head`); leave nothing for Python to complain about at exit
+        # who reads our output has seen enough (`| head`); Python must not complain at exit
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except KeyboardInterrupt:
@@ -62,29 +63,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 130
 
 
-def build_parser() -> argparse.ArgumentParser:
-    """All of COMMANDS and their options; an option that is not given leaves no trace (argparse.SUPPRESS)."""
-    about = "Stochastic label noise against inherent label noise."
-    parser = argparse.ArgumentParser(prog="python -m sln", description=about)
-    subparsers = {"": parser.add_subparsers(required=True, metavar="COMMAND")}
-    for words, about, options, run in COMMANDS:
-        group, _, name = words.rpartition(" ")
-        if group not in subparsers:
-            grouped = subparsers[""].add_parser(group, help=GROUPS[group])
-            subparsers[group] = grouped.add_subparsers(required=True, metavar="ACTION")
-        described = " ".join((run.__doc__ or "").split())
-        one = subparsers[group].add_parser(name, help=about, description=described)
-        for flags, keywords in options:
-            one.add_argument(*flags, **{"default": argparse.SUPPRESS} | keywords)
-        one.set_defaults(command=run)
-    return parser
-
-
 def command(words: str, about: str, *options: Option) -> Callable:
     """Make a function of the parsed options the command `words`; its docstring is the longer help."""
 
     def register(run: Callable[[argparse.Namespace], int | None]) -> Callable:
-        COMMANDS.append((words, about, options, run))
+        group, _, name = words.rpartition(" ")
+        if group not in subparsers:
+            grouped = subparsers[""].add_parser(group, help=GROUPS[group])
+            subparsers[group] = grouped.add_subparsers(required=True, metavar="ACTION")
+        facts = {"help": about, "description": " ".join((run.__doc__ or "").split())}
+        # an option that is not given leaves no trace
+        one = subparsers[group].add_parser(name, **facts, argument_default=argparse.SUPPRESS)
+        for flags, keywords in options:
+            one.add_argument(*flags, **keywords)
+        one.set_defaults(command=run)
         return run
 
     return register
@@ -95,48 +87,30 @@ def option(*flags: str, **keywords: Any) -> Option:
     return flags, keywords
 
 
-def switch(flag: str, about: str) -> Option:
-    """An option without a value, False by default."""
-    return option(flag, action="store_true", default=False, help=about)
-
-
 def settings_options(*names: str) -> list[Option]:
     """An option per setting (default all): --noise-mode, and --noise_mode as in the released scripts."""
+    kinds = {kind.__name__: {"type": kind, "metavar": kind.__name__.upper()} for kind in (int, float, str)}
+    kinds |= {"bool": {"action": argparse.BooleanOptionalAction}}
+    kinds |= {"tuple[float, ...]": {"type": float, "nargs": "+", "metavar": "A"}}
     found = []
     for name in names or SETTINGS:
-        kind, default = SETTINGS[name].type, SETTINGS[name].metadata["default"]
-        flags = dict.fromkeys([f"--{name.replace('_', '-')}", f"--{name}"])
+        facts, flags = SETTINGS[name].metadata, dict.fromkeys([f"--{name.replace('_', '-')}", f"--{name}"])
+        default, about, allowed, only = (facts[key] for key in ("default", "about", "allowed", "only"))
         if isinstance(default, dict):
-            words = "{digits}, letters {letters}, CIFAR {cifar10}, Clothing1M {clothing1m}"
-            default = words.format(**default)
+            default = DEFAULTS.format(**default)
         default = "as published" if name == "baseline_parameter" else default
-        shown = f"{meaning(name)} (default {default})".replace("%", "%%")
-        if kind == "bool":
-            keywords: dict[str, Any] = {"action": argparse.BooleanOptionalAction}
-        elif name == "extra_alphas":
-            keywords = {"type": float, "nargs": "+", "metavar": "A"}
-        else:
-            keywords = {"type": {"int": int, "float": float, "str": str}[kind], "metavar": kind.upper()}
-        found.append(option(*flags, dest=name, help=shown, **keywords))
+        if isinstance(allowed, dict):
+            allowed = dict.fromkeys(word for words in allowed.values() for word in words)
+        words = f": {', '.join(allowed)}" if allowed and not isinstance(allowed, Range) else ""
+        few = f"{', '.join(only)}: " if 0 < len(only) <= 2 else ""  # data sets that it belongs to
+        shown = f"{few}{about}{words} (default {default})".replace("%", "%%")
+        found.append(option(*flags, dest=name, help=shown, **kinds[SETTINGS[name].type]))
     return found
 
 
-def meaning(name: str) -> str:
-    """What a setting is, the few data sets it belongs to, its values if they are words."""
-    about, allowed, only = (SETTINGS[name].metadata[key] for key in ("about", "allowed", "only"))
-    if isinstance(allowed, dict):
-        allowed = dict.fromkeys(word for words in allowed.values() for word in words)
-    words = f": {', '.join(allowed)}" if allowed and not isinstance(allowed, Range) else ""
-    return (f"{', '.join(only)}: " if 0 < len(only) <= 2 else "") + about + words
-
-
-def settings_of(options: argparse.Namespace) -> dict[str, Any]:
-    """The settings that were given."""
-    return {name: value for name, value in vars(options).items() if name in SETTINGS}
-
-
-RUN = option("run", metavar="RUN", help="its name, as `runs list` shows it")
-DRY_RUN = switch("--dry-run", "only print what would be trained, and about how long it takes")
+def given(options: argparse.Namespace, names: Iterable[str]) -> dict[str, Any]:
+    """Those of the options `names` that were given."""
+    return {name: value for name, value in vars(options).items() if name in names}
 
 
 def sigma_or_auto(text: str) -> float | None:
@@ -144,7 +118,12 @@ def sigma_or_auto(text: str) -> float | None:
     return None if text == "auto" else float(text)
 
 
-# --- training -----------------------------------------------------------------------------------------------
+SWITCH = {"action": "store_true", "default": False}
+SPEEDS = f"how, not what: {', '.join(speeds.NAMES)}, as SLN_SPEED"
+RUN = option("run", metavar="RUN", help="its name, as `runs list` shows it")
+WORKERS = "runs at once on every GPU, or in all without one, as SLN_WORKERS (1 per GPU or processor)"
+CLUSTER = "a cluster this machine is part of, e.g. auto; its machines share the folders of runs and data"
+DRY_RUN = option("--dry-run", help="only print what would be trained, and about how long it takes", **SWITCH)
 
 
 @command(
@@ -156,12 +135,7 @@ def sigma_or_auto(text: str) -> float | None:
     option("--num-class", "--num_class", type=int, metavar="INT", help="only compared with the data set's"),
     option("--device", metavar="NAME", help="auto, cpu, cuda or cuda:N, as SLN_DEVICE (default auto)"),
     option("--gpu-id", "--gpu_id", type=int, metavar="INT", help="cuda:N where there is a GPU, else the CPU"),
-    option(
-        "--speed",
-        metavar="NAME",
-        help=f"how, not what: {', '.join(speeds.NAMES)}, as SLN_SPEED (default auto: "
-        "fast on a GPU, else reference)",
-    ),
+    option("--speed", metavar="NAME", help=f"{SPEEDS} (default auto: fast on a GPU, else reference)"),
 )
 def train_command(options: argparse.Namespace) -> None:
     """Train a run, or find it if it is trained already.
@@ -169,7 +143,7 @@ def train_command(options: argparse.Namespace) -> None:
     An option that is not given is the recipe's, else the data set's: those of cifar10, cifar100 and
     clothing1m are the released scripts'.
     """
-    settings = settings_of(options)
+    settings = given(options, SETTINGS)
     if "recipe" in options:
         chosen = recipe(options.recipe)
         same = settings.get("dataset", chosen.dataset) == chosen.dataset
@@ -179,27 +153,19 @@ def train_command(options: argparse.Namespace) -> None:
         config = Config.from_dict(settings)
         if config.dataset == "cifar10" and config.noise_mode == "openset" and "noise_seed" not in settings:
             config = config.replace(noise_seed=config.seed)  # the released script draws it for every run
-    use_released_options(options, config)
+    C, asked = config.num_classes, vars(options).get("num_class", config.num_classes)
+    require(asked == C, f"num_class is {asked}, {config.dataset} has {C} classes")
+    both = "device" in options and "gpu_id" in options
+    require(not both, "--device does not go with --gpu-id, give one")
+    if "gpu_id" in options:  # the released scripts, too, fall back to the CPU
+        options.device = f"cuda:{options.gpu_id}" if torch.cuda.is_available() else "cpu"
+    for name, value in given(options, ("datapath", "speed", "device")).items():
+        os.environ[{"datapath": "SLN_DATA", "speed": "SLN_SPEED", "device": "SLN_DEVICE"}[name]] = value
+    speeds.chosen(device())
     run = runs.get(config)
     if distributed.is_main():
         print(run.last_epoch().to_string(float_format="%.4f"))
         print(f"run: {run.folder}")
-
-
-def use_released_options(options: argparse.Namespace, config: Config) -> None:
-    """Set folder, speed and device, as the released scripts' options do; check the number of classes."""
-    given = vars(options)
-    require(
-        given.get("num_class", config.num_classes) == config.num_classes,
-        f"num_class is {given.get('num_class')}, {config.dataset} has {config.num_classes} classes",
-    )
-    require("device" not in given or "gpu_id" not in given, "--device does not go with --gpu-id, give one")
-    if "gpu_id" in given:  # the released scripts, too, fall back to the CPU
-        given["device"] = f"cuda:{options.gpu_id}" if torch.cuda.is_available() else "cpu"
-    for name, variable in (("datapath", "SLN_DATA"), ("speed", "SLN_SPEED"), ("device", "SLN_DEVICE")):
-        if name in given:
-            os.environ[variable] = given[name]
-    speeds.chosen(device())
 
 
 @command("recipes", "the paper's experiments by name: released command, published accuracy, ours")
@@ -207,9 +173,7 @@ def recipes_command(options: argparse.Namespace) -> None:
     """List the paper's experiments, published accuracies and ours, and their released commands."""
     print(results.recipe_table().drop(columns="command").to_string(index=False, justify="left"))
     print("\nThe released command of each (plain cross-entropy, ce, has none):")
-    for known in RECIPES.values():
-        if known.command:
-            print(f"  {known.name:27} {known.command}")
+    print("\n".join(f"  {known.name:27} {known.command}" for known in RECIPES.values() if known.command))
     print("\nTrain one with: python -m sln train --recipe NAME --seed N")
 
 
@@ -221,9 +185,8 @@ def evaluate_command(options: argparse.Namespace) -> None:
     if run.config.dataset == "clothing1m":
         measured = clothing1m.evaluate(run.config, networks)
     else:
-        where = device()
-        data = run.data.to(where)
-        measured = {name: measure(network.to(where), data) for name, network in networks.items()}
+        data = run.data.to(device())
+        measured = {name: measure(network.to(data.device), data) for name, network in networks.items()}
     print(pd.DataFrame(measured).to_string(float_format="%.4f"))
 
 
@@ -232,16 +195,8 @@ def evaluate_command(options: argparse.Namespace) -> None:
     "train all runs of a profile, on this machine or on a Ray cluster",
     option("profile", metavar="PROFILE", help=f"one of {', '.join(PROFILES)}"),
     option("--seeds", type=int, metavar="N", help="runs of every configuration (default the profile's)"),
-    option(
-        "--workers",
-        metavar="K",
-        help="runs at once on every GPU, or in all without one, as SLN_WORKERS (1 per GPU or processor)",
-    ),
-    option(
-        "--ray",
-        metavar="ADDRESS",
-        help="a cluster this machine is part of, e.g. auto; its machines share the folders of runs and data",
-    ),
+    option("--workers", metavar="K", help=WORKERS),
+    option("--ray", metavar="ADDRESS", help=CLUSTER),
     DRY_RUN,
 )
 def sweep_command(options: argparse.Namespace) -> int:
@@ -253,26 +208,21 @@ def sweep_command(options: argparse.Namespace) -> int:
 
     if "workers" in options:
         os.environ["SLN_WORKERS"] = options.workers
-    given = {name: value for name, value in vars(options).items() if name in ("seeds", "ray", "dry_run")}
-    return sweep(options.profile, **given)
+    return sweep(options.profile, **given(options, ("seeds", "ray", "dry_run")))
 
 
 @command("runs list", "every run, finished or not")
 def list_command(options: argparse.Namespace) -> None:
     """List every run: done, or the last epoch saved; test accuracy; size."""
-    table = runs.listing()
-    if len(table):
-        print(table.to_string(index=False, float_format="%.3f", na_rep="-"))
-    else:
-        print(f"no runs in {runs.runs_folder()}")
+    table, none = runs.listing(), f"no runs in {runs.runs_folder()}"
+    print(table.to_string(index=False, float_format="%.3f", na_rep="-") if len(table) else none)
 
 
 @command("runs show", "one run's settings and last epoch", RUN)
 def show_command(options: argparse.Namespace) -> None:
     """One run's settings and last epoch."""
     run = runs.by_name(options.run)
-    print(pd.Series(run.config.to_dict()).to_string())
-    print()
+    print(pd.Series(run.config.to_dict()).to_string(), end="\n\n")
     print(run.last_epoch().to_string(float_format="%.4f"))
 
 
@@ -281,9 +231,6 @@ def remove_command(options: argparse.Namespace) -> None:
     """Delete one run."""
     runs.remove(options.run)
     print(f"removed {options.run}")
-
-
-# --- data and labels ----------------------------------------------------------------------------------------
 
 
 @command("data list", "what there is, and what is here")
@@ -321,15 +268,15 @@ def data_check_command(options: argparse.Namespace) -> None:
     "write noisy labels to a CSV with a manifest, or check such a file",
     option("--out", type=Path, metavar="CSV", help="file to write; the manifest goes beside it as .json"),
     option("--check", type=Path, metavar="CSV", help="file to compare with the data set's training labels"),
-    switch("--bernoulli", "flip every example independently instead of an exact count"),
-    switch("--own-class", "symmetric noise redraws over all classes, the own one included"),
+    option("--bernoulli", help="flip every example independently instead of an exact count", **SWITCH),
+    option("--own-class", help="symmetric noise redraws over all classes, the own one included", **SWITCH),
     option("--matrix", type=Path, metavar="CSV", help="any T[true, given]: C rows of C numbers, no header"),
     *settings_options("dataset", "noise_mode", "noise_rate", "noise_seed"),
 )
 def noise_command(options: argparse.Namespace) -> None:
     """Write or check a label file; prints the realised rate and the transition matrix."""
     require(("out" in options) != ("check" in options), "give either --out (to write) or --check (to read)")
-    settings = settings_of(options)
+    settings = given(options, SETTINGS)
     require(settings.get("dataset") != "clothing1m", "clothing1m comes with wrong labels of its own")
     config = Config.from_dict({"labels": "generated"} | settings)
     clean = load_clean(config)
@@ -372,16 +319,11 @@ def relabel_command(options: argparse.Namespace) -> None:
     only read.
     """
     found = relabel(**{name: value for name, value in vars(options).items() if name != "command"})
-    for sentence in describe(found.fitted, len(found.skipped)):
-        print(sentence)
-    for name, why in found.skipped[:SKIPS_SHOWN]:
-        print(f"  skipped {name!r}: {why}")
+    skipped = [f"  skipped {name!r}: {why}" for name, why in found.skipped[:SKIPS_SHOWN]]
+    print("\n".join([*describe(found.fitted, len(found.skipped)), *skipped]))
     suspect = f"at least as suspect as the threshold ({vars(options).get('threshold', THRESHOLD):g})"
     print(f"{found.changed} labels {suspect} are replaced in corrected.csv; lower it to replace more")
     print(f"look at {found.folder / 'suspects.html'}")
-
-
-# --- notebooks ----------------------------------------------------------------------------------------------
 
 
 @command(

@@ -1,8 +1,7 @@
 """The settings of one run, each declared once: its default, meaning and allowed values.
 
-`Config` checks them when it is made and names the run after them. The names are those of the released scripts
-where these have one, and so are the defaults for CIFAR and Clothing1M, except `correction_losses`, whose
-default is the clean rule.
+`Config` checks them and names the run after them. Names and, for CIFAR and Clothing1M, defaults are those of
+the released scripts, except `correction_losses`, whose default is the clean rule.
 """
 
 from __future__ import annotations
@@ -46,7 +45,6 @@ NOISE_NAMES = {"sym": "symmetric", "asym": "asymmetric", "dependent": "instance-
 NOISE_NAMES |= {"openset": "open-set", "none": "none", "own": "of its own"}
 NOISE_NAMES |= {"human-random1": "human (random1)", "human-worst": "human (worst)"}
 
-
 # Other methods (`baselines`): the parameter as published for symmetric label noise of about this rate, for
 # MNIST where its paper has several data sets (`comparisons.published` has other kinds of noise), and its
 # range. Co-teaching's is the noise rate, which its paper takes as known. Forward correction has none.
@@ -68,9 +66,8 @@ BASELINES: dict[str, tuple[float | None, Range]] = {
 class Config:
     """Everything that decides the numbers of one run.
 
-    Raises InputError for values that are not allowed, and for combinations that would be ignored or cannot
-    work. Without label correction its settings are reset to their defaults, and so are those of stochastic
-    noise without noise, so that one run has one name.
+    Raises InputError for values and combinations that are not allowed. Without label correction its settings
+    are reset to their defaults, and those of stochastic noise without it, so that one run has one name.
     """
 
     dataset: str = setting("digits", "data set", DATASETS)
@@ -239,19 +236,15 @@ class Config:
         digits, embedded = self.dataset == "digits", self.dataset in EMBEDDED
         clothing = self.dataset == "clothing1m"
         if self.labels.endswith(".csv"):
-            drawn = self.noise_mode in DRAWN_NOISE[1:]
-            require(
-                drawn, f"labels from a CSV go with noise_mode {DRAWN_NOISE[1:]} only, not {self.noise_mode}"
-            )
+            drawn = DRAWN_NOISE[1:]
+            other = f"labels from a CSV go with noise_mode {drawn} only, not {self.noise_mode}"
+            require(self.noise_mode in drawn, other)
         else:
             choose("labels (or the path of a .csv)", self.labels, ("generated", "released"))
-        require(
-            not clothing or self.labels == "released", "clothing1m has its own labels only, leave out labels"
-        )
-        require(
-            not embedded or self.labels != "released",
-            f"there are no released labels of the {self.dataset}; use generated, or the path of a CSV",
-        )
+        released = self.labels == "released"
+        require(released or not clothing, "clothing1m has its own labels only, leave out labels")
+        none = f"there are no released labels of the {self.dataset}; use generated, or the path of a CSV"
+        require(not (embedded and released), none)
         require(self.downsample in (1, 2, 4), f"downsample is {self.downsample}, allowed are 1, 2 and 4")
         belongs = self.model.startswith("resnet") == clothing
         require(belongs, f"model {self.model} does not go with dataset {self.dataset}")
@@ -273,15 +266,14 @@ class Config:
         BASELINES[name][1].check(f"baseline_parameter of {name}", parameter)
         require(self.noise_on == "labels", f"baseline {name} goes with noise_on labels only")
         require(not self.corrects, f"baseline {name} does not go with label correction")
-        # both are of one-hot labels; co-teaching's peer has an optimizer of its own
         one_hot = name in ("sce", "forward")
         require(not one_hot or self.sigma == 0, f"baseline {name} goes with sigma 0 only")
-        constant = name != "co-teaching" or self.lr_drop == 0
+        constant = name != "co-teaching" or self.lr_drop == 0  # the peer has an optimizer of its own
         require(constant, "baseline co-teaching goes with a constant lr, lr_drop 0")
 
     @property
     def num_classes(self) -> int:
-        """C, the data set's number of classes."""
+        """C."""
         return self.classes or NUM_CLASSES[self.dataset]
 
     @property
@@ -297,9 +289,8 @@ class Config:
     @property
     def stochastic_noise(self) -> str:
         """`ce`, `sln1`, `logits0.5`, `gradient0.01`, `gce0.7`, ...: method, noise and how strong it is."""
-        noise = f"{'sln' if self.noise_on == 'labels' else self.noise_on}{self.sigma:g}" if self.sigma else ""
-        if self.strength == "matched" and noise:
-            noise = f"{noise}-matched"
+        where, matched = self.noise_on.replace("labels", "sln"), "-matched" * (self.strength == "matched")
+        noise = f"{where}{self.sigma:g}{matched}" if self.sigma else ""
         parameter = f"{self.baseline_parameter:g}" if self.baseline != "forward" else ""
         other = f"{self.baseline}{parameter}" if self.baseline != "none" else ""
         return "-".join(filter(None, (other, noise))) or "ce"
@@ -307,30 +298,26 @@ class Config:
     @property
     def run_id(self) -> str:
         """Name of the run's folder: readable, plus `digest`."""
-        inherent = {"none": "clean"}.get(self.noise_mode, self.noise_mode)
-        if self.noise_mode in DRAWN_NOISE[1:]:
-            inherent += f"{self.noise_rate:g}"
+        rate = f"{self.noise_rate:g}" if self.noise_mode in DRAWN_NOISE[1:] else ""
+        inherent = "clean" if self.noise_mode == "none" else f"{self.noise_mode}{rate}"
         correction = f"-lc{self.correction}" if self.corrects else ""
-        return (
-            f"{self.dataset}-{inherent}-{self.stochastic_noise}{correction}-seed{self.seed}-{self.digest()}"
-        )
+        noise = f"{inherent}-{self.stochastic_noise}{correction}"
+        return f"{self.dataset}-{noise}-seed{self.seed}-{self.digest()}"
 
     def digest(self) -> str:
         """First 8 hex digits of the SHA-256 of the settings that decide a number and differ from the default.
 
         So a new setting renames no run; a default that changes its value needs another name.
         """
-        settings = {
-            name: value
-            for name, value in self.to_dict().items()
-            if not SETTINGS[name].metadata["kept"] and getattr(self, name) != self.default(name)
-        }
+        names = [name for name in SETTINGS if not SETTINGS[name].metadata["kept"]]
+        named = self.to_dict()
+        settings = {name: named[name] for name in names if getattr(self, name) != self.default(name)}
         return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:8]
 
     def default(self, name: str) -> Any:
         """The default of setting `name`, for this data set and this baseline."""
         if name == "baseline_parameter":
-            published, _ = BASELINES[self.baseline]
+            published = BASELINES[self.baseline][0]
             return self.noise_rate if published is None else published
         default = SETTINGS[name].metadata["default"]
         return default[self.dataset] if isinstance(default, dict) else default

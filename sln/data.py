@@ -18,16 +18,11 @@ SPLITS = ("train", "validation", "test")
 
 @dataclass(frozen=True)
 class Split:
-    """N examples of one split, in a fixed order.
+    """N examples of one split, in a fixed order."""
 
-    images : (N, channels, height, width) uint8
-    given : (N,) int64, the labels that training sees
-    true : (N,) int64; -1 where the image belongs to no class (open-set)
-    """
-
-    images: Tensor
-    given: Tensor
-    true: Tensor
+    images: Tensor  # (N, channels, height, width) uint8
+    given: Tensor  # (N,) int64, the labels that training sees
+    true: Tensor  # (N,) int64; -1 where the image belongs to no class (open-set)
 
     @property
     def wrong(self) -> Tensor:
@@ -49,23 +44,16 @@ class Split:
 
 @dataclass(frozen=True)
 class Data:
-    """A data set for one run. Training and validation labels carry the inherent noise, test labels are true.
-
-    Images may be on a GPU; labels stay on the CPU.
-
-    scale : largest pixel value
-    mean, std : of the training pixels on the scale [0, 1], one number a channel
-    padding : zeros around an image before a random crop
-    """
+    """A data set for one run: test labels are true; images may be on a GPU, labels stay on the CPU."""
 
     train: Split
     validation: Split
     test: Split
     classes: tuple[str, ...]
-    scale: float
-    mean: tuple[float, ...]
-    std: tuple[float, ...]
-    padding: int = 0
+    scale: float  # largest pixel value
+    mean: tuple[float, ...]  # of the training pixels on the scale [0, 1], one number a channel
+    std: tuple[float, ...]  # likewise
+    padding: int = 0  # zeros around an image before a random crop
 
     @property
     def device(self) -> torch.device:
@@ -74,8 +62,8 @@ class Data:
 
     def to(self, device: torch.device) -> Data:
         """The same with the images on `device`."""
-        parts = {name: getattr(self, name) for name in SPLITS}
-        moved = {name: Split(s.images.to(device), s.given, s.true) for name, s in parts.items()}
+        parts = ((name, getattr(self, name)) for name in SPLITS)
+        moved = {name: dataclasses.replace(split, images=split.images.to(device)) for name, split in parts}
         return dataclasses.replace(self, **moved)
 
     @property
@@ -91,6 +79,5 @@ class Data:
     @functools.cached_property
     def _mean_and_std(self) -> tuple[Tensor, Tensor]:
         # on the device once: a captured step may not copy from the CPU
-        values = (torch.tensor(values, device=self.device) for values in (self.mean, self.std))
-        mean, std = (value.view(1, -1, 1, 1) * self.scale for value in values)
-        return mean, std
+        both = torch.tensor([self.mean, self.std], device=self.device).view(2, 1, -1, 1, 1) * self.scale
+        return both[0], both[1]

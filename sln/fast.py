@@ -117,16 +117,11 @@ class Engine(train.Engine):
             return train.predict(network, split, data, draws)
 
 
-# --- a step of training -------------------------------------------------------------------------------------
-
-
 class EpochBuffers:
     """What the steps of an epoch read, in tensors that are refilled and never replaced.
 
-    order : (N,), in which the examples are seen
     noisy : (N, C), targets with stochastic label noise; those without where the noise is elsewhere
     at_logits : (N, C), sigma z of variant 2; None for the others
-    crops : crops and flips; None without augmentation
     total : () float64, sum of the objective over the epoch's examples so far
     """
 
@@ -155,7 +150,7 @@ class EpochBuffers:
         self.total.zero_()
         if self.noisy.device.type == "cpu":
             return draws.noise
-        # drawn where it is used: a step's noise is as large as the network, too much to be sent
+        # drawn where it is used: a step's noise is as large as the network
         seed = int(torch.randint(2**62, (), generator=draws.noise))
         return torch.Generator(self.noisy.device).manual_seed(seed)
 

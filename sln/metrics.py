@@ -24,29 +24,18 @@ def reliability(confidence: Tensor, correct: Tensor, bins: int = CALIBRATION_BIN
     Returns one row per bin: low, high (edges), examples, confidence, accuracy (means, NaN in an empty bin).
     """
     edges = np.linspace(0, 1, bins + 1)
-    index = np.clip(np.ceil(confidence.double().numpy() * bins).astype(int) - 1, 0, bins - 1)
+    confidence, correct = confidence.double().numpy(), correct.double().numpy()
+    index = np.clip(np.ceil(confidence * bins).astype(int) - 1, 0, bins - 1)
     counts = np.bincount(index, minlength=bins)
     with np.errstate(invalid="ignore"):
-        mean_confidence = np.bincount(index, confidence.double().numpy(), bins) / counts
-        accuracy = np.bincount(index, correct.double().numpy(), bins) / counts
-    return pd.DataFrame(
-        {
-            "low": edges[:-1],
-            "high": edges[1:],
-            "examples": counts,
-            "confidence": mean_confidence,
-            "accuracy": accuracy,
-        }
-    )
+        means = {"confidence": np.bincount(index, confidence, bins) / counts}
+        means["accuracy"] = np.bincount(index, correct, bins) / counts
+    return pd.DataFrame({"low": edges[:-1], "high": edges[1:], "examples": counts, **means})
 
 
 def calibration_error(confidence: Tensor, correct: Tensor, bins: int = CALIBRATION_BINS) -> float:
     """Expected calibration error: sum over `reliability`'s bins of examples / N |accuracy - confidence|."""
-    return error_of(reliability(confidence, correct, bins))
-
-
-def error_of(table: pd.DataFrame) -> float:
-    """The expected calibration error of a `reliability` table."""
+    table = reliability(confidence, correct, bins)
     gaps = (table["accuracy"] - table["confidence"]).abs() * table["examples"]
     examples = table["examples"].sum()
     return float(gaps.sum() / examples) if examples else math.nan

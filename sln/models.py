@@ -16,8 +16,8 @@ _global_generator = threading.Lock()
 def global_average(x: Tensor) -> Tensor:
     """(B, channels, H, W) -> (B, channels): the mean over all positions.
 
-    As a pool, whose gradient a CPU passes on in the images' own memory layout. That of `x.mean((2, 3))` has
-    none, and the ReLU before it then takes ten times as long: a twelfth of the small network's training.
+    As a pool, whose gradient has the images' own memory layout. That of `x.mean((2, 3))` has none, and on a
+    CPU the ReLU before it then takes ten times as long: a twelfth of the small network's training.
     """
     return F.avg_pool2d(x, x.shape[-2:]).flatten(1)
 
@@ -129,9 +129,8 @@ class WideResNet(nn.Module):
 def build(
     name: str, *, in_channels: int, num_classes: int, seed: int, counters: tuple[int, ...] = ()
 ) -> nn.Module:
-    """The network `name` (config.MODELS) with initial weights drawn from `seed`'s own stream.
+    """The network `name` (config.MODELS) with initial weights drawn from `seed`'s own stream and `counters`.
 
-    `counters` tell the networks of one seed apart, where a run has several.
     Clothing1M's ResNets are built by `runs.clothing1m`, from ImageNet weights.
     """
     # torch's initialisers only know the global generator: borrow it, and give it back as it was

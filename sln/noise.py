@@ -1,12 +1,10 @@
 """Inherent label noise: the wrong labels that a data set comes with.
 
-Everywhere, T[true, given] is the probability that an example of class `true` is given the label `given`;
-**rows sum to one**. "Rate r" means here that a share r of the labels becomes *another* class. The other
-meaning in use, a redraw over *all* classes that leaves a true rate of r (1 - 1/C), is `own_class=True`.
-
-Every kind of noise draws from the stream "inherent noise" of (seed, split). `split` numbers the parts of a
-data set: 0 for training, 1 for validation. Counts are exact by default; with `exact=False` every example
-flips by its own draw (Bernoulli).
+T[true, given] is the probability that an example of class `true` is given the label `given`; **rows sum to
+one**. "Rate r" means here that a share r of the labels becomes *another* class. The other meaning in use, a
+redraw over *all* classes that leaves a true rate of r (1 - 1/C), is `own_class=True`. Every kind of noise
+draws from the stream "inherent noise" of (seed, split), where `split` is 0 for training and 1 for validation.
+Counts are exact by default; with `exact=False` every example flips by its own draw (Bernoulli).
 """
 
 from __future__ import annotations
@@ -15,6 +13,7 @@ import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -29,35 +28,23 @@ CIFAR10_MAP = {9: 1, 2: 0, 4: 7, 3: 5, 5: 3}
 # Asymmetric noise of the embedded digits: pairs that look similar in handwriting, as Patrini et al. use them
 # on MNIST: 7 -> 1, 2 -> 7, 3 -> 8, 5 <-> 6.
 DIGITS_MAP = {7: 1, 2: 7, 3: 8, 5: 6, 6: 5}
-
 # The attributes of a Corruption, as a CSV names them.
 COLUMNS = {"true": "label", "given": "label_noisy", "replaced_by": "replaced_by"}
 
 
 @dataclass(frozen=True)
 class Corruption:
-    """Given labels beside true ones, and how they were made.
+    """Given labels beside true ones, and how they were made: kind, rate and seed as asked for."""
 
-    Attributes
-    ----------
-    true, given : (N,) int64, classes 0..C-1. `true` is -1 for an image that belongs to no class (open-set).
-    num_classes : C
-    kind, rate, seed : as asked for
-    exact : whether counts are exact (True) or every example flips by its own draw (False, Bernoulli)
-    own_class : whether the redraw may give the true class again
-    replaced_by : (N,) int64 or None. Open-set noise only: the index of the outside image that replaces an
-        example, -1 for none
-    """
-
-    true: np.ndarray
-    given: np.ndarray
-    num_classes: int
+    true: np.ndarray  # (N,) int64, classes 0..C-1; -1 for an image that belongs to no class (open-set)
+    given: np.ndarray  # (N,) int64, classes 0..C-1
+    num_classes: int  # C
     kind: str
     rate: float
     seed: int
-    exact: bool = True
-    own_class: bool = False
-    replaced_by: np.ndarray | None = None
+    exact: bool = True  # or every example flips by its own draw (False, Bernoulli)
+    own_class: bool = False  # whether the redraw may give the true class again
+    replaced_by: np.ndarray | None = None  # (N,) int64, open-set: index of the outside image, -1 for none
 
     def __post_init__(self) -> None:
         # copies: the arrays of a cached data set must not change with these, nor these with them
@@ -94,25 +81,17 @@ class Corruption:
         return facts | {f"sha256_{name}": labels_sha256(values) for name, values in self._arrays().items()}
 
     def save(self, path: Path) -> None:
-        """Write the labels to the CSV `path` and the manifest beside it, as .json.
-
-        Columns: label, label_noisy as in the released files; replaced_by for open-set noise.
-        Raises InputError for a name that does not end in .csv and for a folder that cannot be written to.
-        """
+        """Write the labels to the CSV `path`, columns as released, and the manifest beside it."""
         require(path.suffix == ".csv", f"labels are written to a .csv file and a .json beside it; got {path}")
         columns = {COLUMNS[name]: values for name, values in self._arrays().items()}
         write_text(path, pd.DataFrame(columns).to_csv(index=False, lineterminator="\n"))
         write_json(path.with_suffix(".json"), self.manifest())
 
 
-# --- transition matrices ------------------------------------------------------------------------------------
-
-
 def realised_transitions(true: np.ndarray, given: np.ndarray, num_classes: int) -> np.ndarray:
-    """(C, C) float64, realised T[true, given] of labels (N,); rows sum to one.
+    """(C, C) float64, realised T[true, given] of labels (N,), without those of no class (open-set).
 
-    A class without examples has its row of the identity. Examples that belong to no class (open-set) are left
-    out.
+    A class without examples has its row of the identity.
     """
     inside = true >= 0
     counts = np.zeros((num_classes, num_classes))
@@ -138,10 +117,8 @@ def asymmetric_matrix(num_classes: int, rate: float, class_map: Mapping[int, int
     _require_rate(rate)
     T = np.eye(num_classes)
     for i, j in class_map.items():
-        require(
-            0 <= i < num_classes and 0 <= j < num_classes,
-            f"class map {i} -> {j} leaves the classes 0..{num_classes - 1}",
-        )
+        inside = 0 <= i < num_classes and 0 <= j < num_classes
+        require(inside, f"class map {i} -> {j} leaves the classes 0..{num_classes - 1}")
         T[i, i] -= rate
         T[i, j] += rate
     return T
@@ -152,23 +129,13 @@ def next_class_map(num_classes: int) -> dict[int, int]:
     return {i: (i + 1) % num_classes for i in range(num_classes)}
 
 
-# --- drawing given labels -----------------------------------------------------------------------------------
-
-
 def flip(true: np.ndarray, T: np.ndarray, rng: np.random.Generator, *, exact: bool = True) -> np.ndarray:
-    """Given labels drawn from P(given | true) = T[true].
+    """(N,) int64: given labels drawn from P(given | true) = T[true], for true (N,) and T (C, C).
 
-    Parameters
-    ----------
-    true : (N,) int, classes 0..C-1
-    T : (C, C), rows sum to one
-    rng : generator of every draw
-    exact : True: the number that flips is round(sum over examples of 1 - T[true, true]) in all, shared
-        between the classes and their targets by largest remainder; which examples flip is random. False:
-        every example flips by its own draw (Bernoulli).
+    exact : the number that flips is round(sum over examples of 1 - T[true, true]) in all, shared between the
+        classes and their targets by largest remainder; which examples flip is random
 
-    Returns (N,) int64. All flips are decided from the true labels at once, never in place class after class,
-    so that cat -> dog does not feed dog -> cat.
+    All flips are decided from the true labels at once, so that cat -> dog does not feed dog -> cat.
     """
     true, T = np.asarray(true), np.asarray(T, dtype=float)
     C = len(T)
@@ -201,34 +168,18 @@ def from_matrix(
 
 
 def symmetric(
-    true: np.ndarray,
-    num_classes: int,
-    rate: float,
-    *,
-    seed: int,
-    split: int = 0,
-    exact: bool = True,
-    own_class: bool = False,
+    true: np.ndarray, num_classes: int, rate: float, *, own_class: bool = False, **how: Any
 ) -> Corruption:
-    """Symmetric noise: every wrong class is equally likely. `symmetric_matrix` explains `own_class`."""
-    T = symmetric_matrix(num_classes, rate, own_class=own_class)
-    drawn = from_matrix(true, T, seed=seed, split=split, exact=exact)
+    """Symmetric noise: every wrong class is equally likely; seed, split, exact: see `from_matrix`."""
+    drawn = from_matrix(true, symmetric_matrix(num_classes, rate, own_class=own_class), **how)
     return dataclasses.replace(drawn, kind="sym", rate=rate, own_class=own_class)
 
 
 def asymmetric(
-    true: np.ndarray,
-    num_classes: int,
-    rate: float,
-    class_map: Mapping[int, int],
-    *,
-    seed: int,
-    split: int = 0,
-    exact: bool = True,
+    true: np.ndarray, num_classes: int, rate: float, class_map: Mapping[int, int], **how: Any
 ) -> Corruption:
     """Asymmetric noise: class i becomes class_map[i], a similar class, with probability `rate`."""
-    T = asymmetric_matrix(num_classes, rate, class_map)
-    drawn = from_matrix(true, T, seed=seed, split=split, exact=exact)
+    drawn = from_matrix(true, asymmetric_matrix(num_classes, rate, class_map), **how)
     return dataclasses.replace(drawn, kind="asym", rate=rate)
 
 
@@ -240,22 +191,15 @@ def instance_dependent(true: np.ndarray, scores: np.ndarray, rate: float, *, see
     files, because otherwise no method could be right about that class. An example whose flip would break
     this is passed over.
 
-    Parameters
-    ----------
-    true : (N,) int, classes 0..C-1
     scores : (N, C) softmax outputs averaged over the epochs of a network trained on true labels
         (`datasets.load.averaged_softmax`)
     rate : share of examples to flip: exactly round(rate N), those with the largest score of a wrong class
     seed : for the record, the seed of the scores; nothing is drawn here
-
-    Raises InputError if that many flips would leave a class whose true label is not the most frequent one.
     """
     true, scores = np.asarray(true), np.asarray(scores, dtype=float)
     _require_rate(rate)
-    require(
-        scores.ndim == 2 and len(scores) == len(true),
-        f"scores have shape {scores.shape}, expected ({len(true)}, classes)",
-    )
+    fits = scores.ndim == 2 and len(scores) == len(true)
+    require(fits, f"scores have shape {scores.shape}, expected ({len(true)}, classes)")
     C = scores.shape[1]
     require_labels(true, C, "true labels")
     wrong = scores.copy()
@@ -268,12 +212,9 @@ def instance_dependent(true: np.ndarray, scores: np.ndarray, rate: float, *, see
         flipped = np.delete(counts[i], i).max()
         if left and counts[i, i] - 1 > max(flipped, counts[i, j] + 1):
             counts[i, i], counts[i, j], given[n], left = counts[i, i] - 1, counts[i, j] + 1, j, left - 1
-    highest = (wanted - left) / len(true)
-    require(
-        left == 0,
-        f"noise rate {rate} would leave a class whose true label is not its most frequent one; "
-        f"the highest possible for these scores is {highest:.3f}",
-    )
+    too_many = f"noise rate {rate} would leave a class whose true label is not its most frequent one"
+    highest = f"the highest possible for these scores is {(wanted - left) / len(true):.3f}"
+    require(left == 0, f"{too_many}; {highest}")
     return Corruption(true, given, C, "dependent", rate, seed)
 
 
@@ -291,9 +232,6 @@ def open_set(
 
     The released script draws both index lists with NumPy's global generator, which it never seeds. Here each
     outside image is used at most once if there are enough.
-
-    Returns a Corruption whose `replaced_by` (N,) holds the indices of the outside images and whose `true` is
-    -1 for the replaced examples.
     """
     true, rng = np.asarray(true), numpy_generator(seed, "inherent noise", split)
     _require_rate(rate)
@@ -310,9 +248,6 @@ def open_set(
 def none(true: np.ndarray, num_classes: int) -> Corruption:
     """No inherent noise: the given labels are the true ones."""
     return Corruption(true, true, num_classes, "none", 0.0, seed=0)
-
-
-# --- checks and helpers -------------------------------------------------------------------------------------
 
 
 def _apportion(shares: np.ndarray, total: int, rng: np.random.Generator) -> np.ndarray:

@@ -25,29 +25,20 @@ def forward(network: nn.Module, images: Tensor, config: Config) -> Tensor:
 
 @dataclass(frozen=True)
 class Batch:
-    """What one step sees.
+    """What one step sees."""
 
-    images : (B, channels, H, W) float32, augmented and normalised
-    given : (B, C) targets without stochastic noise: one-hot given labels, unless label correction moved them
-    targets : (B, C) the same with stochastic label noise
-    at_logits : (B, C) noise on the gradient at the logits, sigma z of variant 2; None without
-    index : (B,) which training examples these are
-    epoch : from 1
-    """
-
-    images: Tensor
-    given: Tensor
-    targets: Tensor
-    at_logits: Tensor | None
-    index: Tensor
-    epoch: int
+    images: Tensor  # (B, channels, H, W) float32, augmented and normalised
+    given: Tensor  # (B, C) targets without stochastic noise: one-hot given labels, or label correction's
+    targets: Tensor  # (B, C) the same with stochastic label noise
+    at_logits: Tensor | None  # (B, C) noise on the gradient at the logits, sigma z of variant 2
+    index: Tensor  # (B,) which training examples these are
+    epoch: int  # from 1
 
 
 class Objective:
     """Soft cross-entropy l(f, y + sigma z), the mean over the batch; variant 2's noise is a second term.
 
-    Subclasses (`baselines`) are other methods' objectives; what they remember from step to step is in
-    `tensors`.
+    Subclasses (`baselines`) are other methods' objectives; `tensors` is what they remember between steps.
     """
 
     def __init__(self, config: Config, network: nn.Module, data: Data) -> None:
@@ -77,13 +68,9 @@ class Objective:
 
 def sgd(network: nn.Module, config: Config) -> torch.optim.SGD:
     """SGD with momentum and weight decay on every parameter of `network`, by `config`."""
-    return torch.optim.SGD(
-        network.parameters(),
-        lr=config.lr,
-        momentum=config.momentum,
-        weight_decay=config.weight_decay,
-        fused=True,  # one kernel a step instead of several a parameter
-    )
+    settings = {"lr": config.lr, "momentum": config.momentum, "weight_decay": config.weight_decay}
+    # fused: one kernel a step instead of several a parameter
+    return torch.optim.SGD(network.parameters(), **settings, fused=True)
 
 
 def momentum_buffers(network: nn.Module, optimizer: torch.optim.SGD) -> dict[str, Tensor]:
@@ -100,10 +87,13 @@ def restore_momentum(network: nn.Module, optimizer: torch.optim.SGD, buffers: di
             optimizer.state[parameter]["momentum_buffer"] = buffer
 
 
-# --- how strong the stochastic noise is ---------------------------------------------------------------------
+def grouped(named: dict[str, Tensor], group: str) -> dict[str, Tensor]:
+    """The tensors called "group/..." by the rest of their names."""
+    found = {name: value for name, value in named.items() if name.startswith(f"{group}/")}
+    return {name.removeprefix(f"{group}/"): value for name, value in found.items()}
 
-# Draws of the noise, on one batch, that a matched strength is estimated from.
-DRAWS = 8
+
+DRAWS = 8  # of the noise, on one batch, that a matched strength is estimated from
 
 
 def sigma_of(network: nn.Module, data: Data, config: Config, epoch: int) -> float:
@@ -129,8 +119,7 @@ def schedule(name: str, epoch: int, epochs: int) -> float:
     constant 1; rising from 0 to 1 and falling from 1 to 0 in equal steps; first-half, second-half: 1 in that
     half and 0 in the other.
     """
-    done = (epoch - 1) / max(1, epochs - 1)
-    late = epoch > epochs / 2
+    done, late = (epoch - 1) / max(1, epochs - 1), epoch > epochs / 2
     factors = {"constant": 1.0, "rising": done, "falling": 1 - done}
     factors |= {"first-half": float(not late), "second-half": float(late)}
     return factors[name]
@@ -155,10 +144,8 @@ def expected_squared_norm(network: nn.Module, images: Tensor, noise_on: str, z: 
     logits = functional_call(network, weights | statistics, (images,))
     total = torch.zeros((), dtype=torch.float64, device=images.device)
     for draw in z:
-        if noise_on == "labels":
-            losses = method.soft_cross_entropy(logits, draw)
-        else:
-            losses = method.logit_noise(logits, 1.0, draw)
+        labels = noise_on == "labels"
+        losses = method.soft_cross_entropy(logits, draw) if labels else method.logit_noise(logits, 1.0, draw)
         noise = torch.autograd.grad(losses.mean(), list(weights.values()), retain_graph=True)
         total += sum(part.double().square().sum() for part in noise)
     return total.item() / len(z)  # read once: a GPU need not wait for us at every draw

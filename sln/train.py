@@ -1,7 +1,4 @@
-"""One straight training loop.
-
-It has no disks, progress bars or notebooks: it yields what it measured, epoch by epoch.
-"""
+"""One straight training loop, without disks or progress bars: it yields what it measured, epoch by epoch."""
 
 from __future__ import annotations
 
@@ -19,7 +16,7 @@ from sln import baselines, method, models
 from sln.config import Config
 from sln.data import Data, Split
 from sln.metrics import accuracy, measure_test, measure_train
-from sln.objective import Batch, momentum_buffers, restore_momentum, sgd, sigma_of
+from sln.objective import Batch, grouped, momentum_buffers, restore_momentum, sgd, sigma_of
 from sln.utils.crops import CropsAndFlips, crop_and_flip, draw_crops
 from sln.utils.devices import prediction_size
 from sln.utils.errors import require
@@ -30,30 +27,17 @@ ALWAYS_WHOLE = 10  # first epochs, for any `measure_train_every`: networks learn
 
 
 class State:
-    """Everything that changes while a run trains, and nothing else: what a checkpoint holds.
-
-    network : the trained network
-    averages : its momentum models by name ("momentum" is the one of `alpha`)
-    optimizer : SGD with its momentum buffers
-    objective : what is minimised: the paper's cross-entropy, or another method's, with its memory
-    targets : (N, C), what each example is trained towards
-    epoch : epochs finished
-    """
+    """Everything that changes while a run trains, and nothing else: what a checkpoint holds."""
 
     def __init__(self, config: Config, data: Data) -> None:
-        self.network = models.build(
-            config.model,
-            in_channels=data.train.images.shape[1],
-            num_classes=data.num_classes,
-            seed=config.seed,
-        ).to(data.device)
-        self.averages = {"momentum": method.MomentumModel(self.network, config.alpha)}
-        for alpha in config.extra_alphas:
-            self.averages[f"momentum {alpha:g}"] = method.MomentumModel(self.network, alpha)
+        shape = {"in_channels": data.train.images.shape[1], "num_classes": data.num_classes}
+        self.network = models.build(config.model, **shape, seed=config.seed).to(data.device)
+        alphas = {"momentum": config.alpha} | {f"momentum {alpha:g}": alpha for alpha in config.extra_alphas}
+        self.averages = {name: method.MomentumModel(self.network, alpha) for name, alpha in alphas.items()}
         self.optimizer = sgd(self.network, config)
         self.objective = baselines.objective(config, self.network, data)
-        self.targets = one_hot(data).to(data.device)
-        self.epoch = 0
+        self.targets = one_hot(data).to(data.device)  # (N, C), what each example is trained towards
+        self.epoch = 0  # epochs finished
 
     @property
     def networks(self) -> dict[str, nn.Module]:
@@ -71,29 +55,21 @@ class State:
 
     def restore(self, named: dict[str, Tensor]) -> None:
         """Continue from `tensors()`. Raises KeyError or RuntimeError for those of another configuration."""
-        groups: dict[str, dict[str, Tensor]] = {"optimizer": {}, "objective": {}}
-        for name, value in named.items():
-            group, _, rest = name.partition("/")
-            groups.setdefault(group, {})[rest] = value
-        self.network.load_state_dict(groups["network"])
+        self.network.load_state_dict(grouped(named, "network"))
         for weights, average in self.averages.items():
-            average.load_state_dict(groups[weights])
-        restore_momentum(self.network, self.optimizer, groups["optimizer"])
-        self.objective.restore(groups["objective"])
+            average.load_state_dict(grouped(named, weights))
+        restore_momentum(self.network, self.optimizer, grouped(named, "optimizer"))
+        self.objective.restore(grouped(named, "objective"))
         self.targets = named["targets"].to(self.targets.device, copy=True)
         self.epoch = int(named["epoch"])
 
 
 @dataclass(frozen=True)
 class Correction:
-    """One epoch's label correction.
+    """One epoch's label correction."""
 
-    w : (N,) float32, weight of the given label
-    predictions : (N, C) float32, rows sum to one
-    """
-
-    w: Tensor
-    predictions: Tensor
+    w: Tensor  # (N,) float32, weight of the given label
+    predictions: Tensor  # (N, C) float32, rows sum to one
 
 
 @dataclass(frozen=True)
@@ -152,10 +128,7 @@ def last(turns: Generator[object, None, Returned]) -> Returned:
 def train(
     state: State, data: Data, config: Config, engine: Engine | None = None, *, measured: bool = True
 ) -> Iterator[Epoch]:
-    """Train from `state.epoch` to `config.epochs`, yielding what was measured after every epoch.
-
-    The epochs of `train_in_turns`, without the breaks.
-    """
+    """The epochs of `train_in_turns`, without the breaks."""
     return filter(None, train_in_turns(state, data, config, engine, measured=measured))
 
 
@@ -186,12 +159,8 @@ def train_in_turns(
         objective = yield from engine.turns(state, data, config, epoch, sigma)
         require(math.isfinite(objective), f"the loss became {objective} in epoch {epoch}; lower lr or sigma")
         state.epoch = epoch
-        shared = {
-            "epoch": epoch,
-            "objective": objective,
-            "sigma": sigma,
-            "seconds": time.perf_counter() - start,
-        }
+        shared = {"epoch": epoch, "objective": objective, "sigma": sigma}
+        shared["seconds"] = time.perf_counter() - start
         whole = epoch % config.measure_train_every == 0 or epoch <= ALWAYS_WHOLE or epoch == config.epochs
         tested = epoch % config.measure_test_every == 0 or epoch > config.epochs - ALWAYS_TESTED
         rows = [
@@ -204,18 +173,12 @@ def train_in_turns(
 
 @dataclass(frozen=True)
 class Draws:
-    """Everything random of one epoch, one entry per example.
+    """Everything random of one epoch, one entry per example."""
 
-    order : (N,) int64, in which the examples are seen
-    z : (N, C) float32, of the stochastic noise; zero for examples that get none
-    crops : crops and flips; None without augmentation
-    noise : what noise on the gradient is drawn from, step by step: it has the parameters' size
-    """
-
-    order: Tensor
-    z: Tensor
-    crops: CropsAndFlips | None
-    noise: torch.Generator
+    order: Tensor  # (N,) int64, in which the examples are seen
+    z: Tensor  # (N, C) float32, of the stochastic noise; zero for examples that get none
+    crops: CropsAndFlips | None  # None without augmentation
+    noise: torch.Generator  # what noise on the gradient is drawn from, step by step: it is the network's size
 
     def to(self, device: torch.device) -> Draws:
         """The draws on `device`; the generator stays on the CPU."""
@@ -259,7 +222,7 @@ def train_epoch(state: State, data: Data, config: Config, epoch: int, sigma: flo
 
 
 def set_learning_rate(optimizer: torch.optim.Optimizer, config: Config, epoch: int) -> None:
-    """The step size of `epoch`: constant, or a tenth after `config.lr_drop` (Clothing1M)."""
+    """Give every parameter the step size of `epoch`."""
     for group in optimizer.param_groups:
         group["lr"] = learning_rate(config, epoch)
 
@@ -293,16 +256,13 @@ def correct(state: State, data: Data, config: Config, epoch: int, engine: Engine
 
     given (the clean default) : against the given labels, on plain images
     as-released : the released loader shares the data set that training reads, so its images are *augmented*
-        (if `config.augment`), and from the second corrected epoch on its losses are against targets that are
-        *already corrected*; the predictions y_hat are of the augmented images too
-
-    w follows from the losses by `config.correction_weight` (`method.CORRECTION_WEIGHTS`).
+        (if `config.augment`), for y_hat too, and from the second corrected epoch on its losses are against
+        targets that are *already corrected*
     """
     given, draws, against = one_hot(data), None, one_hot(data)
     if config.correction_losses == "as-released":
         draws, against = crops_and_flips(data, config, epoch, 1), state.targets.cpu()
-    average = state.averages["momentum"].module
-    logits = (engine or Engine()).predict(average, data.train, data, draws)
+    logits = (engine or Engine()).predict(state.averages["momentum"].module, data.train, data, draws)
     w = method.CORRECTION_WEIGHTS[config.correction_weight](method.soft_cross_entropy(logits, against))
     probabilities = F.softmax(logits, dim=1)
     hard = F.one_hot(probabilities.argmax(dim=1), data.num_classes).float()
@@ -313,10 +273,7 @@ def correct(state: State, data: Data, config: Config, epoch: int, engine: Engine
 
 @torch.no_grad()
 def predict(network: nn.Module, split: Split, data: Data, draws: CropsAndFlips | None = None) -> Tensor:
-    """(N, C) logits on the CPU, in data-set order, in evaluation mode (BatchNorm's running statistics).
-
-    draws : crops and flips of the N images; None for the images as they are
-    """
+    """(N, C) logits on the CPU, in data-set order, in evaluation mode, of images augmented by `draws`."""
     network.eval()
     parts = [network(data.normalise(images)) for images in prediction_batches(split, data, draws)]
     return torch.cat(parts).cpu() if parts else torch.zeros(0, data.num_classes)
@@ -324,8 +281,7 @@ def predict(network: nn.Module, split: Split, data: Data, draws: CropsAndFlips |
 
 def prediction_batches(split: Split, data: Data, draws: CropsAndFlips | None = None) -> Iterator[Tensor]:
     """The images of `split` in order, uint8, in batches of `prediction_size`, augmented by `draws`."""
-    size = prediction_size(data.device)
-    draws = draws and draws.to(data.device)
+    size, draws = prediction_size(data.device), draws and draws.to(data.device)
     for start in range(0, len(split), size):
         rows = slice(start, start + size)
         images = split.images[rows]
@@ -333,17 +289,11 @@ def prediction_batches(split: Split, data: Data, draws: CropsAndFlips | None = N
 
 
 def measure(
-    network: nn.Module,
-    data: Data,
-    *,
-    whole: bool = True,
-    tested: bool = True,
-    engine: Engine | None = None,
+    network: nn.Module, data: Data, *, whole: bool = True, tested: bool = True, engine: Engine | None = None
 ) -> dict[str, float]:
     """One history row's numbers: on test, on validation against its given, noisy labels, and on training.
 
-    Those on training are NaN without `whole`, since they cost most, and curves over epochs need them less
-    often; those on test and validation are NaN without `tested`.
+    Those on training, which cost most, are NaN without `whole`, the others without `tested`.
     """
     predict = (engine or Engine()).predict
     train = data.train if whole else data.train[:0]

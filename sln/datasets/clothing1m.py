@@ -1,9 +1,8 @@
 """Clothing1M (Xiao et al., CVPR 2015): a million clothing images with the labels of online shops.
 
-The three lists are those of the released repository, `annotations/{noisy_train,clean_val,clean_test}.txt`.
-A line is an image and its label: "images/0/00/1429296456,2096860000.jpg 7". A row is the number of a line,
-from 0, in the three lists one after the other. So the rows of training images are lines of noisy_train.txt.
-Images stay on disk, and worker processes decode them batch by batch.
+A line of the released lists is an image and its label: "images/0/00/1429296456,2096860000.jpg 7". A row is
+the number of a line, from 0, in the three lists one after the other. Images stay on disk, and worker
+processes decode them batch by batch.
 """
 
 from __future__ import annotations
@@ -26,6 +25,7 @@ from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
+from sln.data import SPLITS
 from sln.utils import distributed
 from sln.utils.devices import torchvision
 from sln.utils.errors import InputError, require
@@ -36,49 +36,38 @@ from sln.utils.rng import numpy_generator
 CLASSES = ("T-Shirt", "Shirt", "Knitwear", "Chiffon", "Sweater", "Hoodie", "Windbreaker", "Jacket",
            "Down Coat", "Suit", "Shawl", "Dress", "Vest", "Underwear")  # fmt: skip
 C = len(CLASSES)
-SPLITS = ("train", "validation", "test")
 LISTS = {"train": "noisy_train.txt", "validation": "clean_val.txt", "test": "clean_test.txt"}
 LINE = re.compile(r"(\S+) ([0-9]+)")
-
+OUTSIDE = re.compile(
+    r"[\\:\0]|(^|/)\.{0,2}(/|$)"
+)  # in a path that on some system starts elsewhere or goes up
 RESIZE, CROP = 256, 224  # pixels: the shorter side after resizing, the side of the square that is cut out
 MEAN, STD = (0.6959, 0.6537, 0.6371), (0.3113, 0.3192, 0.3214)
 CHECKED_TOGETHER = 64  # images
 LONGEST = 50  # longer side over shorter side; beyond it, a resized image would fill the memory
-# only these decoders may run, for any file name
-FORMATS = ("JPEG", "PNG", "GIF", "WEBP", "BMP")
+FORMATS = ("JPEG", "PNG", "GIF", "WEBP", "BMP")  # only these decoders may run, for any file name
 UNREADABLE = (OSError, SyntaxError, ValueError, EOFError, struct.error, Image.DecompressionBombError)
 # torchvision's IMAGENET1K_V1; a name ends in the first digits of the file's SHA-256
 IMAGENET = {"resnet50": "resnet50-0676ba61.pth", "resnet18": "resnet18-f37072fd.pth"}
-
-# A view of an image: counters of the "augmentation" stream for a random crop and flip, or the centre crop.
-View = tuple[int, ...]
+View = tuple[int, ...]  # counters of the "augmentation" stream for a random crop and flip, or the centre crop
 CENTRE: View = ()
 Fault = tuple[int, str]  # row, and why the image cannot be used
 
 
 @dataclass(frozen=True)
 class Clothing1M:
-    """The three lists, without the images. N rows: training images, then validation, then test.
+    """The three lists, without the images. N rows: training images, then validation, then test."""
 
-    root : folder that the paths start from
-    paths : (N,) bytes, a compact array for the workers
-    labels : (N,) int64; given, noisy labels of training images, true labels of the others
-    sizes : number of rows of each split, as in SPLITS
-    checksum : SHA-256 of the three lists
-    bad : rows whose images are left out
-    """
-
-    root: Path
-    paths: np.ndarray
-    labels: np.ndarray
-    sizes: tuple[int, ...]
-    checksum: str
-    bad: tuple[int, ...] = ()
+    root: Path  # folder that the paths start from
+    paths: np.ndarray  # (N,) bytes, a compact array for the workers
+    labels: np.ndarray  # (N,) int64; given, noisy labels of training images, true labels of the others
+    sizes: tuple[int, ...]  # number of rows of each split, as in SPLITS
+    checksum: str  # SHA-256 of the three lists
+    bad: tuple[int, ...] = ()  # rows whose images are left out
 
     def rows(self, split: str) -> np.ndarray:
         """The split's rows in order, without bad images."""
-        start = sum(self.sizes[: SPLITS.index(split)])
-        rows = np.arange(start, start + self.sizes[SPLITS.index(split)])
+        rows = np.split(np.arange(sum(self.sizes)), np.cumsum(self.sizes[:-1]))[SPLITS.index(split)]
         return np.setdiff1d(rows, self.bad, assume_unique=True)
 
     def path(self, row: int) -> str:
@@ -92,10 +81,9 @@ class Clothing1M:
         return LISTS[SPLITS[split]], row - int(starts[split]) + 1
 
     def subset(self, num_per_class: int, seed: int, epoch: int) -> np.ndarray:
-        """The training rows of one epoch, ascending: `num_per_class` of each class, without replacement.
+        """The training rows of one epoch, ascending: `num_per_class` of each class, or all it has; -1 is all.
 
-        A class with fewer images gives all of them. -1 is all images. The draw depends on (seed, epoch)
-        alone. The released script draws in the same way, with Python's generator, seeded once for all epochs.
+        The draw depends on (seed, epoch) alone; the released script seeds once for all epochs.
         """
         rows = self.rows("train")
         if num_per_class < 0:
@@ -105,34 +93,28 @@ class Clothing1M:
         return np.sort(np.concatenate([shuffled[given == c][:num_per_class] for c in range(C)]))
 
     def error(self, fault: Fault) -> InputError:
-        """The error for an image that cannot be used, in one line."""
-        row, why = fault
-        name, line = self.line(row)
+        """The error for an image that cannot be used."""
+        (row, why), (name, line) = fault, self.line(fault[0])
         return InputError(
             f"image {self.root / self.path(row)} ({name}, line {line}) cannot be used: {why}; "
             f"`python -m sln data check clothing1m` lists all such images, --skip-bad-images leaves them out"
         )
 
 
-# --- the lists ----------------------------------------------------------------------------------------------
-
-
 def read(*, skip_bad_images: bool = False) -> Clothing1M:
     """The lists below `data_folder()`, in Clothing1M/ or in the folder itself.
-
-    skip_bad_images : leave out the images that the list of `check` names
 
     Raises InputError if something is missing, and for a line that is malformed or leads out of the folder.
     """
     places = [data_folder() / "Clothing1M", data_folder()]
     root = next((place for place in places if (place / "annotations").is_dir()), None)
     if root is None:
-        raise _missing("its folder annotations", " and ".join(f"{place}" for place in places))
+        raise _missing("its folder annotations", " and ".join(map(str, places)))
     entries, sizes, digest = [], [], hashlib.sha256()
-    for split in SPLITS:
-        file = root / "annotations" / LISTS[split]
+    for name in LISTS.values():
+        file = root / "annotations" / name
         if not file.is_file():
-            raise _missing(f"its list {LISTS[split]}", str(file.parent))
+            raise _missing(f"its list {name}", str(file.parent))
         found = list(_entries(file))
         require(len(found) > 0, f"{file} lists no images")
         entries += found
@@ -154,35 +136,21 @@ def _missing(what: str, where: str) -> InputError:
 
 
 def _entries(file: Path) -> Iterator[tuple[bytes, int]]:
-    """Path and label of every line."""
     try:
         with file.open(encoding="utf-8") as lines:
             for number, line in enumerate(lines, 1):
                 match = LINE.fullmatch(line.rstrip("\n"))
-                # on no system may a path start elsewhere or go up
-                if (
-                    match is None
-                    or int(match[2]) >= C
-                    or {"", ".", ".."} & set(match[1].split("/"))
-                    or any(sign in match[1] for sign in "\\:\0")
-                ):
-                    raise InputError(
-                        f'{file}, line {number}: {line.strip()[:80]!r} is not "images/....jpg 7": a path '
-                        f"below the data set's folder and a label from 0 to {C - 1}"
-                    )
+                if match is None or int(match[2]) >= C or OUTSIDE.search(match[1]):
+                    wanted = f"a path below the data set's folder and a label from 0 to {C - 1}"
+                    wrong = f'{line.strip()[:80]!r} is not "images/....jpg 7"'
+                    raise InputError(f"{file}, line {number}: {wrong}: {wanted}")
                 yield match[1].encode(), int(match[2])
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"{file} is not readable text: {' '.join(str(error).split())}") from None
 
 
-# --- one image ----------------------------------------------------------------------------------------------
-
-
 def decode(path: Path) -> Image.Image:
-    """The image in RGB. Grey, CMYK and palette images are converted, and transparency is dropped.
-
-    Raises one of UNREADABLE if the file is missing, cut short, or no image.
-    """
+    """The image in RGB, without transparency. Raises one of UNREADABLE if it is missing or damaged."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # harmless oddities, such as dropped transparency
         with Image.open(path, formats=FORMATS) as image:
@@ -195,8 +163,7 @@ def decode(path: Path) -> Image.Image:
 def crop(image: Image.Image, rng: np.random.Generator | None) -> np.ndarray:
     """(CROP, CROP, 3) uint8: the shorter side resized to RESIZE, then a random crop, flipped half the time.
 
-    `rng` draws the top, the left, and a number that flips the image if it is below 1/2. Without `rng` it is
-    the centre crop.
+    `rng` draws the top, the left, and a number that flips the image if it is below 1/2; None: centre crop.
     """
     functional = torchvision().transforms.functional
     image = functional.resize(image, RESIZE)
@@ -214,14 +181,10 @@ def normalise(images: Tensor) -> Tensor:
     return (pixels - mean) / std
 
 
-# --- a pass over images -------------------------------------------------------------------------------------
-
-
 class Images(Dataset):
     """From a row to the pixels of one view, or to the Fault that prevents it.
 
-    The draws of a random view depend on (seed, "augmentation", its counters, row) alone: not on workers,
-    batches, processes or order.
+    The draws of a random view depend on (seed, its counters, row) alone: not on workers, batches or order.
     """
 
     def __init__(self, data: Clothing1M, seed: int, view: View) -> None:
@@ -253,10 +216,7 @@ def _collate(items: list[np.ndarray | Fault]) -> tuple[Tensor, list[Fault]]:
 def decoded(
     data: Clothing1M, batches: list[list[int]], view: View, seed: int, *, pin_memory: bool = False
 ) -> DataLoader:
-    """For each batch of rows: images (B, CROP, CROP, 3) uint8 in this order, and the faults of the others.
-
-    `decoders()` worker processes decode ahead.
-    """
+    """For each batch of rows: images (B, CROP, CROP, 3) uint8 in this order, and the faults of the others."""
     return DataLoader(
         Images(data, seed, view),
         batch_sampler=batches,
@@ -269,10 +229,7 @@ def decoded(
 
 @contextlib.contextmanager
 def decoding() -> Iterator[None]:
-    """Around a pass over `decoded`: InputError if a worker is killed.
-
-    torch raises an error wherever the main thread is then, so also between two batches.
-    """
+    """Around a pass over `decoded`: InputError if a worker is killed; torch's error comes at any place."""
     try:
         yield
     except (RuntimeError, ConnectionError, EOFError) as error:
@@ -285,19 +242,13 @@ def decoding() -> Iterator[None]:
 
 
 def decoders() -> int:
-    """Worker processes that decode: `SLN_DECODERS`; by default this process's share of the CPUs, at most 8.
-
-    0 decodes in this process. Raises InputError for anything but a whole number from 0.
-    """
+    """Processes that decode: `SLN_DECODERS` (0: this one), by default a fair share of the CPUs, at most 8."""
     asked = os.environ.get("SLN_DECODERS")
     if asked is None:
         here = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
         return min(8, max(1, here // distributed.processes_here()))
     require(asked.isdecimal(), f"SLN_DECODERS is {asked!r}, expected a whole number from 0 up")
     return int(asked)
-
-
-# --- bad images ---------------------------------------------------------------------------------------------
 
 
 def bad_list(data: Clothing1M) -> Path:
@@ -312,13 +263,11 @@ def check(*, quiet: bool = False) -> pd.DataFrame:
     batches = [batch.tolist() for batch in torch.arange(len(data.paths)).split(CHECKED_TOGETHER)]
     faults: list[Fault] = []
     with Progress(len(batches), "checking images", "batches", quiet=quiet) as progress:
-        for _, found in decoded(data, batches, CENTRE, seed=0):
-            faults += found
+        for _, new in decoded(data, batches, CENTRE, seed=0):
+            faults += new
             progress.advance(bad=len(faults))
-    table = pd.DataFrame(
-        [(*data.line(row), data.path(row), why) for row, why in faults],
-        columns=["list", "line", "image", "problem"],
-    )
+    found = [(*data.line(row), data.path(row), why) for row, why in faults]
+    table = pd.DataFrame(found, columns=["list", "line", "image", "problem"])
     write_text(bad_list(data), table.to_csv(index=False, lineterminator="\n"))
     return table
 
@@ -328,27 +277,17 @@ def _without_bad_images(data: Clothing1M) -> Clothing1M:
     try:
         images = {str(image).encode() for image in read_table(file)["image"]}
     except (OSError, ValueError, KeyError):
-        raise InputError(
-            f"{file} is missing or damaged; `python -m sln data check clothing1m` decodes all images once "
-            "and writes it"
-        ) from None
+        way = "`python -m sln data check clothing1m` decodes all images once and writes it"
+        raise InputError(f"{file} is missing or damaged; {way}") from None
     bad = np.flatnonzero([path in images for path in data.paths.tolist()])
     left = dataclasses.replace(data, bad=tuple(bad.tolist()))
-    for split in SPLITS:
-        require(
-            len(left.rows(split)) > 0, f"no image of {LISTS[split]} can be used; {file} lists the reasons"
-        )
+    for split, name in LISTS.items():
+        require(len(left.rows(split)) > 0, f"no image of {name} can be used; {file} lists the reasons")
     return left
 
 
-# --- ImageNet weights ---------------------------------------------------------------------------------------
-
-
 def imagenet_weights(model: str) -> dict[str, Tensor]:
-    """torchvision's ImageNet weights of `model`, from the data folder or torch.hub's.
-
-    Reading them runs no code. Raises InputError if they are missing or not the published ones.
-    """
+    """torchvision's ImageNet weights of `model`; reading them runs no code."""
     ours, torchs = places(model)
     found = next((place for place in (ours, torchs) if place.is_file()), None)
     way = f"put torchvision's {IMAGENET[model]} there"
@@ -359,8 +298,7 @@ def imagenet_weights(model: str) -> dict[str, Tensor]:
             f"ImageNet weights {IMAGENET[model]} are in neither {ours.parent} nor {torchs.parent}; "
             f"{way}, --no-pretrained does without"
         )
-    prefix = found.stem.rpartition("-")[2]
-    sha256 = hashlib.sha256(found.read_bytes()).hexdigest()
+    prefix, sha256 = found.stem.rpartition("-")[2], hashlib.sha256(found.read_bytes()).hexdigest()
     require(
         sha256.startswith(prefix),
         f"{found} is not the published file: its SHA-256 starts with {sha256[:8]}, expected is {prefix}; "

@@ -19,8 +19,7 @@ from sln.datasets.registry import DATAPATHS, cifar_root
 from sln.utils.devices import torchvision
 from sln.utils.errors import choose, require
 
-# The digits' five folds are the test sets, 359 or 360 images each, stratified by class; of the others 1,150
-# are trained on and 287 or 288 are for validation.
+# the folds are the test sets, 359 or 360 images each; 287 or 288 of the others are for validation
 DIGITS_SPLIT_SEED, DIGITS_FOLDS, DIGITS_TRAIN = 2021, 5, 1150
 
 
@@ -39,34 +38,22 @@ def digits(fold: int = 0) -> Data:
     train, validation = train_test_split(
         rest, train_size=DIGITS_TRAIN, stratify=bunch.target[rest], random_state=DIGITS_SPLIT_SEED
     )
-    parts = [
-        Split(images[index], labels[index], labels[index])
-        for index in map(torch.from_numpy, (train, validation, test))
-    ]
+    everything = Split(images, labels, labels)
+    parts = [everything[index] for index in map(torch.from_numpy, (train, validation, test))]
     pixels = parts[0].images.float() / 16
-    return Data(
-        *parts,
-        classes=tuple("0123456789"),
-        scale=16.0,
-        mean=(pixels.mean().item(),),
-        std=(pixels.std().item(),),
-    )
+    return Data(*parts, tuple("0123456789"), 16.0, (pixels.mean().item(),), (pixels.std().item(),))
 
 
 @functools.cache
 def outside_digits() -> Tensor:
     """(884, 1, 8, 8) uint8, pixels 0..16: images that are no digit, for open-set noise.
 
-    They are grey 24x24 tiles, averaged down to 8x8, of the two photographs that scikit-learn ships: a temple
-    and a flower.
+    They are grey 24x24 tiles, averaged down to 8x8, of scikit-learn's photographs of a temple and a flower.
     """
     tiles = []
     for photo in load_sample_images().images:
-        grey = torch.from_numpy(photo.astype(np.float32)).mean(dim=2)
-        small = torch.nn.functional.avg_pool2d(grey[None], 3)[0]
-        rows, columns = small.shape[0] // 8, small.shape[1] // 8
-        cut = small[: rows * 8, : columns * 8].reshape(rows, 8, columns, 8).transpose(1, 2)
-        tiles.append(cut.reshape(-1, 1, 8, 8))
+        small = F.avg_pool2d(torch.from_numpy(photo.astype(np.float32)).mean(dim=2)[None], 3)[0]
+        tiles.append(small.unfold(0, 8, 8).unfold(1, 8, 8).reshape(-1, 1, 8, 8))
     return (torch.cat(tiles) / 255 * 16).round().to(torch.uint8)
 
 
@@ -76,50 +63,29 @@ CIFAR_STD = {"cifar10": (0.2023, 0.1994, 0.2010), "cifar100": (0.2675, 0.2565, 0
 
 
 def cifar(config: Config) -> Data:
-    """CIFAR-10 or -100 with true labels, cut by `config`'s settings, in the files' order.
-
-    The released recipe has no validation images (`held_out` 0). Raises InputError for files that are missing
-    or damaged, and for a subset larger than the data set.
-    """
+    """CIFAR-10 or -100 with true labels, cut by `config`'s settings, in the files' order."""
     images, labels, classes = read_cifar(config.dataset, train=True)
     everything = _photographs(images, labels, block(config.subset, config.fold, len(labels)), config)
     kept = len(everything) - round(config.held_out * len(everything))
     require(kept > 0, f"held_out {config.held_out} of {len(everything)} images leaves none to train on")
     images, labels, _ = read_cifar(config.dataset, train=False)
-    return Data(
-        train=everything[:kept],
-        validation=everything[kept:],
-        test=_photographs(images, labels, block(config.test_subset, config.fold, len(labels)), config),
-        classes=classes,
-        scale=255.0,
-        mean=CIFAR_MEAN[config.dataset],
-        std=CIFAR_STD[config.dataset],
-        padding=4 // config.downsample,  # the released recipe's 4 of 32 pixels
-    )
-
-
-def published_labels(dataset: str) -> np.ndarray:
-    """(N,) int64: the true labels of all training images of CIFAR, in the files' order."""
-    return read_cifar(dataset, train=True)[1]
+    test = _photographs(images, labels, block(config.test_subset, config.fold, len(labels)), config)
+    mean, std = CIFAR_MEAN[config.dataset], CIFAR_STD[config.dataset]
+    padding = 4 // config.downsample  # the released recipe's 4 of 32 pixels
+    return Data(everything[:kept], everything[kept:], test, classes, 255.0, mean, std, padding)
 
 
 def block(subset: int, fold: int, total: int) -> slice:
-    """Block `fold` of `subset` images among `total`, from the start again after the last whole one; 0: all.
-
-    Raises InputError for a subset of more than `total` images.
-    """
+    """Block `fold` of `subset` images among `total`, the first again after the last whole one; 0: all."""
     require(subset <= total, f"a subset of {subset} images was asked for, there are {total}")
-    if subset == 0:
-        return slice(0, total)
-    start = fold % (total // subset) * subset
-    return slice(start, start + subset)
+    start = fold % (total // subset) * subset if subset else 0
+    return slice(start, start + (subset or total))
 
 
 def _photographs(images: np.ndarray, labels: np.ndarray, rows: slice, config: Config) -> Split:
     # copies: a view would keep all images in memory
-    images, labels = (values[rows].copy() for values in (images, labels))
-    true = torch.from_numpy(labels)
-    return Split(downsampled(torch.from_numpy(images), config.downsample), true, true)
+    images, true = (torch.from_numpy(values[rows].copy()) for values in (images, labels))
+    return Split(downsampled(images, config.downsample), true, true)
 
 
 def downsampled(images: Tensor, side: int) -> Tensor:
@@ -141,33 +107,25 @@ def clean(config: Config) -> Data:
 
 def first_classes(data: Data, num_classes: int) -> Data:
     """`data` with only the examples of its first `num_classes` classes."""
-    parts = {name: getattr(data, name) for name in SPLITS}
-    kept = {name: split[split.true < num_classes] for name, split in parts.items()}
+    parts = ((name, getattr(data, name)) for name in SPLITS)
+    kept = {name: split[split.true < num_classes] for name, split in parts}
     return dataclasses.replace(data, **kept, classes=data.classes[:num_classes])
 
 
 def outside_images(config: Config) -> Tensor:
-    """uint8 images of no class, which replace others in open-set noise.
-
-    CIFAR-100's training images for CIFAR-10, as released; `outside_digits` for the digits; other letters for
-    letters.
-    """
+    """uint8 images of no class, for open-set noise; CIFAR-10's are those of CIFAR-100, as released."""
     if config.dataset == "digits":
         return outside_digits()
     if config.dataset == "letters":
         return outside_letters(config.num_classes, config.fold)
-    images, _, _ = read_cifar("cifar100", train=True)
-    return downsampled(torch.from_numpy(images), config.downsample)
+    return downsampled(torch.from_numpy(read_cifar("cifar100", train=True)[0]), config.downsample)
 
 
 def read_cifar(dataset: str, train: bool) -> tuple[np.ndarray, np.ndarray, tuple[str, ...]]:
     """Images, true labels and class names of CIFAR-10 or -100 (Krizhevsky, 2009), in the files' order.
 
-    The files are pickles, which can run code when they are read. So `cifar_root` checks the published MD5 of
-    every file first, and torchvision checks it again before it reads them.
-
-    Returns images (N, 3, 32, 32) uint8, contiguous; labels (N,) int64, fine ones for CIFAR-100; the names.
-    Raises InputError for files that are missing or have another MD5, with the command that gets them.
+    Images are (N, 3, 32, 32) uint8, contiguous; labels (N,) int64, fine ones for CIFAR-100. The files are
+    pickles, which can run code when they are read. So `cifar_root` checks the MD5 of every file first.
     """
     choose("CIFAR data set", dataset, DATAPATHS)
     kind = getattr(torchvision().datasets, DATAPATHS[dataset])

@@ -22,8 +22,7 @@ from sln.utils.files import data_folder, labels_sha256, read_json
 
 GET_THEM = "`python -m sln data get cifar-n` gets the published file"
 
-# CIFAR-N's labels for each noise mode: their key in the file, and `labels_sha256`, which is the same for the
-# published .pt and for an .npz.
+# CIFAR-N's labels by noise mode: their key in the file, and `labels_sha256`
 HUMAN = {
     "human-aggregate": ("aggre_label", "b3c3d486d22c3055756e7b1b1a0e98b099c1d68b771633023b0f76fa2e09ede6"),
     "human-random1": ("random_label1", "b5dc9007ae247a48ce267bec37a1310b0cd65ed73801ca7e595fb954902575a7"),
@@ -33,12 +32,8 @@ HUMAN = {
     "human": ("noisy_label", "4a1efd5da7a214b299cf6ac0bafe3f0d48c065b7aa2d40aa185d4711714bb311"),
 }
 # The published .pt files hold tensors, plain values, and NumPy arrays of int64, which need these.
-ARRAYS = [
-    (np._core.multiarray._reconstruct, "numpy.core.multiarray._reconstruct"),
-    np.ndarray,
-    np.dtype,
-    np.dtypes.Int64DType,
-]
+RECONSTRUCT = (np._core.multiarray._reconstruct, "numpy.core.multiarray._reconstruct")
+ARRAYS = [RECONSTRUCT, np.ndarray, np.dtype, np.dtypes.Int64DType]
 
 
 def released(dataset: str, noise_mode: str, noise_rate: float, true: np.ndarray) -> Corruption:
@@ -48,27 +43,17 @@ def released(dataset: str, noise_mode: str, noise_rate: float, true: np.ndarray)
     asym 20.318% (five of the ten classes flip), dependent 40%; CIFAR-100 sym 39.88%, asym 40.012%, dependent
     40%.
 
-    Parameters
-    ----------
-    dataset : cifar10 or cifar100
-    noise_mode, noise_rate : `sym` and 0.4 are the file sym0.4.csv
     true : (N,) the data set's true training labels, which the file's must equal
-
-    Raises InputError for a kind or rate that was not released, a file that is missing or not the published
-    one, and all errors of `from_csv`.
     """
     choose("data set with released labels", dataset, DATAPATHS)
     name = f"{noise_mode}{noise_rate}.csv"
     known = [Path(file).stem for of, file in RELEASED if of == dataset]
-    require(
-        (dataset, name) in RELEASED,
-        f"no labels {noise_mode}{noise_rate} of {dataset} were released, only {', '.join(known)}; "
-        "`--labels generated` draws labels, `--labels mine.csv` takes yours",
-    )
+    wrong = f"no labels {noise_mode}{noise_rate} of {dataset} were released, only {', '.join(known)}"
+    way = "`--labels generated` draws labels, `--labels mine.csv` takes yours"
+    require((dataset, name) in RELEASED, f"{wrong}; {way}")
     places = label_places(dataset, name)
     file = next(file for file in source("sln-labels").files if file.places == places)
-    path = located(file)
-    if path is None:
+    if (path := located(file)) is None:
         raise missing("sln-labels", file)
     corruption = from_csv(path, true, NUM_CLASSES[dataset])
     return dataclasses.replace(corruption, kind=noise_mode, rate=noise_rate)
@@ -83,13 +68,7 @@ def human(dataset: str, noise_mode: str, true: np.ndarray) -> Corruption:
     The file is labels/cifar-n/CIFAR-10_human.pt as published or, if that is missing, an .npz with the same
     keys, cifar10_human.npz; likewise for CIFAR-100.
 
-    Parameters
-    ----------
-    dataset, noise_mode : as in `defaults.HUMAN_NOISE`
     true : (N,) the data set's true training labels, which the file's `clean_label` must equal
-
-    Raises InputError for a file that is missing, damaged, holds anything but plain labels, or other labels
-    than the published ones.
     """
     choose("data set with human labels", dataset, HUMAN_NOISE)
     choose(f"human labels of {dataset}", noise_mode, HUMAN_NOISE[dataset])
@@ -97,11 +76,8 @@ def human(dataset: str, noise_mode: str, true: np.ndarray) -> Corruption:
     path, clean, given = _human_labels(dataset, key)
     _require_same(path, clean, true)
     found = labels_sha256(given)
-    require(
-        found == sha256,
-        f"{path}: the labels {key} are not the published ones (SHA-256 {found[:12]}, expected "
-        f"{sha256[:12]}); {GET_THEM}",
-    )
+    wrong = f"the labels {key} are not the published ones (SHA-256 {found[:12]}, expected {sha256[:12]})"
+    require(found == sha256, f"{path}: {wrong}; {GET_THEM}")
     rate = float((given != true).mean())
     return Corruption(true, given, NUM_CLASSES[dataset], noise_mode, rate, seed=0)
 
@@ -110,12 +86,8 @@ def from_csv(path: Path, true: np.ndarray, num_classes: int) -> Corruption:
     """Labels from a CSV in the format of `Corruption.save`; the manifest beside it may be missing.
 
     true : (N,) the data set's true labels, which the column `label` must equal (-1, no class, aside)
-
-    Raises InputError for missing columns, labels outside 0..C-1, another length, other true labels (the first
-    difference is named), and labels that differ from the manifest's SHA-256.
     """
-    arrays = _read_csv(path)
-    manifest_path = path.with_suffix(".json")
+    arrays, manifest_path = _read_csv(path), path.with_suffix(".json")
     manifest = read_json(manifest_path) if manifest_path.exists() else {}
     lowest = {"true": -1 if "replaced_by" in arrays else 0, "replaced_by": -1}  # open-set: -1 is no class
     for name, values in arrays.items():
@@ -125,11 +97,9 @@ def from_csv(path: Path, true: np.ndarray, num_classes: int) -> Corruption:
     _require_same(path, labels, true)
     for name in COLUMNS:
         known = manifest.get(f"sha256_{name}")
-        require(
-            known is None or (name in arrays and known == labels_sha256(arrays[name])),
-            f"{path}: the {name} labels are not those of {manifest_path.name} (SHA-256 differs); "
-            "restore either file",
-        )
+        same = known is None or (name in arrays and known == labels_sha256(arrays[name]))
+        other = f"the {name} labels are not those of {manifest_path.name} (SHA-256 differs)"
+        require(same, f"{path}: {other}; restore either file")
     facts = {"kind": "file", "rate": float((labels != given).mean()), "seed": 0}
     facts |= {name: manifest[name] for name in (*facts, "exact", "own_class") if name in manifest}
     return Corruption(**arrays, num_classes=num_classes, **facts)
@@ -147,7 +117,6 @@ def read_matrix(path: Path, num_classes: int) -> np.ndarray:
 
 
 def _read_csv(path: Path) -> dict[str, np.ndarray]:
-    """The columns of a label CSV by the names of a Corruption's attributes."""
     try:
         table = pd.read_csv(path)
     except FileNotFoundError:
@@ -162,20 +131,16 @@ def _read_csv(path: Path) -> dict[str, np.ndarray]:
 
 
 def _require_same(path: Path, labels: np.ndarray, true: np.ndarray) -> None:
-    require(
-        len(labels) == len(true),
-        f"{path} has {len(labels)} labels, the data set has {len(true)}; it belongs to another data set",
-    )
+    sizes = f"{path} has {len(labels)} labels, the data set has {len(true)}"
+    require(len(labels) == len(true), f"{sizes}; it belongs to another data set")
     differing = np.flatnonzero((labels != true) & (labels >= 0))
     for row in differing:
-        raise InputError(
-            f"{path}: true label {labels[row]} at row {row}, the data set has {true[row]} there "
-            f"({len(differing)} differ); it belongs to another data set or order"
-        )
+        first = f"true label {labels[row]} at row {row}, the data set has {true[row]} there"
+        other = "it belongs to another data set or order"
+        raise InputError(f"{path}: {first} ({len(differing)} differ); {other}")
 
 
 def _human_labels(dataset: str, key: str) -> tuple[Path, np.ndarray, np.ndarray]:
-    """The file, its `clean_label` (N,) and its `key` (N,)."""
     name = f"{DATAPATHS[dataset].replace('CIFAR', 'CIFAR-')}_human.pt"
     published = next(file for file in source("cifar-n").files if file.remote == name)
     path = data_folder() / published.places[0]
@@ -183,42 +148,32 @@ def _human_labels(dataset: str, key: str) -> tuple[Path, np.ndarray, np.ndarray]
         path = path.with_name(f"{dataset}_human.npz")
     if not path.exists():
         raise missing("cifar-n", published)
-    content = read_pt(path) if path.suffix == ".pt" else _read_npz(path)
-    labels = []
+    content = _read_arrays(path)
+    arrays = content if isinstance(content, dict) else {}
     for name in ("clean_label", key):
-        values = content.get(name) if isinstance(content, dict) else None
-        require(
-            isinstance(values, np.ndarray) and values.ndim == 1 and np.issubdtype(values.dtype, np.integer),
-            f"{path} has no array of whole numbers {name!r}; {GET_THEM}",
-        )
-        labels.append(values)
-    return path, *labels
+        values = arrays.get(name)
+        whole = isinstance(values, np.ndarray) and values.ndim == 1 and values.dtype.kind in "iu"
+        require(whole, f"{path} has no array of whole numbers {name!r}; {GET_THEM}")
+    return path, arrays["clean_label"], arrays[key]
 
 
-def read_pt(path: Path) -> object:
-    """The content of a file of torch.save, if it is tensors, int64 arrays and plain values only.
+def _read_arrays(path: Path) -> object:
+    """The content of an .npz of plain arrays, or of a .pt of tensors, int64 arrays and plain values only.
 
-    A pickle can name any function to be called when it is read. torch's restricted reader calls only its own
-    and those in ARRAYS. Raises InputError for every other file, without running anything in it.
+    A pickle can name any function to be called. torch's restricted reader calls its own and ARRAYS only.
     """
     try:
+        if path.suffix == ".npz":
+            # np.load(path) would leave the file open if it is no .npz
+            with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
+                return dict(arrays)
         with warnings.catch_warnings(), torch.serialization.safe_globals(ARRAYS):
             warnings.simplefilter("ignore")  # about pickles newer than the reader
             return torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # noqa: BLE001  other bytes raise errors of any kind
-        why = re.search(r"[Uu]nsupported [^\n]*", str(error))
-        raise InputError(
-            f"{path} is refused, nothing of it was run: it is no file of plain label arrays "
-            f"({why[0] if why else type(error).__name__}); {GET_THEM}"
-        ) from None
-
-
-def _read_npz(path: Path) -> dict[str, np.ndarray]:
-    try:
-        # np.load(path) would leave the file open if it is no .npz
-        with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
-            return dict(arrays)
-    except Exception as error:  # noqa: BLE001  likewise
-        raise InputError(
-            f"{path} is refused: it is no .npz of plain label arrays ({type(error).__name__}); {GET_THEM}"
-        ) from None
+        unsupported, kind = re.search(r"[Uu]nsupported [^\n]*", str(error)), type(error).__name__
+        refused = ": it is no .npz of plain label arrays"
+        if path.suffix == ".pt":
+            refused = ", nothing of it was run: it is no file of plain label arrays"
+            kind = unsupported[0] if unsupported else kind
+        raise InputError(f"{path} is refused{refused} ({kind}); {GET_THEM}") from None

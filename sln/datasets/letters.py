@@ -21,8 +21,7 @@ from sln.data import SPLITS, Data, Split
 from sln.utils.errors import require
 from sln.utils.rng import torch_generator
 
-# In pairs that look alike: nearest neighbours confuse most of them more often than other letters. The first
-# ones are the classes.
+# In pairs that look alike, that is, nearest neighbours confuse most of them. The first ones are the classes.
 LETTERS = "EFOQIJCGPRMNUDKXVYBSHWTZAL"
 SIZES = {"train": 1200, "validation": 300, "test": 4000}
 OUTSIDE = 2000  # images for open-set noise
@@ -41,8 +40,7 @@ FONTS = (
 def letters(classes: int, fold: int) -> Data:
     """The first `classes` of LETTERS with true labels: grey images of 12x12 pixels 0..255, classes balanced.
 
-    All three parts belong to `fold`: another fold has other images everywhere.
-    Raises InputError for a number of classes outside 2..26, or where matplotlib lacks a font.
+    Another `fold` has other images in all three parts.
     """
     require(2 <= classes <= 26, f"{classes} classes of letters were asked for, allowed are 2 to 26")
     parts = []
@@ -51,26 +49,15 @@ def letters(classes: int, fold: int) -> Data:
         true = torch.randperm(count, generator=generator) % classes
         parts.append(Split(draw(true, generator), true, true))
     pixels = parts[0].images.double() / 255
-    return Data(
-        *parts,
-        classes=tuple(LETTERS[:classes]),
-        scale=255.0,
-        mean=(pixels.mean().item(),),
-        std=(pixels.std().item(),),
-    )
+    return Data(*parts, tuple(LETTERS[:classes]), 255.0, (pixels.mean().item(),), (pixels.std().item(),))
 
 
 @functools.cache
 def outside_letters(classes: int, fold: int) -> Tensor:
-    """(2000, 1, 12, 12) uint8: images of the other letters, for open-set noise.
-
-    Raises InputError if the classes are all 26 letters: there is no other.
-    """
+    """(2000, 1, 12, 12) uint8: images of the other letters, for open-set noise."""
     left = len(LETTERS) - classes
-    require(
-        left > 0,
-        "open-set noise needs other letters than the classes: classes is 26, allowed are 2 to 25",
-    )
+    needed = "open-set noise needs other letters than the classes: classes is 26, allowed are 2 to 25"
+    require(left > 0, needed)
     generator = torch_generator(0, "letters", fold, len(SPLITS))
     return draw(classes + torch.randperm(OUTSIDE, generator=generator) % left, generator)
 

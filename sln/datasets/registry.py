@@ -28,40 +28,29 @@ DATAPATHS = {"cifar10": "CIFAR10", "cifar100": "CIFAR100"}
 
 TIMEOUT = 30  # seconds without a byte after which a connection is given up
 RETRIES = 3  # further connections after one that broke; pooch pauses 1, 2 and 3 seconds before them
-CHUNK, MB = 1 << 16, 1_000_000
+CHUNK, MB = 1 << 16, 1_000_000  # bytes
 
 
 @dataclass(frozen=True)
 class File:
-    """One file of a source.
+    """One file of a source."""
 
-    places : possible paths below the data folder; `get` writes the first
-    checksum : `md5:` or `sha256:` and all hex digits
-    remote : path below the source's address
-    """
-
-    places: tuple[str, ...]
-    checksum: str
-    remote: str
+    places: tuple[str, ...]  # possible paths below the data folder; `get` writes the first
+    checksum: str  # `md5:` or `sha256:` and all hex digits
+    remote: str  # path below the source's address
 
 
 @dataclass(frozen=True)
 class Source:
-    """Everything that one name stands for.
-
-    what : a short description
-    address : of the folder that holds the remote files
-    size : bytes to download
-    archive : the one file to download, if `files` are unpacked from it
-    """
+    """Everything that one name stands for."""
 
     name: str
     what: str
-    address: str
+    address: str  # of the folder that holds the remote files
     licence: str
-    size: int
+    size: int  # bytes to download
     files: tuple[File, ...]
-    archive: File | None = None
+    archive: File | None = None  # the one file to download, if `files` are unpacked from it
 
 
 def label_places(dataset: str, name: str) -> tuple[str, ...]:
@@ -106,10 +95,6 @@ CIFAR_N = Source(
 )
 
 
-# Version 1 of ResNet-50's weights, as the released script's `pretrained=True`.
-RESNET50_SHA256 = "0676ba61b6795bbe1773cffd859882e5e297624d384b6993f7c9e683e722fb8a"
-
-
 def source(name: str) -> Source:
     """The source called `name`, one of NAMES. torchvision has the addresses of its weights and of CIFAR."""
     choose("data", name, NAMES)
@@ -119,49 +104,45 @@ def source(name: str) -> Source:
 
 
 def _resnet50() -> Source:
+    """Version 1 of the weights, as the released script's `pretrained=True`."""
     address, _, file = torchvision().models.ResNet50_Weights.IMAGENET1K_V1.url.rpartition("/")
+    sha256 = "0676ba61b6795bbe1773cffd859882e5e297624d384b6993f7c9e683e722fb8a"
     return Source(
         name="resnet50",
         what="ImageNet weights of ResNet-50",
         address=address,
         licence="BSD 3-Clause (torchvision); ImageNet's terms: not for commercial use",
         size=102_530_333,
-        files=(File((file,), f"sha256:{RESNET50_SHA256}", file),),
+        files=(File((file,), f"sha256:{sha256}", file),),
     )
 
 
 def _cifar(name: str) -> Source:
-    """CIFAR-10 or -100 (Krizhevsky, 2009)."""
     kind = getattr(torchvision().datasets, DATAPATHS[name])
     listed = [*kind.train_list, *kind.test_list, (kind.meta["filename"], kind.meta["md5"])]
+    paths = [(f"{kind.base_folder}/{file}", f"md5:{md5}") for file, md5 in listed]
     return Source(
         name=name,
         what=DATAPATHS[name].replace("CIFAR", "CIFAR-"),
         address=kind.url.rpartition("/")[0],
         licence="none stated; Krizhevsky, 2009",
         size={"cifar10": 170_498_071, "cifar100": 169_001_437}[name],
-        files=tuple(
-            File((file, f"{DATAPATHS[name]}/{file}"), f"md5:{md5}", file)
-            for file, md5 in ((f"{kind.base_folder}/{file}", md5) for file, md5 in listed)
-        ),
+        files=tuple(File((path, f"{DATAPATHS[name]}/{path}"), md5, path) for path, md5 in paths),
         archive=File((kind.filename,), f"md5:{kind.tgz_md5}", kind.filename),
     )
 
 
 def located(file: File) -> Path | None:
     """The first of the file's places that holds it with the right checksum, or None."""
-    paths = [data_folder() / place for place in file.places]
+    paths = (data_folder() / place for place in file.places)
     return next((path for path in paths if _verified(path, file)), None)
 
 
 def cifar_root(name: str) -> Path:
-    """The folder that holds all files of CIFAR-10 or -100, each with the right MD5.
-
-    It is the data folder or the released script's --datapath in it. Raises InputError if neither is complete.
-    """
-    for place, folder in enumerate(("", DATAPATHS[name])):
+    """The data folder, or the released script's --datapath in it: which holds all of CIFAR, by their MD5."""
+    for place, folder in enumerate((data_folder(), data_folder() / DATAPATHS[name])):
         if not _wrong(source(name), place):
-            return data_folder() / folder
+            return folder
     raise missing(name)
 
 
@@ -190,10 +171,8 @@ def listing() -> pd.DataFrame:
     rows = []
     for of in map(source, NAMES):
         found = [located(file) or data_folder() / file.places[0] for file in of.files]
-        where = os.path.commonpath([path.parent for path in found])
-        rows.append(
-            (of.name, of.what, not _lacking(of), where, round(of.size / MB, 1), of.licence, of.address)
-        )
+        where, size = os.path.commonpath([path.parent for path in found]), round(of.size / MB, 1)
+        rows.append((of.name, of.what, not _lacking(of), where, size, of.licence, of.address))
     return pd.DataFrame(rows, columns=["name", "what", "present", "where", "MB", "licence", "address"])
 
 
@@ -202,12 +181,8 @@ def get(name: str, mirror: str | None = None) -> list[Path]:
 
     A broken download goes on where it stopped, also after an interrupt. A file has its name only once its
     checksum is right; a wrong file in its place is renamed to `<name>.wrong-checksum`. Only the listed files
-    of an archive are unpacked; then the archive is removed, unless it was there before.
-
-    mirror : address of another folder that holds the same remote files, or of a single remote file
-
-    Raises InputError for an unknown name, another kind of address, a file that cannot be downloaded or
-    written, and a wrong checksum.
+    of an archive are unpacked; then the archive is removed, unless it was there before. `mirror` is the
+    address of another folder that holds the same remote files, or of a single remote file.
     """
     wanted, folder = source(name), data_folder()
     require(
@@ -220,7 +195,7 @@ def get(name: str, mirror: str | None = None) -> list[Path]:
         folder.mkdir(parents=True, exist_ok=True)
         with FileLock(folder / f".{name}.lock"):
             files = _lacking(wanted)  # another process may have got them
-            if files and wanted.archive is not None:
+            if files and wanted.archive:
                 _get_archive(wanted, wanted.archive, files, mirror)
             else:
                 for file in files:
@@ -262,15 +237,14 @@ def _fetch(wanted: Source, file: File, mirror: str | None) -> None:
     """Get one remote file to its first place, by pooch: retries, checksum, renaming."""
     import pooch  # only here: a GPU machine without pooch can train on data that exist
 
-    place, url = file.places[0], f"{(mirror or wanted.address).rstrip('/')}/{file.remote}"
-    if mirror and mirror.endswith(f"/{file.remote}"):
-        url = mirror
+    place, folder = file.places[0], mirror or wanted.address
+    url = folder if folder.endswith(f"/{file.remote}") else f"{folder.rstrip('/')}/{file.remote}"
     path = data_folder() / place
     if not _verified(path, file):
         _set_aside(path)
-    part = path.with_name(f"{path.name}.part")
+    download = functools.partial(_download, part=path.with_name(f"{path.name}.part"), what=wanted.what)
     files = pooch.Pooch(data_folder(), "", {place: file.checksum}, {place: url}, RETRIES)
-    files.fetch(place, downloader=functools.partial(_download, part=part, what=wanted.what))
+    files.fetch(place, downloader=download)
 
 
 def _download(url: str, output_file: str, _: Any, *, part: Path, what: str) -> None:
