@@ -140,7 +140,8 @@ def _require_same(path: Path, labels: np.ndarray, true: np.ndarray) -> None:
         raise InputError(f"{path}: {first} ({len(differing)} differ); {other}")
 
 
-def _human_labels(dataset: str, key: str) -> tuple[Path, np.ndarray, np.ndarray]:
+def human_file(dataset: str) -> Path:
+    """The file of human labels, in either format. Raises InputError if it is missing."""
     name = f"{DATAPATHS[dataset].replace('CIFAR', 'CIFAR-')}_human.pt"
     published = next(file for file in source("cifar-n").files if file.remote == name)
     path = data_folder() / published.places[0]
@@ -148,6 +149,11 @@ def _human_labels(dataset: str, key: str) -> tuple[Path, np.ndarray, np.ndarray]
         path = path.with_name(f"{dataset}_human.npz")
     if not path.exists():
         raise missing("cifar-n", published)
+    return path
+
+
+def _human_labels(dataset: str, key: str) -> tuple[Path, np.ndarray, np.ndarray]:
+    path = human_file(dataset)
     content = _read_arrays(path)
     arrays = content if isinstance(content, dict) else {}
     for name in ("clean_label", key):

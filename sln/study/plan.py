@@ -17,7 +17,7 @@ import torch
 from sln import fast, runs
 from sln.config import EMBEDDED, Config
 from sln.data import Data, Split
-from sln.datasets import clothing1m, registry
+from sln.datasets import clothing1m, label_files, registry
 from sln.datasets.images import CIFAR_MEAN, CIFAR_STD, clean
 from sln.datasets.load import threads
 from sln.runs import parallel
@@ -112,11 +112,11 @@ def require_data(study: Study) -> None:
             needed.append("cifar100")
         elif labels == "released" and noise_mode in ("sym", "asym", "dependent"):
             needed.append("sln-labels")
-        elif noise_mode.startswith("human"):
-            needed.append("cifar-n")
         for name in needed:
             if not registry.present(name):
                 raise registry.missing(name)
+        if noise_mode.startswith("human"):
+            label_files.human_file(dataset)
     for model in dict.fromkeys(c.model for c in configs if c.dataset == "clothing1m"):
         clothing1m.read()
         clothing1m.imagenet_weights(model)
