@@ -8,6 +8,7 @@ slider is dragged.
 from __future__ import annotations
 
 import io
+from collections.abc import Sequence
 from pathlib import Path
 
 import matplotlib.figure
@@ -21,40 +22,39 @@ matplotlib.style.use(Path(__file__).parent / "style.mplstyle")
 
 COLOURS = {"CE": "#D55E00", "CE-MO": "#E69F00", "SLN": "#56B4E9", "SLN-MO": "#0072B2", "SLN-MO-LC": "#009E73"}
 COLOURS |= {"gradient noise": "#882255", "logit noise": "#8A8A2B"}  # the paper's variants 1 and 2
-STYLES = {"CE": "-", "CE-MO": "--", "SLN": "-", "SLN-MO": "--", "SLN-MO-LC": "-."}
-STYLES |= {"gradient noise": "-", "logit noise": "-"}
+STYLES = dict.fromkeys(COLOURS, "-") | {"CE-MO": "--", "SLN-MO": "--", "SLN-MO-LC": "-."}
 RIGHT, WRONG = "#009E73", "#CC79A7"  # a right and a wrong given label
+BLACK = {"color": "black", "lw": 1}  # a line to compare with
 
 
 class Figure(matplotlib.figure.Figure):
-    """A Figure that shows itself in a notebook, without pyplot.
+    """A Figure that shows itself in a notebook, without pyplot."""
 
-    words : what it shows, for the line below it in an explorer; empty: its titles
-    """
-
-    words = ""
-
-    def __init__(self, *args, **kwargs) -> None:  # noqa: ANN002, ANN003
-        super().__init__(*args, **kwargs)
-        FigureCanvasAgg(self)
+    words = ""  # what it shows, for the line below it in an explorer; empty: its titles
 
     def _repr_png_(self) -> bytes:
         buffer = io.BytesIO()
-        self.canvas.print_png(buffer)  # the same bytes as savefig's, which draws everything twice
+        FigureCanvasAgg(self).print_png(buffer)  # the same bytes as savefig's, which draws everything twice
         return buffer.getvalue()
 
 
 def panels(
-    rows: int = 1, columns: int = 1, *, size: tuple[float, float] = (6.4, 4.0), **options: object
+    rows: int, columns: int, *, size: tuple[float, float], shown: int = 0, **options: object
 ) -> tuple[Figure, np.ndarray]:
-    """A new Figure of `size` inches, and its Axes (rows, columns); `options` go to `Figure.subplots`."""
+    """A new Figure of `size` inches, and its Axes (rows, columns), of which only the first `shown` are visible.
+
+    By default all are; `options` go to `Figure.subplots`.
+    """
     figure = Figure(figsize=size)
-    return figure, figure.subplots(rows, columns, squeeze=False, **options)
+    axes = figure.subplots(rows, columns, squeeze=False, **options)
+    for ax in axes.flat[shown or axes.size :]:
+        ax.set_visible(False)
+    return figure, axes
 
 
 def new_axes(size: tuple[float, float] = (6.4, 4.0)) -> Axes:
     """One Axes on a new Figure."""
-    return panels(size=size)[1][0, 0]
+    return panels(1, 1, size=size)[1][0, 0]
 
 
 def look(method: str) -> dict[str, object]:
@@ -68,11 +68,37 @@ def band(ax: Axes, mean: pd.Series, std: pd.Series, alpha: float = 0.15, **line:
     ax.fill_between(mean.index, mean - std, mean + std, color=line["color"], alpha=alpha, lw=0)
 
 
-def reach(table: pd.DataFrame, column: str = "mean", ends: tuple[str, str] = ("low", "high")) -> np.ndarray:
+def reach(table: pd.DataFrame, column: str = "mean", prefix: str = "") -> np.ndarray:
     """(2, rows): how far the interval reaches to both sides of `column`, for `errorbar`."""
-    return np.abs(table[list(ends)].to_numpy() - table[[column]].to_numpy()).T
+    return np.abs(table[[f"{prefix}low", f"{prefix}high"]].to_numpy() - table[[column]].to_numpy()).T
+
+
+def dots(ax: Axes, table: pd.DataFrame, column: str, y: Sequence | pd.Series, **options: object) -> None:
+    """A dot per row at `column` and `y`, and its interval; `options` go to `errorbar`."""
+    options = {"fmt": "o", "color": COLOURS["SLN-MO"], "capsize": 3, "xerr": reach(table, column)} | options
+    ax.errorbar(table[column], y, **options)
+
+
+def differences(
+    ax: Axes, table: pd.DataFrame, column: str, rows: pd.Series, title: str, xlabel: str, **options: object
+) -> None:
+    """`dots` of paired differences beside a line at 0, the first row on top."""
+    ax.axvline(0, **BLACK)
+    dots(ax, table.iloc[::-1], column, rows.iloc[::-1], **options)
+    ax.set(title=title, xlabel=xlabel)
+    ax.margins(y=0.2)
+
+
+def bars(table: pd.DataFrame, size: tuple[float, float], title: str) -> Axes:
+    """Test accuracy in per cent, a bar per method with its interval."""
+    ax = new_axes(size)
+    colours = [COLOURS[method] for method in table["method"]]
+    ax.bar(table["method"], table["mean"], yerr=reach(table), color=colours, capsize=3, width=0.6)
+    ax.set(ylabel="test accuracy (%)", ylim=(0, 105), title=title)
+    ax.grid(axis="x", visible=False)
+    return ax
 
 
 def legend_of(ax: Axes, place: str, columns: int) -> None:
-    """A legend of what `ax` shows, outside all panels of its figure: "upper" or "lower"."""
+    """A legend of what `ax` shows, outside all panels of its figure: "upper", "lower" or "right"."""
     ax.figure.legend(*ax.get_legend_handles_labels(), loc=f"outside {place} center", ncols=columns)
