@@ -1,7 +1,9 @@
 """Figures, one module per subject; `style` has what they share.
 
 Most functions take values and return a Figure in well under half a second, so that a slider can call them.
-"""  # ruff: noqa: F401 (names for notebooks and tests)
+"""
+
+# ruff: noqa: F401 (names for notebooks and tests)
 
 from sln.config import NOISE_NAMES
 from sln.plots import ablations, comparisons, confidence, labels, landscape, results, theory, training

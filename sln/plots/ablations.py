@@ -1,7 +1,5 @@
 """Pictures of ablations (`study.ablations`); bars and lines carry t intervals over seeds."""
 
-from __future__ import annotations
-
 import numpy as np
 import pandas as pd
 import seaborn as sns
@@ -73,7 +71,12 @@ def corrections(table: pd.DataFrame) -> Figure:
     figure, axes = panels(1, 2, size=(9.6, 3.6))
     for column, ylabel, shown, ax in (
         ("mean", "test accuracy (%)", table, axes[0, 0]),
-        ("label_accuracy", "training labels that are true (%)", table.query("noise != 'openset'"), axes[0, 1]),
+        (
+            "label_accuracy",
+            "training labels that are true (%)",
+            table.query("noise != 'openset'"),
+            axes[0, 1],
+        ),
     ):
         noises = shown["noise"].unique()
         for number, (losses, (name, colour)) in enumerate(SHOWN.items()):

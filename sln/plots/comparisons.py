@@ -1,14 +1,12 @@
 """Pictures of comparisons: variants of SGD noise, other methods."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 
 import numpy as np
 import pandas as pd
 
 from sln.config import NOISE_NAMES
-from sln.plots.style import BLACK, COLOURS, Figure, differences, dots, legend_of, look, new_axes, panels, reach
+from sln.plots.style import COLOURS, Figure, differences, dots, legend_of, look, new_axes, panels, reach
 from sln.plots.training import curve
 
 OTHER = "#777777"  # a method that is not the paper's
@@ -36,7 +34,7 @@ def variant_gains(table: pd.DataFrame) -> Figure:
             part = group[group["weights"] == weights].iloc[::-1]
             dots(ax, part, "mean", np.arange(len(part)) + shift, color=COLOURS[method], label=label)
             ax.set_yticks(range(len(part)), part["difference"])
-        ax.axvline(0, **BLACK)
+        ax.axvline(0, color="black", lw=1)
         ax.set(title=strength, xlabel="test accuracy (points)")
     legend_of(axes[0, 0], "upper", 2)
     return figure

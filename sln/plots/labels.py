@@ -1,7 +1,5 @@
 """Pictures of labels: given, corrected and suspect ones."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -19,8 +17,6 @@ from sln.noise import Corruption
 from sln.plots.style import COLOURS, RIGHT, WRONG, Figure, band, legend_of, new_axes, panels
 from sln.runs.run import Run
 from sln.utils.rng import numpy_generator
-
-# --- images -------------------------------------------------------------------------------------------------
 
 
 def show_image(pixels: Tensor, ax: Axes, title: str, colour: str, scale: float) -> None:
@@ -105,9 +101,6 @@ def suspects(
     return figure
 
 
-# --- label noise --------------------------------------------------------------------------------------------
-
-
 def transition_matrices(corruptions: Mapping[str, Corruption], classes: Sequence[str]) -> Figure:
     """The realised transition matrix of each kind of inherent noise, side by side."""
     figure, axes = panels(1, len(corruptions), size=(3.0 * len(corruptions), 3.4), sharey=True)
@@ -183,9 +176,6 @@ def meaning_of_rate(draws: pd.DataFrame, meanings: pd.DataFrame, rate: float, ex
     for ax in axes.flat:
         ax.legend(loc="upper left")
     return figure
-
-
-# --- correction ---------------------------------------------------------------------------------------------
 
 
 def correction(table: pd.DataFrame) -> Figure:

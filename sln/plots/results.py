@@ -1,7 +1,5 @@
 """Pictures of the results, beside the published ones."""
 
-from __future__ import annotations
-
 import pandas as pd
 from matplotlib.lines import Line2D
 

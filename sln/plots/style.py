@@ -5,10 +5,8 @@ of Okabe and Ito, for the colour-blind). Figures are made without pyplot, so not
 slider is dragged.
 """
 
-from __future__ import annotations
-
 import io
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import matplotlib.figure
@@ -24,7 +22,6 @@ COLOURS = {"CE": "#D55E00", "CE-MO": "#E69F00", "SLN": "#56B4E9", "SLN-MO": "#00
 COLOURS |= {"gradient noise": "#882255", "logit noise": "#8A8A2B"}  # the paper's variants 1 and 2
 STYLES = dict.fromkeys(COLOURS, "-") | {"CE-MO": "--", "SLN-MO": "--", "SLN-MO-LC": "-."}
 RIGHT, WRONG = "#009E73", "#CC79A7"  # a right and a wrong given label
-BLACK = {"color": "black", "lw": 1}  # a line to compare with
 
 
 class Figure(matplotlib.figure.Figure):
@@ -83,7 +80,7 @@ def differences(
     ax: Axes, table: pd.DataFrame, column: str, rows: pd.Series, title: str, xlabel: str, **options: object
 ) -> None:
     """`dots` of paired differences beside a line at 0, the first row on top."""
-    ax.axvline(0, **BLACK)
+    ax.axvline(0, color="black", lw=1)
     dots(ax, table.iloc[::-1], column, rows.iloc[::-1], **options)
     ax.set(title=title, xlabel=xlabel)
     ax.margins(y=0.2)
@@ -97,6 +94,16 @@ def bars(table: pd.DataFrame, size: tuple[float, float], title: str) -> Axes:
     ax.set(ylabel="test accuracy (%)", ylim=(0, 105), title=title)
     ax.grid(axis="x", visible=False)
     return ax
+
+
+def stacked_bars(
+    ax: Axes, x: pd.Series, shares: pd.DataFrame, colours: Mapping[str, str], **options: object
+) -> None:
+    """The columns of `shares` on top of each other, each in its colour; `options` go to `bar`."""
+    bottoms = shares.cumsum(axis=1).shift(axis=1, fill_value=0)
+    for column, colour in colours.items():
+        ax.bar(x, shares[column], bottom=bottoms[column], color=colour, label=column, **options)
+    ax.grid(False)
 
 
 def legend_of(ax: Axes, place: str, columns: int) -> None:

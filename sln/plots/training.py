@@ -1,7 +1,5 @@
 """Pictures of training: over epochs, over sigma and over the momentum model's memory."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -28,9 +26,6 @@ LEARNING = {
 WEIGHTS = {"network": ("network", "-"), "momentum": ("momentum model", "--")}  # names and line styles
 SMOOTHED = 5  # epochs
 LOOKED_AT = 8  # images with a wrong label that `at_epoch` shows
-
-
-# --- methods over epochs ------------------------------------------------------------------------------------
 
 
 def curves(
@@ -129,9 +124,6 @@ def accuracies(table: pd.DataFrame) -> Figure:
     return ax.figure
 
 
-# --- one run ------------------------------------------------------------------------------------------------
-
-
 def at_epoch(run: Run, epoch: int) -> Figure:
     """One run, with a mark at `epoch`: learning, memorising, confidence; and its result.
 
@@ -212,9 +204,6 @@ def _describe_epoch(run: Run, epoch: int) -> str:
         f"{describe(run.config)}, epoch {epoch}: {', '.join(parts)} by the network (by its momentum model); "
         f"histogram and images are those after epoch {run.config.epochs}"
     )
-
-
-# --- over sigma and alpha -----------------------------------------------------------------------------------
 
 
 def over_sigma(table: pd.DataFrame, chosen: float) -> Figure:
