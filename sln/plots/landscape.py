@@ -101,8 +101,8 @@ def between(tables: Tables, start: str, end: str) -> Figure:
 def rises(table: pd.DataFrame) -> Figure:
     """The mean rise of the loss on given labels over the distance (`landscape.rises`).
 
-    One line per method, pair and statistics, solid where BatchNorm's statistics are kept and dashed where they
-    are measured again. Where the loss falls the logarithmic axis has no line.
+    One line per method, pair and BatchNorm's statistics: solid if these are kept, dashed if measured again.
+    Where the loss falls the logarithmic axis has no line.
     """
     ax = new_axes((6.4, 4.2))
     styles = {"centre": ("-", ", kept"), "recomputed": ("--", ", measured again")}

@@ -53,7 +53,7 @@ def one_noise(table: pd.DataFrame, paper: pd.DataFrame, noise: str) -> Figure:
 def beside_published(table: pd.DataFrame, published: pd.DataFrame) -> Figure:
     """Accuracy per recipe: the paper's (ring), re-sln's (diamond) and ours (dot), one panel per data set.
 
-    The tables are `results.of_the_recipes` and `results.published`. Data sets without any number are left out.
+    The tables are `results.of_the_recipes` and `.published`; data sets without any number are left out.
     """
     numbers = table[table["paper"].notna() | (table["seeds"] > 0)]
     others = published[published["source"] == "re-sln"].set_index(["dataset", "noise", "method"])["mean"]

@@ -29,18 +29,22 @@ class Figure(matplotlib.figure.Figure):
 
     words = ""  # what it shows, for the line below it in an explorer; empty: its titles
 
+    def __init__(self, **options: object) -> None:
+        super().__init__(**options)
+        FigureCanvasAgg(self)
+
     def _repr_png_(self) -> bytes:
         buffer = io.BytesIO()
-        FigureCanvasAgg(self).print_png(buffer)  # the same bytes as savefig's, which draws everything twice
+        self.canvas.print_png(buffer)  # the same bytes as savefig's, which draws everything twice
         return buffer.getvalue()
 
 
 def panels(
     rows: int, columns: int, *, size: tuple[float, float], shown: int = 0, **options: object
 ) -> tuple[Figure, np.ndarray]:
-    """A new Figure of `size` inches, and its Axes (rows, columns), of which only the first `shown` are visible.
+    """A new Figure of `size` inches, and its Axes (rows, columns); `options` go to `Figure.subplots`.
 
-    By default all are; `options` go to `Figure.subplots`.
+    shown : number of visible Axes, from the first; 0 is all
     """
     figure = Figure(figsize=size)
     axes = figure.subplots(rows, columns, squeeze=False, **options)
@@ -70,10 +74,12 @@ def reach(table: pd.DataFrame, column: str = "mean", prefix: str = "") -> np.nda
     return np.abs(table[[f"{prefix}low", f"{prefix}high"]].to_numpy() - table[[column]].to_numpy()).T
 
 
-def dots(ax: Axes, table: pd.DataFrame, column: str, y: Sequence | pd.Series, **options: object) -> None:
-    """A dot per row at `column` and `y`, and its interval; `options` go to `errorbar`."""
-    options = {"fmt": "o", "color": COLOURS["SLN-MO"], "capsize": 3, "xerr": reach(table, column)} | options
-    ax.errorbar(table[column], y, **options)
+def dots(
+    ax: Axes, table: pd.DataFrame, column: str, y: Sequence | pd.Series, prefix: str = "", **options: object
+) -> None:
+    """A dot per row at `column` and `y`, and its interval (`reach`); `options` go to `errorbar`."""
+    options = {"fmt": "o", "color": COLOURS["SLN-MO"], "capsize": 3} | options
+    ax.errorbar(table[column], y, xerr=reach(table, column, prefix), **options)
 
 
 def differences(
