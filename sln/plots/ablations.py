@@ -54,8 +54,7 @@ def kinds_of_noise(table: pd.DataFrame) -> Figure:
 def against(table: pd.DataFrame, column: str) -> Figure:
     """Momentum models of `noise_for` or `schedules`: accuracy, and wrong labels that are memorised."""
     part = table[table["weights"] == "momentum"].iloc[::-1]
-    figure, axes = panels(1, 2, size=(9.6, 0.32 * len(part) + 1.4), sharey=True)
-    left, right = axes.flat
+    figure, ((left, right),) = panels(1, 2, size=(9.6, 0.32 * len(part) + 1.4), sharey=True)
     dots(left, part, "mean", part[column])
     right.plot(part["memorised"], part[column], "o", color=COLOURS["SLN-MO"])
     left.set(xlabel="momentum models: test accuracy (%)", ymargin=0.15)
@@ -64,20 +63,10 @@ def against(table: pd.DataFrame, column: str) -> Figure:
 
 
 def corrections(table: pd.DataFrame) -> Figure:
-    """Clean and released correction by kind of noise (`corrections`).
-
-    Open-set noise has no labels to repair, so it is missing on the right.
-    """
-    figure, axes = panels(1, 2, size=(9.6, 3.6))
-    for column, ylabel, shown, ax in (
-        ("mean", "test accuracy (%)", table, axes[0, 0]),
-        (
-            "label_accuracy",
-            "training labels that are true (%)",
-            table.query("noise != 'openset'"),
-            axes[0, 1],
-        ),
-    ):
+    """Clean and released correction by kind of noise (`corrections`)."""
+    figure, ((left, right),) = panels(1, 2, size=(9.6, 3.6))
+    of_a_class = table[table["noise"] != "openset"]  # that noise has no labels to repair
+    for column, shown, ax in (("mean", table, left), ("label_accuracy", of_a_class, right)):
         noises = shown["noise"].unique()
         for number, (losses, (name, colour)) in enumerate(SHOWN.items()):
             part = shown[shown["losses"] == losses].set_index("noise").loc[noises]
@@ -85,8 +74,10 @@ def corrections(table: pd.DataFrame) -> Figure:
             interval = reach(part) if column == "mean" else None
             ax.errorbar(x, part[column], interval, fmt="o", color=colour, label=name, capsize=3)
         ax.set_xticks(range(len(noises)), [NOISE_NAMES[noise].replace("-", "-\n") for noise in noises])
-        ax.set(ylabel=ylabel, xmargin=0.15)
-    legend_of(axes[0, 0], "upper", 3)
+        ax.margins(x=0.15)
+    left.set_ylabel("test accuracy (%)")
+    right.set_ylabel("training labels that are true (%)")
+    legend_of(left, "upper", 3)
     return figure
 
 

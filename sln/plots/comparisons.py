@@ -117,8 +117,7 @@ def choices(table: pd.DataFrame) -> Figure:
 def gains(table: pd.DataFrame) -> Figure:
     """Paired gains with their intervals, in points of test accuracy (`comparisons.gains`)."""
     count = table["gain"].nunique()
-    size = (3.1 * count + 2, 0.4 * len(table) / count + 1.4)
-    figure, axes = panels(1, count, size=size, sharey=True)
+    figure, axes = panels(1, count, size=(3.1 * count + 2, 0.4 * len(table) / count + 1.4), sharey=True)
     for (name, part), ax in zip(table.groupby("gain", sort=False), axes.flat, strict=True):
         rows = part["noise"].map(NOISE_NAMES) + ", " + part["settings"]
         differences(ax, part, "mean", rows, name, "gain in test accuracy (points)")

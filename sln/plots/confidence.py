@@ -51,11 +51,8 @@ def histograms(grid: Mapping[float, MethodRuns], sigma: float) -> Figure:
 
 
 def over_epochs(figure: Figure, demanded: Floors) -> Figure:
-    """Dashed lines in the panels of `OVER_EPOCHS`: the mean probabilities that the noise alone demands.
-
-    On test images it is that of a network that is always right.
-    """
-    lines = (demanded.p_right, demanded.p_wrong, demanded.accuracy)
+    """Dashed lines in the panels of `OVER_EPOCHS`: the mean probabilities that the noise alone demands."""
+    lines = (demanded.p_right, demanded.p_wrong, demanded.accuracy)  # the last of a network always right
     for ax, p in zip(figure.axes, lines, strict=True):
         ax.axhline(p, **FLOOR)
         ax.text(0.01, p, f"{p:.2g}", fontsize=8, va="bottom", transform=ax.get_yaxis_transform())

@@ -131,10 +131,7 @@ def _transition_matrix(T: np.ndarray, classes: Sequence[str], ax: Axes, title: s
 
 
 def label_noise(config: Config, noise_mode: str, noise_rate: float, noise_seed: int = 0) -> Figure:
-    """The training labels of `config`'s data set under one kind and rate of inherent noise, drawn here.
-
-    Left T[true, given], right eight images.
-    """
+    """The labels of `config`'s data set under inherent noise that is drawn here: T, and eight images."""
     noise = {"noise_mode": noise_mode, "noise_rate": noise_rate, "noise_seed": noise_seed}
     config = config.replace(**noise, labels="generated")
     corruption, noisy = draw_corruption(config), load_data(config)
@@ -166,22 +163,18 @@ def meaning_of_rate(draws: pd.DataFrame, meanings: pd.DataFrame, rate: float, ex
     left.axvline(exact, ymax=0.72, color="black", label=f"exact count (always {exact:.3f})")
     left.set(xlabel="realised noise rate", ylabel="draws", title=f"{len(draws)} corruptions at rate {rate:g}")
     left.margins(y=0.35)
-    x, label = meanings["rate"], "flip to another class (here)"
-    right.plot(x, meanings["other_classes"], color="black", label=label)
-    label = "redraw over all classes: r (1 − 1/C)"
-    right.plot(x, meanings["all_classes"], color="black", ls="--", label=label)
+    meanings, redrawn = meanings.set_index("rate"), "redraw over all classes: r (1 − 1/C)"
+    right.plot(meanings["other_classes"], color="black", label="flip to another class (here)")
+    right.plot(meanings["all_classes"], color="black", ls="--", label=redrawn)
     right.set(xlabel="asked noise rate r", ylabel="share of wrong labels", xlim=(0, 1), ylim=(0, 1))
     right.set_title("Two meanings of “rate r”")
-    left.legend(loc="upper left")
-    right.legend(loc="upper left")
+    for ax in (left, right):
+        ax.legend(loc="upper left")
     return figure
 
 
 def correction(table: pd.DataFrame) -> Figure:
-    """Precision and recall of the moved labels, and truth of all, by epoch (`label_correction.over_seeds`).
-
-    One panel per rule of correction.
-    """
+    """Precision and recall of moved labels, truth of all; a panel per rule (`label_correction.over_seeds`)."""
     figure, axes = panels(1, table["reading"].nunique(), size=(9.6, 3.9), sharex=True, sharey=True)
     for (rule, part), ax in zip(table.groupby("reading", sort=False), axes.flat, strict=True):
         for column, name, colour, style in (

@@ -60,15 +60,22 @@ def loss_ticks(axis: Axis | Colorbar, ticks: np.ndarray | None = None) -> None:
 
 def lines(tables: Tables) -> Figure:
     """Loss along one direction on given labels, true labels and test images, by method (`landscape.line`)."""
-    figure, axes = panels(1, 3, size=(10.2, 3.5), sharex=True, sharey=True)
-    for (column, title), ax in zip(LOSSES.items(), axes.flat, strict=True):
-        for method, table in tables.items():
-            ax.plot(table["x"], table[column], **look(method))
-        ax.set(xlabel="step along the direction (filter norms)", title=title, yscale="log")
-    axes[0, 0].set_ylabel("cross-entropy")
-    loss_ticks(axes[0, 0].yaxis)
-    axes[0, 0].legend(loc="lower right")
-    return figure
+    looks = {method: look(method) for method in tables}
+    axes = _along(tables, "x", looks, (10.2, 3.5), "step along the direction (filter norms)")
+    axes[0].legend(loc="lower right")
+    return axes[0].figure
+
+
+def _along(tables: Tables, x: str, looks: Mapping, size: tuple[float, float], xlabel: str) -> np.ndarray:
+    """Panels of the LOSSES over the column `x`; the lines look as `looks` has it by the key of their table."""
+    axes = panels(1, 3, size=size, sharex=True, sharey=True)[1][0]
+    for (column, title), ax in zip(LOSSES.items(), axes, strict=True):
+        for key, table in tables.items():
+            ax.plot(table[x], table[column], **looks[key])
+        ax.set(xlabel=xlabel, title=title, yscale="log")
+    axes[0].set_ylabel("cross-entropy")
+    loss_ticks(axes[0].yaxis)
+    return axes
 
 
 def between(tables: Tables, start: str, end: str) -> Figure:
@@ -77,25 +84,20 @@ def between(tables: Tables, start: str, end: str) -> Figure:
     tables : by BatchNorm's statistics, and the references (`landscape.between_methods`); start, end : methods
         at t = 0 and t = 1
     """
-    figure, axes = panels(1, 3, size=(10.2, 3.9), sharex=True, sharey=True)
-    styles = {
-        "recomputed": ("black", "-", f"{start} to {end}"),
-        "interpolated": ("#999999", "--", f"{start} to {end}, statistics interpolated"),
+    looks = {
+        name: look(name) | {"ls": ":", "label": f"{name} to {name} of another seed"} for name in (start, end)
     }
-    styles |= {name: (COLOURS.get(name), ":", f"{name} to {name} of another seed") for name in (start, end)}
-    for (column, title), ax in zip(LOSSES.items(), axes.flat, strict=True):
-        for key, table in tables.items():
-            colour, style, label = styles[key]
-            ax.plot(table["t"], table[column], color=colour, ls=style, label=label)
+    name = f"{start} to {end}"
+    looks["recomputed"] = {"color": "black", "label": name}
+    looks["interpolated"] = {"color": "#999999", "ls": "--", "label": f"{name}, statistics interpolated"}
+    axes = _along(tables, "t", looks, (10.2, 3.9), f"t: {start} at 0, {end} at 1")
+    for ax in axes:
         for place, method in enumerate((start, end)):
             colour = COLOURS.get(method)
             ax.axvline(place, color=colour, lw=1.2, zorder=0.9)
             ax.text(place, 1.0, f" {method}", color=colour, va="top", transform=ax.get_xaxis_transform())
-        ax.set(xlabel=f"t: {start} at 0, {end} at 1", title=title, yscale="log")
-    axes[0, 0].set_ylabel("cross-entropy")
-    loss_ticks(axes[0, 0].yaxis)
-    legend_of(axes[0, 0], "lower", 4)
-    return figure
+    legend_of(axes[0], "lower", 4)
+    return axes[0].figure
 
 
 def rises(table: pd.DataFrame) -> Figure:
@@ -142,8 +144,7 @@ def _describe(tables: Tables, labels: str, radius: float | None) -> str:
 def contours(tables: Tables, labels: str = "given", radius: float | None = None) -> Figure:
     """Surfaces from above: the rise above the centre, on one logarithmic scale, with the same level lines.
 
-    labels : one of LOSSES
-    radius : show only |x|, |y| <= radius; the colours are then those of that part
+    labels : one of LOSSES; radius : show only |x|, |y| <= radius, in the colours of that part
     Between the points of the grid the logarithm of the loss is interpolated by cubic splines. Rises below a
     ten-thousandth of the highest, falls too, have the darkest colour.
     """
@@ -196,8 +197,7 @@ def surface_3d(
     As there, the z axes are linear and span the same height, each around its own surface, so that steepness
     compares; each panel has its own colour bar. Titles have the lowest and highest loss, and the paper's.
 
-    labels : one of LOSSES
-    azimuth, elevation : degrees, the point of view
+    labels : one of LOSSES; azimuth, elevation : degrees, the point of view
     radius : show only |x|, |y| <= radius; the z axes are then those of this part
     """
     tables = within(tables, radius)
@@ -213,15 +213,13 @@ def surface_3d(
         grid = table.pivot(index="y", columns="x", values=labels)
         low, high = grid.min(axis=None), grid.max(axis=None)
         own = Normalize(low, max(high, low + 1e-6))
+        x, y = np.meshgrid(grid.columns, grid.index)
         mesh = {"rcount": DRAWN, "ccount": DRAWN, "linewidth": 0.25, "edgecolor": (1, 1, 1, 0.35)}
-        ax.plot_surface(
-            *np.meshgrid(grid.columns, grid.index), grid.to_numpy(), cmap="viridis", norm=own, **mesh
-        )
+        ax.plot_surface(x, y, grid.to_numpy(), cmap="viridis", norm=own, **mesh)
         floor = max(0.0, (low + high - span) / 2)
         _look_at(ax, (floor, floor + span), azimuth, elevation)
         equation, lowest, highest = PAPER.get(name, ("", 0, 0))
-        title = f"({'abcdefghi'[place]}) {name}" + (f" ({equation})" if equation else "")
-        title += f"\n{low:.2f} to {high:.2f}"
+        title = f"({'abcdefghi'[place]}) {name}{equation and f' ({equation})'}\n{low:.2f} to {high:.2f}"
         if highest and labels == "given" and max(abs(grid.columns)) <= 0.1001:  # where the losses compare
             title += f"; paper {lowest:g} to {highest:g}"
         ax.set_title(title, y=1.0)

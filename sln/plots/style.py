@@ -1,8 +1,7 @@
 """The look that all figures share: a Figure without pyplot, panels, and the colours of methods.
 
-Fonts and lines are in style.mplstyle. A method has the same colour and line style everywhere (the palette
-of Okabe and Ito, for the colour-blind). Figures are made without pyplot, so nothing accumulates while a
-slider is dragged.
+Fonts and lines are in style.mplstyle. A method has the same colour and line style everywhere (the palette of
+Okabe and Ito, for the colour-blind). Without pyplot nothing accumulates while a slider is dragged.
 """
 
 import io

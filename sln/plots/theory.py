@@ -31,8 +31,7 @@ def verification(table: pd.DataFrame) -> Figure:
 
     Left: both; on the diagonal, sampling explains all of the error. Right: their ratio by network size.
     """
-    figure, axes = panels(1, 2, size=(9.6, 4.0))
-    left, right = axes.flat
+    figure, ((left, right),) = panels(1, 2, size=(9.6, 4.0))
     sizes = list(table["parameters"].unique())
     span = [0.7 * table["expected_error"].min(), 1.4 * table["expected_error"].max()]
     left.plot(span, span, color="black", lw=1)
@@ -142,8 +141,8 @@ def _deviation(ax: Axes, sigma: float, probability: float, num_classes: int) -> 
     p = np.linspace(0, 1, 81)
     *spread, here = noise_at_logit(np.append(p, probability), sigma, num_classes)
     ax.plot(p, spread, color=COLOURS["SLN"], label="noise on the label (SLN)")
-    variant = {"color": COLOURS["logit noise"], "label": "noise on the logits’ gradient"}
-    ax.axhline(sigma, ls="--", lw=1.2, **variant)
+    name, colour, _ = NOISE_ON["logits"]
+    ax.axhline(sigma, ls="--", lw=1.2, color=colour, label=f"noise on {name}")
     ax.plot([probability], [here], "o", color=COLOURS["SLN-MO"], ms=8, clip_on=False)
     ax.set(xlabel="predicted probability p of the class", ylabel="std of the noise at its logit", xlim=(0, 1))
     ax.set(ylim=(0, 1.05 * max(1, sigma) * np.sqrt(num_classes - 1)))
