@@ -8,7 +8,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 
 from sln.analysis.confidence import BINS, TEST, Floors, floors, pooled_examples
-from sln.plots.style import COLOURS, RIGHT, WRONG, Figure, dots, legend_of, new_axes, panels, stacked_bars
+from sln.plots.style import COLOURS, RIGHT, WRONG, Figure, dots, legend_of, new_axes, panels, stack_bars
 from sln.study.statistics import MethodRuns
 
 # the label's colour, dark where the prediction is wrong; no method has these
@@ -155,7 +155,7 @@ def dissections(tables: Mapping[str, pd.DataFrame]) -> Figure:
     for (method, table), ax in zip(tables.items(), axes.flat, strict=True):
         counts = table[list(DISSECTION_COLOURS)]
         shares, width = counts.div(counts.sum(axis=1), axis=0), 100 / len(counts)
-        stacked_bars(ax, width * table.index, shares, DISSECTION_COLOURS, width=width, align="edge")
+        stack_bars(ax, width * table.index, shares, DISSECTION_COLOURS, width=width, align="edge")
         ax.set(title=method, xlim=(0, 100), ylim=(0, 1))
     axes[0, 0].set_ylabel("share of examples")
     axes[0, len(tables) // 2].set_xlabel("training examples (%), lowest to highest loss")

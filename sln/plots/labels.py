@@ -14,18 +14,7 @@ from sln.config import NOISE_NAMES, Config
 from sln.data import Data
 from sln.datasets.load import draw_corruption, load_data
 from sln.noise import Corruption
-from sln.plots.style import (
-    COLOURS,
-    RIGHT,
-    WRONG,
-    Figure,
-    band,
-    dots,
-    legend_of,
-    new_axes,
-    panels,
-    stacked_bars,
-)
+from sln.plots.style import COLOURS, RIGHT, WRONG, Figure, band, dots, legend_of, new_axes, panels, stack_bars
 from sln.runs.run import Run
 from sln.utils.rng import numpy_generator
 
@@ -40,7 +29,7 @@ def show_image(pixels: Tensor, ax: Axes, title: str, colour: str, scale: float) 
     ax.spines[:].set(visible=True, color=colour, linewidth=1.5)
 
 
-def gallery(images: Tensor, titles: Sequence[str], wrong: Tensor, scale: float, heading: str) -> Figure:
+def gallery(images: Tensor, titles: list[str], wrong: list[bool], scale: float, heading: str) -> Figure:
     """Images, eight per row, in WRONG's colour if the given label is wrong and in RIGHT's otherwise."""
     rows = -(-len(images) // 8)
     figure, axes = panels(rows, 8, size=(8.4, 1.38 * rows + 0.35), shown=len(images))
@@ -66,7 +55,7 @@ def labelled_images(config: Config, examples: np.ndarray) -> Figure:
     noisy = load_data(config)
     split = noisy.train[torch.tensor(examples)]
     titles = [caption(noisy, int(given), int(true)) for _, given, true in zip(*split.tensors, strict=True)]
-    return gallery(split.images, titles, split.wrong, noisy.scale, "")
+    return gallery(split.images, titles, split.wrong.tolist(), noisy.scale, "")
 
 
 def moved_images(run: Run, epoch: int, count: int = 16) -> Figure:
@@ -76,7 +65,7 @@ def moved_images(run: Run, epoch: int, count: int = 16) -> Figure:
     names = table[["given", "target", "true"]].map(lambda label: class_name(noisy, label))
     titles = [f"{given} → {target}\nis {true}" for given, target, true in names.to_numpy()]
     heading = f"epoch {epoch}: given → target; {split.wrong.sum()} of {len(table)} given labels are wrong"
-    figure = gallery(split.images, titles, split.wrong, noisy.scale, heading)
+    figure = gallery(split.images, titles, split.wrong.tolist(), noisy.scale, heading)
     rule = {"given": "the clean rule", "as-released": "the released code"}[run.config.correction_losses]
     figure.words = f"the {len(table)} that {rule} moved furthest, {heading}"
     return figure
@@ -85,10 +74,7 @@ def moved_images(run: Run, epoch: int, count: int = 16) -> Figure:
 def suspects(
     images: Tensor, labels: pd.DataFrame, true: np.ndarray, first: int = 1, count: int = 16
 ) -> Figure:
-    """`count` labels from rank `first` on: given → suggested, framed by whether the given label is right.
-
-    images : (N, 3, H, W) uint8; labels : `scores.table`, in the same order; true : (N,)
-    """
+    """`count` labels (`scores.table`) from rank `first` on: given → suggested; the frame is by `true` (N,)."""
     shown = labels.sort_values("rank").iloc[first - 1 : first - 1 + count]
     wrong = shown["given"] != true[shown.index]
     titles = [f"{row.given} → {row.suggested}\nsuspect {row.suspect:.2f}" for row in shown.itertuples()]
@@ -113,18 +99,11 @@ def _transition_matrix(T: np.ndarray, classes: Sequence[str], ax: Axes, title: s
     percent = 100 * T
     few = len(T) <= 20  # more numbers are too small to read
     text = np.where(percent >= 0.5, np.char.mod("%.0f", percent), "") if few else None
-    colours = {
-        "vmin": 0,
-        "vmax": 100,
-        "cmap": "cividis",
-        "cbar": False,
-        "linewidths": 0.3,
-        "linecolor": "white",
-    }
-    ticks = dict.fromkeys(("xticklabels", "yticklabels"), classes if few else "auto")
-    sns.heatmap(
-        percent, annot=text, fmt="", square=True, ax=ax, annot_kws={"fontsize": 7}, **colours, **ticks
-    )
+    names = classes if few else "auto"
+    colours = {"vmin": 0, "vmax": 100, "cmap": "cividis", "cbar": False}
+    lines = {"annot_kws": {"fontsize": 7}, "linewidths": 0.3, "linecolor": "white"}
+    ticks = {"xticklabels": names, "yticklabels": names}
+    sns.heatmap(percent, annot=text, fmt="", square=True, ax=ax, **colours, **ticks, **lines)
     ax.set(xlabel="given label", ylabel="true label", title=title)
     ax.tick_params(axis="y", rotation=0)
     ax.grid(False)
@@ -174,7 +153,7 @@ def meaning_of_rate(draws: pd.DataFrame, meanings: pd.DataFrame, rate: float, ex
 
 
 def correction(table: pd.DataFrame) -> Figure:
-    """Precision and recall of moved labels, truth of all; a panel per rule (`label_correction.over_seeds`)."""
+    """Precision and recall of moved labels, truth of all, by rule (`label_correction.over_seeds`)."""
     figure, axes = panels(1, table["reading"].nunique(), size=(9.6, 3.9), sharex=True, sharey=True)
     for (rule, part), ax in zip(table.groupby("reading", sort=False), axes.flat, strict=True):
         for column, name, colour, style in (
@@ -214,7 +193,7 @@ def worked_example(run: Run, table: pd.DataFrame) -> Figure:
     colours = {f"given label, {given}": WRONG, f"true label, {true}": RIGHT, "other classes": "#cccccc"}
     for (rule, part), ax in zip(rules, axes[0, 1:], strict=True):
         shares = part[["on_given", "on_true"]].assign(other=1 - part["on_given"] - part["on_true"])
-        stacked_bars(ax, part["epoch"], shares.set_axis(list(colours), axis=1), colours)
+        stack_bars(ax, part["epoch"], shares.set_axis(list(colours), axis=1), colours)
         ax.plot(part["epoch"], part["w"], "o-", color="black", ms=3, lw=1, label="w")
         ax.set(xlabel="epoch", ylim=(0, 1.02), title=rule)
     axes[0, 1].set_ylabel("entry of the target")

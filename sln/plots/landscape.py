@@ -67,7 +67,7 @@ def lines(tables: Tables) -> Figure:
 
 
 def _along(tables: Tables, x: str, looks: Mapping, size: tuple[float, float], xlabel: str) -> np.ndarray:
-    """Panels of the LOSSES over the column `x`; the lines look as `looks` has it by the key of their table."""
+    """Panels of the LOSSES over the column `x`; `looks` by the key of a table."""
     axes = panels(1, 3, size=size, sharex=True, sharey=True)[1][0]
     for (column, title), ax in zip(LOSSES.items(), axes, strict=True):
         for key, table in tables.items():
@@ -84,12 +84,11 @@ def between(tables: Tables, start: str, end: str) -> Figure:
     tables : by BatchNorm's statistics, and the references (`landscape.between_methods`); start, end : methods
         at t = 0 and t = 1
     """
-    looks = {
-        name: look(name) | {"ls": ":", "label": f"{name} to {name} of another seed"} for name in (start, end)
-    }
     name = f"{start} to {end}"
-    looks["recomputed"] = {"color": "black", "label": name}
+    looks = {"recomputed": {"color": "black", "label": name}}
     looks["interpolated"] = {"color": "#999999", "ls": "--", "label": f"{name}, statistics interpolated"}
+    for method in (start, end):
+        looks[method] = look(method) | {"ls": ":", "label": f"{method} to {method} of another seed"}
     axes = _along(tables, "t", looks, (10.2, 3.9), f"t: {start} at 0, {end} at 1")
     for ax in axes:
         for place, method in enumerate((start, end)):
@@ -208,8 +207,8 @@ def surface_3d(
     bottom = 0.3 / (3.9 * rows + 0.3)
     figure.subplots_adjust(0.01, bottom + 0.12 / rows, 0.95, 1 - 0.11 / rows, wspace=0.06, hspace=0.28)
     span = max(1e-3, *(np.ptp(table[labels]) for table in tables.values()))
-    for place, (name, table) in enumerate(tables.items()):
-        ax = figure.add_subplot(rows, columns, place + 1, projection="3d")
+    axes = [figure.add_subplot(rows, columns, place + 1, projection="3d") for place in range(len(tables))]
+    for letter, (name, table), ax in zip("abcdefghi", tables.items(), axes, strict=False):
         grid = table.pivot(index="y", columns="x", values=labels)
         low, high = grid.min(axis=None), grid.max(axis=None)
         own = Normalize(low, max(high, low + 1e-6))
@@ -219,7 +218,7 @@ def surface_3d(
         floor = max(0.0, (low + high - span) / 2)
         _look_at(ax, (floor, floor + span), azimuth, elevation)
         equation, lowest, highest = PAPER.get(name, ("", 0, 0))
-        title = f"({'abcdefghi'[place]}) {name}{equation and f' ({equation})'}\n{low:.2f} to {high:.2f}"
+        title = f"({letter}) {name}{equation and f' ({equation})'}\n{low:.2f} to {high:.2f}"
         if highest and labels == "given" and max(abs(grid.columns)) <= 0.1001:  # where the losses compare
             title += f"; paper {lowest:g} to {highest:g}"
         ax.set_title(title, y=1.0)

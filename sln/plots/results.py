@@ -33,7 +33,7 @@ def _handles(marks: dict[str, tuple[str, str]]) -> list[Line2D]:
 
 
 def one_noise(table: pd.DataFrame, paper: pd.DataFrame, noise: str) -> Figure:
-    """Our test accuracy under one kind of noise (`results.table`) and the paper's (`results.of_the_paper`)."""
+    """Our accuracy under one kind of noise (`results.table`), and the paper's (`results.of_the_paper`)."""
     part = table[table["noise"] == noise]
     ax = bars(part, (7.2, 3.8), f"{NOISE_NAMES[noise]} noise; rings: the paper")
     words = []
@@ -74,7 +74,7 @@ def beside_published(table: pd.DataFrame, published: pd.DataFrame) -> Figure:
 
 
 def steps(table: pd.DataFrame, profile: str) -> Figure:
-    """Each step of the paper's order: our gain with its t interval, its own as a ring (`steps_of_the_order`)."""
+    """Each step of the paper's order: our gain with its t interval, and its own (`steps_of_the_order`)."""
     figure, axes = panels(1, table["step"].nunique(), size=(9.6, 2.8), sharey=True)
     ours = {"xlabel": "gain in test accuracy (points)", "label": f"ours ({profile})"}
     for (step, part), ax in zip(table.groupby("step", sort=False), axes.flat, strict=True):

@@ -101,7 +101,7 @@ def bars(table: pd.DataFrame, size: tuple[float, float], title: str) -> Axes:
     return ax
 
 
-def stacked_bars(
+def stack_bars(
     ax: Axes, x: pd.Series, shares: pd.DataFrame, colours: Mapping[str, str], **options: object
 ) -> None:
     """The columns of `shares` on top of each other, each in its colour; `options` go to `bar`."""

@@ -38,24 +38,17 @@ def verification(table: pd.DataFrame) -> Figure:
     right.axhline(1, color="black", lw=1)
     for number, (variant, (name, colour, marker)) in enumerate(NOISE_ON.items()):
         for batch, part in table[table["noise_on"] == variant].groupby("batch"):
-            look = {
-                "marker": marker,
-                "ls": "",
-                "ms": 8,
-                "color": colour,
-                "mfc": colour if batch > 1 else "none",
-            }
-            left.plot(
-                part["expected_error"], part["frobenius_error"], **look, label=f"on {name}, B = {batch}"
-            )
+            look = {"marker": marker, "ls": "", "ms": 8, "color": colour}
+            look |= {"mfc": "none"} if batch == 1 else {}
+            label = f"on {name}, B = {batch}"
+            left.plot(part["expected_error"], part["frobenius_error"], **look, label=label)
             shift = 0.2 * (number - 1) + (0.05 if batch > 1 else -0.05)
             right.plot([sizes.index(P) + shift for P in part["parameters"]], part["error_ratio"], **look)
     left.set(xscale="log", yscale="log", xlim=span, xlabel="expected error, from sampling alone")
     left.set(ylabel="relative Frobenius error", title="|S drawn − S| / |S|")
     right.set_xticks(range(len(sizes)), [f"{P:,}" for P in sizes])
-    right.set(
-        xlabel="parameters of the network", ylabel="error / expected error", title="the same, scale-free"
-    )
+    right.set(xlabel="parameters of the network", ylabel="error / expected error")
+    right.set_title("the same, scale-free")
     right.set(ylim=(0, max(3.0, 1.1 * table["error_ratio"].max())), xlim=(-0.5, len(sizes) - 0.5))
     legend_of(left, "lower", 3)
     return figure
@@ -164,20 +157,14 @@ def noise_at_logits(sigma: float, probability: float, num_classes: int = 10) -> 
     p = peaked(probability, num_classes)
     noise = drawn_at_logits(p.clamp_min(1e-12), sigma, 300, torch_generator(0, "bootstrap")).numpy()
     cloud.plot(noise[:, 0], noise[:, 1], ".", ms=3, color=COLOURS["SLN"], alpha=0.6)
-    Sigma = label_noise_covariance(p, sigma).numpy()
+    Sigma, flat = label_noise_covariance(p, sigma).numpy(), sigma**2 * np.eye(num_classes)
     unit = max(sigma**2, 1e-9)
     span = max(np.abs(Sigma).max(), unit)
     scale = SymLogNorm(linthresh=unit / 10, vmin=-span, vmax=span)
     few = min(num_classes, 10)
     for covariance, name, colour, style, ax in (
         (Sigma, "SLN", COLOURS["SLN"], "-", maps[0]),
-        (
-            sigma**2 * np.eye(num_classes),
-            "noise on the logits’ gradient",
-            COLOURS["logit noise"],
-            "--",
-            maps[1],
-        ),
+        (flat, f"noise on {NOISE_ON['logits'][0]}", COLOURS["logit noise"], "--", maps[1]),
     ):
         variances, directions = np.linalg.eigh(covariance[:2, :2])
         small, large = 4 * np.sqrt(variances.clip(0))  # two standard deviations to either side

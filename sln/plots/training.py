@@ -95,9 +95,8 @@ def live_curves(config: Config, rows: Sequence[Mapping[str, float | str]]) -> Fi
     last = [{"weights": weights, "epoch": config.epochs} for weights in names]  # empty, for the axis
     table = pd.DataFrame([*rows, *last], columns=["weights", "epoch", *LEARNING])
     table = table[table["weights"].isin(names)].assign(method=table["weights"].map(names), seeds=1)
-    return curves(
-        table.rename(columns={column: f"{column}_mean" for column in LEARNING}), heading=describe(config)
-    )
+    table = table.rename(columns={column: f"{column}_mean" for column in LEARNING})
+    return curves(table, heading=describe(config))
 
 
 def describe(config: Config) -> str:
