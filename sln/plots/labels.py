@@ -74,7 +74,7 @@ def moved_images(run: Run, epoch: int, count: int = 16) -> Figure:
 def suspects(
     images: Tensor, labels: pd.DataFrame, true: np.ndarray, first: int = 1, count: int = 16
 ) -> Figure:
-    """`count` labels (`scores.table`) from rank `first` on: given → suggested; the frame is by `true` (N,)."""
+    """`count` labels (`scores.table`) from rank `first` on: given → suggested, framed by `true` (N,)."""
     shown = labels.sort_values("rank").iloc[first - 1 : first - 1 + count]
     wrong = shown["given"] != true[shown.index]
     titles = [f"{row.given} → {row.suggested}\nsuspect {row.suspect:.2f}" for row in shown.itertuples()]
