@@ -3,23 +3,8 @@
 Most functions take values and return a Figure in well under half a second, so that a slider can call them.
 """
 
+# ruff: noqa: F401 (names for notebooks and tests)
+
 from sln.config import NOISE_NAMES
 from sln.plots import ablations, comparisons, confidence, labels, landscape, results, theory, training
 from sln.plots.style import COLOURS, RIGHT, STYLES, WRONG, Figure
-
-__all__ = [
-    "COLOURS",
-    "NOISE_NAMES",
-    "RIGHT",
-    "STYLES",
-    "WRONG",
-    "Figure",
-    "ablations",
-    "comparisons",
-    "confidence",
-    "labels",
-    "landscape",
-    "results",
-    "theory",
-    "training",
-]

@@ -1,7 +1,5 @@
 """Pictures of labels: given, corrected and suspect ones."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -16,35 +14,26 @@ from sln.config import NOISE_NAMES, Config
 from sln.data import Data
 from sln.datasets.load import draw_corruption, load_data
 from sln.noise import Corruption
-from sln.plots.style import COLOURS, RIGHT, WRONG, Figure, band, legend_of, new_axes, panels
+from sln.plots.style import COLOURS, RIGHT, WRONG, Figure, band, dots, legend_of, new_axes, panels, stack_bars
 from sln.runs.run import Run
 from sln.utils.rng import numpy_generator
-
-# --- images -------------------------------------------------------------------------------------------------
 
 
 def show_image(pixels: Tensor, ax: Axes, title: str, colour: str, scale: float) -> None:
     """One image (channels, H, W) uint8, grey if it has one channel, with title and frame in `colour`."""
     shown = pixels.permute(1, 2, 0).numpy() / scale
-    shown = shown[:, :, 0] if shown.shape[2] == 1 else shown
     ax.imshow(shown, cmap="gray_r", vmin=0, vmax=1, interpolation="nearest")
     ax.set_title(title, fontsize=8, color=colour, pad=3)
     ax.set(xticks=[], yticks=[])
     ax.grid(False)
-    for spine in ax.spines.values():
-        spine.set(visible=True, color=colour, linewidth=1.5)
+    ax.spines[:].set(visible=True, color=colour, linewidth=1.5)
 
 
-def gallery(
-    images: Tensor, titles: Sequence[str], wrong: Sequence[bool], scale: float, heading: str
-) -> Figure:
+def gallery(images: Tensor, titles: list[str], wrong: list[bool], scale: float, heading: str) -> Figure:
     """Images, eight per row, in WRONG's colour if the given label is wrong and in RIGHT's otherwise."""
-    columns = 8
-    rows = -(-len(images) // columns)
-    figure, axes = panels(rows, columns, size=(1.05 * columns, 1.38 * rows + 0.35))
+    rows = -(-len(images) // 8)
+    figure, axes = panels(rows, 8, size=(8.4, 1.38 * rows + 0.35), shown=len(images))
     figure.suptitle(heading, fontsize=10)
-    for ax in axes.flat[len(images) :]:
-        ax.set_visible(False)
     for pixels, title, is_wrong, ax in zip(images, titles, wrong, axes.flat, strict=False):
         show_image(pixels, ax, title, WRONG if is_wrong else RIGHT, scale)
     return figure
@@ -57,17 +46,15 @@ def class_name(noisy: Data, label: int) -> str:
 
 def caption(noisy: Data, given: int, true: int) -> str:
     """The title of an image: "3", or "given 3, is 8", or "given 3, is none"."""
-    if given == true:
-        return class_name(noisy, given)
-    return f"given {class_name(noisy, given)}\nis {class_name(noisy, true)}"
+    name = class_name(noisy, given)
+    return name if given == true else f"given {name}\nis {class_name(noisy, true)}"
 
 
 def labelled_images(config: Config, examples: np.ndarray) -> Figure:
     """Training images by example number (n,), with given labels, and with true ones if they differ."""
     noisy = load_data(config)
     split = noisy.train[torch.tensor(examples)]
-    pairs = zip(split.given.tolist(), split.true.tolist(), strict=True)
-    titles = [caption(noisy, given, true) for given, true in pairs]
+    titles = [caption(noisy, int(given), int(true)) for _, given, true in zip(*split.tensors, strict=True)]
     return gallery(split.images, titles, split.wrong.tolist(), noisy.scale, "")
 
 
@@ -75,12 +62,9 @@ def moved_images(run: Run, epoch: int, count: int = 16) -> Figure:
     """The images whose targets correction moved furthest by `epoch`: given label, new target, true label."""
     table, noisy = label_correction.most_moved(run, epoch, count), run.data
     split = noisy.train[torch.tensor(table.index.to_numpy())]
-    titles = [
-        f"{class_name(noisy, row.given)} → {class_name(noisy, row.target)}\nis {class_name(noisy, row.true)}"
-        for row in table.itertuples()
-    ]
-    wrong = int((table["given"] != table["true"]).sum())
-    heading = f"epoch {epoch}: given → target; {wrong} of {len(table)} given labels are wrong"
+    names = table[["given", "target", "true"]].map(lambda label: class_name(noisy, label))
+    titles = [f"{given} → {target}\nis {true}" for given, target, true in names.to_numpy()]
+    heading = f"epoch {epoch}: given → target; {split.wrong.sum()} of {len(table)} given labels are wrong"
     figure = gallery(split.images, titles, split.wrong.tolist(), noisy.scale, heading)
     rule = {"given": "the clean rule", "as-released": "the released code"}[run.config.correction_losses]
     figure.words = f"the {len(table)} that {rule} moved furthest, {heading}"
@@ -90,22 +74,14 @@ def moved_images(run: Run, epoch: int, count: int = 16) -> Figure:
 def suspects(
     images: Tensor, labels: pd.DataFrame, true: np.ndarray, first: int = 1, count: int = 16
 ) -> Figure:
-    """`count` labels from rank `first` on: given → suggested, framed by whether the given label is right.
-
-    images : (N, 3, H, W) uint8; labels : `scores.table`, in the same order; true : (N,)
-    """
+    """`count` labels (`scores.table`) from rank `first` on: given → suggested, framed by `true` (N,)."""
     shown = labels.sort_values("rank").iloc[first - 1 : first - 1 + count]
-    wrong = (shown["given"] != true[shown.index]).tolist()
-    titles = [
-        f"{row.given} → {row.suggested}\nsuspect {row.suspect:.2f}" for row in shown.itertuples(index=False)
-    ]
-    heading = f"ranks {first} to {first + len(shown) - 1}, given → suggested; {sum(wrong)} are wrong"
+    wrong = shown["given"] != true[shown.index]
+    titles = [f"{row.given} → {row.suggested}\nsuspect {row.suspect:.2f}" for row in shown.itertuples()]
+    heading = f"ranks {first} to {first + len(shown) - 1}, given → suggested; {wrong.sum()} are wrong"
     figure = gallery(images[shown.index.tolist()], titles, wrong, 255, heading)
     figure.words = heading
     return figure
-
-
-# --- label noise --------------------------------------------------------------------------------------------
 
 
 def transition_matrices(corruptions: Mapping[str, Corruption], classes: Sequence[str]) -> Figure:
@@ -134,10 +110,7 @@ def _transition_matrix(T: np.ndarray, classes: Sequence[str], ax: Axes, title: s
 
 
 def label_noise(config: Config, noise_mode: str, noise_rate: float, noise_seed: int = 0) -> Figure:
-    """The training labels of `config`'s data set under one kind and rate of inherent noise, drawn here.
-
-    Left T[true, given], right eight images.
-    """
+    """The labels of `config`'s data set under inherent noise that is drawn here: T, and eight images."""
     noise = {"noise_mode": noise_mode, "noise_rate": noise_rate, "noise_seed": noise_seed}
     config = config.replace(**noise, labels="generated")
     corruption, noisy = draw_corruption(config), load_data(config)
@@ -158,55 +131,41 @@ def label_noise(config: Config, noise_mode: str, noise_rate: float, noise_seed: 
 def meaning_of_rate(draws: pd.DataFrame, meanings: pd.DataFrame, rate: float, examples: int) -> Figure:
     """What a noise rate means: exact or by chance (left), other classes or all classes (right).
 
-    examples : number of labels
-
-    The tables are those of `analysis.exact_and_bernoulli`, at `rate`, and `analysis.rate_meanings`.
+    The tables are `analysis.exact_and_bernoulli`, at `rate`, of so many labels, and `analysis.rate_meanings`.
     """
-    figure, axes = panels(1, 2, size=(9.6, 3.8))
-    left, right = axes.flat
+    figure, ((left, right),) = panels(1, 2, size=(9.6, 3.8))
     exact, coins = draws["exact"].iloc[0], draws["bernoulli"]
     counts = np.rint(coins * examples).astype(int)
     step = -(-(np.ptp(counts) + 1) // 24)  # bins of whole counts: others make a comb
     edges = (np.arange(counts.min(), counts.max() + step + 1, step) - 0.5) / examples
     left.hist(counts / examples, edges, color="#999999", label=f"a coin per example (std {coins.std():.3f})")
     left.axvline(exact, ymax=0.72, color="black", label=f"exact count (always {exact:.3f})")
-    title = f"{len(draws)} corruptions at rate {rate:g}"
-    left.set(xlabel="realised noise rate", ylabel="draws", title=title)
+    left.set(xlabel="realised noise rate", ylabel="draws", title=f"{len(draws)} corruptions at rate {rate:g}")
     left.margins(y=0.35)
-    for column, style, name in (
-        ("other_classes", "-", "flip to another class (here)"),
-        ("all_classes", "--", "redraw over all classes: r (1 − 1/C)"),
-    ):
-        right.plot(meanings["rate"], meanings[column], color="black", ls=style, label=name)
+    meanings, redrawn = meanings.set_index("rate"), "redraw over all classes: r (1 − 1/C)"
+    right.plot(meanings["other_classes"], color="black", label="flip to another class (here)")
+    right.plot(meanings["all_classes"], color="black", ls="--", label=redrawn)
     right.set(xlabel="asked noise rate r", ylabel="share of wrong labels", xlim=(0, 1), ylim=(0, 1))
     right.set_title("Two meanings of “rate r”")
-    for ax in axes.flat:
+    for ax in (left, right):
         ax.legend(loc="upper left")
     return figure
 
 
-# --- correction ---------------------------------------------------------------------------------------------
-
-
 def correction(table: pd.DataFrame) -> Figure:
-    """Precision and recall of the moved labels, and truth of all, by epoch (`label_correction.over_seeds`).
-
-    One panel per rule of correction.
-    """
-    rules = list(dict.fromkeys(table["reading"]))
-    figure, axes = panels(1, len(rules), size=(9.6, 3.9), sharex=True, sharey=True)
-    for rule, ax in zip(rules, axes.flat, strict=True):
+    """Precision and recall of moved labels, truth of all, by rule (`label_correction.over_seeds`)."""
+    figure, axes = panels(1, table["reading"].nunique(), size=(9.6, 3.9), sharex=True, sharey=True)
+    for (rule, part), ax in zip(table.groupby("reading", sort=False), axes.flat, strict=True):
         for column, name, colour, style in (
             ("precision", "precision: moved labels that were wrong", COLOURS["SLN-MO"], "-"),
             ("recall", "recall: wrong labels that moved", WRONG, "--"),
             ("label_accuracy", "corrected labels that are true", RIGHT, "-."),
             ("given_accuracy", "given labels that are true", "#999999", ":"),
         ):
-            by_epoch = table[table["reading"] == rule].groupby("epoch")[column]
-            line = {"color": colour, "ls": style, "marker": "o", "ms": 3, "label": name}
-            band(ax, by_epoch.mean(), by_epoch.std(), **line)
-        ax.set(xlabel="epoch", ylabel="share", ylim=(0, 1.02), title=rule)
-        ax.label_outer()
+            seeds = part.groupby("epoch")[column]
+            band(ax, seeds.mean(), seeds.std(), color=colour, ls=style, marker="o", ms=3, label=name)
+        ax.set(xlabel="epoch", ylim=(0, 1.02), title=rule)
+    axes[0, 0].set_ylabel("share")
     legend_of(axes[0, 0], "lower", 2)
     return figure
 
@@ -214,43 +173,29 @@ def correction(table: pd.DataFrame) -> Figure:
 def weights_ablation(table: pd.DataFrame) -> Figure:
     """Rules of w: test accuracy, its paired difference from the first rule, true labels, with t intervals."""
     figure, axes = panels(1, 3, size=(10.2, 2.7), sharey=True)
-    seeds = int(table["seeds"].max())
-    titles = {
-        "accuracy": "test accuracy (%)",
-        "gain": "difference (points)",
-        "labels": "true labels afterwards (%)",
-    }
-    for (column, title), ax in zip(titles.items(), axes.flat, strict=True):
-        mean = table[column]
-        error = [mean - table[f"{column}_low"], table[f"{column}_high"] - mean]
-        ax.errorbar(mean, range(len(table)), xerr=error, fmt="o", color=COLOURS["SLN-MO-LC"], capsize=3)
-        ax.set(yticks=range(len(table)), yticklabels=table["rule"], title=title)
-        ax.margins(y=0.2)
+    titles = ("test accuracy (%)", "difference (points)", "true labels afterwards (%)")
+    for column, title, ax in zip(("accuracy", "gain", "labels"), titles, axes.flat, strict=True):
+        dots(ax, table, column, range(len(table)), f"{column}_", color=COLOURS["SLN-MO-LC"])
+        ax.set(yticks=range(len(table)), yticklabels=table["rule"], title=title, ymargin=0.2)
     axes[0, 0].invert_yaxis()
     axes[0, 1].axvline(0, color="black", lw=1)
-    figure.supxlabel(f"mean and 95% t interval over {seeds} seeds", fontsize=9)
+    figure.supxlabel(f"mean and 95% t interval over {int(table['seeds'].max())} seeds", fontsize=9)
     return figure
 
 
 def worked_example(run: Run, table: pd.DataFrame) -> Figure:
     """One image's target in every corrected epoch, a panel per rule (`label_correction.worked_example`)."""
-    rules, first, noisy = list(dict.fromkeys(table["rule"])), table.iloc[0], run.data
+    first, noisy, rules = table.iloc[0], run.data, table.groupby("rule", sort=False)
     figure, axes = panels(1, 1 + len(rules), size=(9.6, 3.2), width_ratios=[0.55] + [1] * len(rules))
     title = caption(noisy, first.given, first.true)
     show_image(noisy.train.images[first.example], axes[0, 0], title, WRONG, noisy.scale)
-    for rule, ax in zip(rules, axes[0, 1:], strict=True):
-        part = table[table["rule"] == rule]
-        bottom = np.zeros(len(part))
-        for column, name, colour in (
-            ("on_given", f"given label, {class_name(noisy, first.given)}", WRONG),
-            ("on_true", f"true label, {class_name(noisy, first.true)}", RIGHT),
-        ):
-            ax.bar(part["epoch"], part[column], bottom=bottom, color=colour, label=name)
-            bottom += part[column].to_numpy()
-        ax.bar(part["epoch"], 1 - bottom, bottom=bottom, color="#cccccc", label="other classes")
+    given, true = (class_name(noisy, label) for label in (first.given, first.true))
+    colours = {f"given label, {given}": WRONG, f"true label, {true}": RIGHT, "other classes": "#cccccc"}
+    for (rule, part), ax in zip(rules, axes[0, 1:], strict=True):
+        shares = part[["on_given", "on_true"]].assign(other=1 - part["on_given"] - part["on_true"])
+        stack_bars(ax, part["epoch"], shares.set_axis(list(colours), axis=1), colours)
         ax.plot(part["epoch"], part["w"], "o-", color="black", ms=3, lw=1, label="w")
         ax.set(xlabel="epoch", ylim=(0, 1.02), title=rule)
-        ax.grid(False)
     axes[0, 1].set_ylabel("entry of the target")
     legend_of(axes[0, 1], "lower", 4)
     return figure

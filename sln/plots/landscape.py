@@ -3,13 +3,11 @@
 Far from a minimum the loss spans decades, so there colours are logarithmic; ticks are losses, not logarithms.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 
 import numpy as np
 import pandas as pd
-from matplotlib.axes import Axes
+from matplotlib.axis import Axis
 from matplotlib.cm import ScalarMappable
 from matplotlib.colorbar import Colorbar
 from matplotlib.colors import LogNorm, Normalize
@@ -30,29 +28,7 @@ LOSSES = {
 AZIMUTH, ELEVATION = -60, 22  # degrees: the default point of view
 DRAWN = 21  # largest number of lines per side of a surface, so that a slider is quick
 
-
-def lines(tables: Mapping[str, pd.DataFrame]) -> Figure:
-    """Loss along one direction on given labels, true labels and test images, by method (`landscape.line`)."""
-    figure, axes = panels(1, 3, size=(10.2, 3.5), sharex=True, sharey=True)
-    for (column, title), ax in zip(LOSSES.items(), axes.flat, strict=True):
-        for method, table in tables.items():
-            ax.plot(table["x"], table[column], **look(method))
-        ax.set(xlabel="step along the direction (filter norms)", ylabel="cross-entropy")
-        ax.set(title=title, yscale="log")
-    loss_ticks(axes[0, 0])
-    for ax in axes.flat:
-        ax.label_outer()
-    axes[0, 0].legend(loc="lower right")
-    return figure
-
-
-def within(tables: Mapping[str, pd.DataFrame], radius: float) -> dict[str, pd.DataFrame]:
-    """The rows of computed surfaces with |x|, |y| <= radius."""
-    limit = radius + 1e-9  # a grid's step may differ from the radius in the last bits
-    return {
-        name: table[(table["x"].abs() <= limit) & (table["y"].abs() <= limit)]
-        for name, table in tables.items()
-    }
+Tables = Mapping[str, pd.DataFrame]
 
 
 def round_losses(low: float, high: float, most: int = 6) -> np.ndarray:
@@ -75,44 +51,115 @@ def text_of(losses: np.ndarray) -> list[str]:
     return texts
 
 
-def loss_ticks(ax: Axes) -> None:
-    """Losses at the ticks of a logarithmic axis."""
-    ticks = round_losses(*ax.get_ylim())
-    ax.set_yticks(ticks, labels=text_of(ticks))
-    ax.minorticks_off()
+def loss_ticks(axis: Axis | Colorbar, ticks: np.ndarray | None = None) -> None:
+    """Losses at these ticks; by default at those of a logarithmic axis."""
+    ticks = round_losses(*axis.get_view_interval()) if ticks is None else ticks
+    axis.set_ticks(ticks, labels=text_of(ticks))
+    axis.minorticks_off()
 
 
-def radii(tables: Mapping[str, pd.DataFrame]) -> list[float]:
+def lines(tables: Tables) -> Figure:
+    """Loss along one direction on given labels, true labels and test images, by method (`landscape.line`)."""
+    looks = {method: look(method) for method in tables}
+    axes = _along(tables, "x", looks, (10.2, 3.5), "step along the direction (filter norms)")
+    axes[0].legend(loc="lower right")
+    return axes[0].figure
+
+
+def _along(tables: Tables, x: str, looks: Mapping, size: tuple[float, float], xlabel: str) -> np.ndarray:
+    """Panels of the LOSSES over the column `x`; `looks` by the key of a table."""
+    axes = panels(1, 3, size=size, sharex=True, sharey=True)[1][0]
+    for (column, title), ax in zip(LOSSES.items(), axes, strict=True):
+        for key, table in tables.items():
+            ax.plot(table[x], table[column], **looks[key])
+        ax.set(xlabel=xlabel, title=title, yscale="log")
+    axes[0].set_ylabel("cross-entropy")
+    loss_ticks(axes[0].yaxis)
+    return axes
+
+
+def between(tables: Tables, start: str, end: str) -> Figure:
+    """Loss on the straight line between two minima, one panel per kind of labels (`landscape.between`).
+
+    tables : by BatchNorm's statistics, and the references (`landscape.between_methods`); start, end : methods
+        at t = 0 and t = 1
+    """
+    name = f"{start} to {end}"
+    looks = {"recomputed": {"color": "black", "label": name}}
+    looks["interpolated"] = {"color": "#999999", "ls": "--", "label": f"{name}, statistics interpolated"}
+    for method in (start, end):
+        looks[method] = look(method) | {"ls": ":", "label": f"{method} to {method} of another seed"}
+    axes = _along(tables, "t", looks, (10.2, 3.9), f"t: {start} at 0, {end} at 1")
+    for ax in axes:
+        for place, method in enumerate((start, end)):
+            colour = COLOURS.get(method)
+            ax.axvline(place, color=colour, lw=1.2, zorder=0.9)
+            ax.text(place, 1.0, f" {method}", color=colour, va="top", transform=ax.get_xaxis_transform())
+    legend_of(axes[0], "lower", 4)
+    return axes[0].figure
+
+
+def rises(table: pd.DataFrame) -> Figure:
+    """The mean rise of the loss on given labels over the distance (`landscape.rises`).
+
+    One line per method, pair and BatchNorm's statistics: solid if these are kept, dashed if measured again.
+    Where the loss falls the logarithmic axis has no line.
+    """
+    ax = new_axes((6.4, 4.2))
+    styles = {"centre": ("-", ", kept"), "recomputed": ("--", ", measured again")}
+    for (method, pair, statistics), part in table.groupby(["method", "pair", "statistics"], sort=False):
+        style, how = styles[statistics]
+        name = method + how if table["statistics"].nunique() > 1 else method
+        line = {"color": COLOURS.get(method), "ls": style, "lw": 1.2}
+        line |= {"label": name} if pair == table["pair"].min() else {}
+        ax.plot(part["r"], part["given"].where(part["given"] > 0), **line)
+    ax.set(yscale="log", xlim=(0, None), xlabel="distance from the minimum (filter norms)")
+    ax.set_ylabel(f"mean rise of the loss,\n{LOSSES['given']}")
+    loss_ticks(ax.yaxis)
+    legend_of(ax, "right", 1)
+    return ax.figure
+
+
+def within(tables: Tables, radius: float | None) -> Tables:
+    """The rows of computed surfaces with |x|, |y| <= radius; by default all."""
+    limit = np.inf if radius is None else radius + 1e-9  # a step may differ from it in the last bits
+    return {name: table[table[["x", "y"]].abs().max(axis=1) <= limit] for name, table in tables.items()}
+
+
+def radii(tables: Tables) -> list[float]:
     """The radii that a slider offers for computed surfaces: their steps, from the second on."""
     steps = sorted({round(abs(x), 12) for table in tables.values() for x in table["x"]} - {0})
     return steps[1:] or steps
 
 
-def contours(
-    tables: Mapping[str, pd.DataFrame], labels: str = "given", radius: float | None = None
-) -> Figure:
+def _describe(tables: Tables, labels: str, radius: float | None) -> str:
+    """The lowest and highest loss of each surface up to `radius`."""
+    losses = {name: table[labels] for name, table in tables.items()}
+    ranges = (f"{name} {loss.min():.2g} to {loss.max():.2g}" for name, loss in losses.items())
+    far = "" if radius is None else f" up to {radius:g} away"
+    return f"loss on {LOSSES[labels]}{far}: {', '.join(ranges)}"
+
+
+def contours(tables: Tables, labels: str = "given", radius: float | None = None) -> Figure:
     """Surfaces from above: the rise above the centre, on one logarithmic scale, with the same level lines.
 
-    labels : one of LOSSES
-    radius : show only |x|, |y| <= radius; the colours are then those of that part
+    labels : one of LOSSES; radius : show only |x|, |y| <= radius, in the colours of that part
     Between the points of the grid the logarithm of the loss is interpolated by cubic splines. Rises below a
     ten-thousandth of the highest, falls too, have the darkest colour.
     """
-    words = _describe(tables, labels, radius)
-    tables = tables if radius is None else within(tables, radius)
+    tables = within(tables, radius)
     columns = 3 if len(tables) > 4 else 2
     rows = -(-len(tables) // columns)
     size = (8.2, (7.8 / columns + 0.5) * rows + 1.2)
-    figure, axes = panels(rows, columns, size=size, sharex=True, sharey=True)
-    for ax in axes.flat[len(tables) :]:
-        ax.set_visible(False)
+    figure, axes = panels(rows, columns, size=size, shown=len(tables), sharex=True, sharey=True)
     fine = {name: _above_the_centre(table, labels) for name, table in tables.items()}
-    high = max(max(rise.max() for _, rise in fine.values()), 1e-6)
-    levels = 10.0 ** np.arange(np.ceil(np.log10(1e-4 * high)), np.log10(high))
-    colours = {"norm": LogNorm(1e-4 * high, high), "cmap": "cividis", "extend": "min"}
+    high = max(1e-6, *(rise.max() for _, rise in fine.values()))
+    low = 1e-4 * high
+    levels = 10.0 ** np.arange(np.ceil(np.log10(low)), np.log10(high))
+    colours = {"levels": np.geomspace(low, high, 49), "norm": LogNorm(low, high), "extend": "min"}
     for (name, (steps, rise)), ax in zip(fine.items(), axes.flat, strict=False):
         shown = rise.clip(1.0001e-4 * high)
-        filled = ax.contourf(steps, steps, shown, levels=np.geomspace(1e-4 * high, high, 49), **colours)
+        filled = ax.contourf(steps, steps, shown, cmap="cividis", **colours)
         if shown.max() > levels[0]:
             lines = ax.contour(steps, steps, shown, levels, colors="white", linewidths=0.8)
             ax.clabel(lines, fmt="%g", fontsize=8)
@@ -123,9 +170,8 @@ def contours(
         ax.label_outer()
         ax.grid(False)
     place = {"ax": axes, "location": "bottom", "shrink": 0.7, "aspect": 40}
-    bar = figure.colorbar(filled, label=f"rise above the centre, {LOSSES[labels]}", **place)
-    _bar_ticks(bar, levels)
-    figure.words = words
+    loss_ticks(figure.colorbar(filled, label=f"rise above the centre, {LOSSES[labels]}", **place), levels)
+    figure.words = _describe(tables, labels, radius)
     return figure
 
 
@@ -135,28 +181,11 @@ def _above_the_centre(table: pd.DataFrame, labels: str) -> tuple[np.ndarray, np.
     degree = min(3, len(grid) - 1)
     spline = RectBivariateSpline(grid.index, grid.columns, grid, kx=degree, ky=degree)
     steps = np.linspace(grid.index.min(), grid.index.max(), 81)
-    losses = np.exp(spline(steps, steps))
-    return steps, losses - np.exp(spline(0, 0))
-
-
-def _describe(tables: Mapping[str, pd.DataFrame], labels: str, radius: float | None) -> str:
-    """The lowest and highest loss of each surface up to `radius`."""
-    shown = tables if radius is None else within(tables, radius)
-    ranges = [
-        f"{name} {table[labels].min():.2g} to {table[labels].max():.2g}" for name, table in shown.items()
-    ]
-    far = "" if radius is None else f" up to {radius:g} away"
-    return f"loss on {LOSSES[labels]}{far}: {', '.join(ranges)}"
-
-
-def _bar_ticks(bar: Colorbar, ticks: np.ndarray) -> None:
-    """Losses at these ticks of a colour bar."""
-    bar.set_ticks(ticks, labels=text_of(ticks))
-    bar.minorticks_off()
+    return steps, np.exp(spline(steps, steps)) - np.exp(spline(0, 0))
 
 
 def surface_3d(
-    tables: Mapping[str, pd.DataFrame],
+    tables: Tables,
     labels: str = "given",
     azimuth: float = AZIMUTH,
     elevation: float = ELEVATION,
@@ -167,24 +196,19 @@ def surface_3d(
     As there, the z axes are linear and span the same height, each around its own surface, so that steepness
     compares; each panel has its own colour bar. Titles have the lowest and highest loss, and the paper's.
 
-    labels : one of LOSSES
-    azimuth, elevation : degrees, the point of view
+    labels : one of LOSSES; azimuth, elevation : degrees, the point of view
     radius : show only |x|, |y| <= radius; the z axes are then those of this part
     """
-    words = f"from {azimuth:g}°, {elevation:g}° up; {_describe(tables, labels, radius)}"
-    tables = tables if radius is None else within(tables, radius)
+    tables = within(tables, radius)
     columns = min(2, len(tables))
     rows = -(-len(tables) // columns)
     # no layout engine handles the size of a 3-D axis
     figure = Figure(figsize=(4.1 * columns, 3.9 * rows + 0.3), layout="none")
-    axes = figure.subplots(rows, columns, squeeze=False, subplot_kw={"projection": "3d"})
     bottom = 0.3 / (3.9 * rows + 0.3)
-    figure.subplots_adjust(left=0.01, right=0.95, bottom=bottom + 0.12 / rows, top=1 - 0.11 / rows)
-    figure.subplots_adjust(wspace=0.06, hspace=0.28)
-    span = max(max(table[labels].max() - table[labels].min() for table in tables.values()), 1e-3)
-    for ax in axes.flat[len(tables) :]:
-        ax.set_visible(False)
-    for letter, (name, table), ax in zip("abcdefghi", tables.items(), axes.flat, strict=False):
+    figure.subplots_adjust(0.01, bottom + 0.12 / rows, 0.95, 1 - 0.11 / rows, wspace=0.06, hspace=0.28)
+    span = max(1e-3, *(np.ptp(table[labels]) for table in tables.values()))
+    axes = [figure.add_subplot(rows, columns, place + 1, projection="3d") for place in range(len(tables))]
+    for letter, (name, table), ax in zip("abcdefghi", tables.items(), axes, strict=False):
         grid = table.pivot(index="y", columns="x", values=labels)
         low, high = grid.min(axis=None), grid.max(axis=None)
         own = Normalize(low, max(high, low + 1e-6))
@@ -193,22 +217,15 @@ def surface_3d(
         ax.plot_surface(x, y, grid.to_numpy(), cmap="viridis", norm=own, **mesh)
         floor = max(0.0, (low + high - span) / 2)
         _look_at(ax, (floor, floor + span), azimuth, elevation)
-        reach = max(abs(grid.columns))
-        ax.set_title(_panel_title(letter, name, (low, high), labels == "given" and reach <= 0.1001), y=1.0)
+        equation, lowest, highest = PAPER.get(name, ("", 0, 0))
+        title = f"({letter}) {name}{equation and f' ({equation})'}\n{low:.2f} to {high:.2f}"
+        if highest and labels == "given" and max(abs(grid.columns)) <= 0.1001:  # where the losses compare
+            title += f"; paper {lowest:g} to {highest:g}"
+        ax.set_title(title, y=1.0)
         _own_bar(figure, ax, own)
     figure.text(0.5, 0.006, f"cross-entropy, {LOSSES[labels]}", ha="center", va="bottom", fontsize=10)
-    figure.words = words
+    figure.words = f"from {azimuth:g}°, {elevation:g}° up; {_describe(tables, labels, radius)}"
     return figure
-
-
-def _panel_title(letter: str, name: str, losses: tuple[float, float], comparable: bool) -> str:
-    """Letter, method, equation in the paper, and lowest and highest loss, ours and the paper's."""
-    equation, *theirs = PAPER.get(name, ("", 0, 0))
-    title = f"({letter}) {name}" + (f" ({equation})" if equation else "")
-    found = f"{losses[0]:.2f} to {losses[1]:.2f}"
-    return f"{title}\n{found}" + (
-        f"; paper {theirs[0]:g} to {theirs[1]:g}" if comparable and theirs[1] else ""
-    )
 
 
 def _look_at(ax: Axes3D, heights: tuple[float, float], azimuth: float, elevation: float) -> None:
@@ -216,11 +233,10 @@ def _look_at(ax: Axes3D, heights: tuple[float, float], azimuth: float, elevation
     ax.set_zlim(*heights)
     ax.set_box_aspect((1, 1, 0.85), zoom=0.97)
     ax.tick_params(labelsize=9, pad=-1)
-    for axis in "xyz":
-        ax.locator_params(axis=axis, nbins=5 if axis == "z" else 3)
     ax.set_xlabel("direction 1", fontsize=9, labelpad=-3)
     ax.set_ylabel("direction 2", fontsize=9, labelpad=-3)
-    for axis in (ax.xaxis, ax.yaxis, ax.zaxis):
+    for name, axis in {"x": ax.xaxis, "y": ax.yaxis, "z": ax.zaxis}.items():
+        ax.locator_params(axis=name, nbins=5 if name == "z" else 3)
         axis.set_pane_color((0.96, 0.96, 0.96, 1))
     ax.view_init(elev=elevation, azim=azimuth)
 
@@ -232,97 +248,41 @@ def _own_bar(figure: Figure, ax: Axes3D, norm: Normalize) -> None:
     bar = figure.colorbar(ScalarMappable(norm, "viridis"), cax=place, orientation="horizontal")
     ticks = MaxNLocator(3).tick_values(norm.vmin, norm.vmax)
     ticks = ticks[(ticks >= norm.vmin) & (ticks <= norm.vmax)]
-    _bar_ticks(bar, ticks if len(ticks) > 1 else np.array([norm.vmin, norm.vmax]))
+    loss_ticks(bar, ticks if len(ticks) > 1 else np.array([norm.vmin, norm.vmax]))
     bar.ax.tick_params(labelsize=9)
 
 
 def ranges(table: pd.DataFrame) -> Figure:
     """Lowest to highest loss of each panel, ours and the paper's (`landscape.ranges`)."""
-    figure, axes = panels(size=(7.4, 2.8))
-    ax, places = axes[0, 0], -np.arange(len(table))
+    ax, places = new_axes((7.4, 2.8)), -np.arange(len(table))
     for shift, prefix, name, alpha in ((0.17, "", "ours", 1.0), (-0.17, "paper_", "paper’s picture", 0.4)):
         low, high = table[f"{prefix}lowest"], table[f"{prefix}highest"]
         colours = [COLOURS.get(method) for method in table["method"]]
         ax.barh(places + shift, high - low, 0.3, left=low, color=colours, alpha=alpha)
         for place, end in zip(places + shift, high, strict=True):
             ax.text(end, place, f" {name}", va="center", fontsize=9)
-    ax.set_yticks(places, [f"({row.panel}) {row.method}" for row in table.itertuples()])
-    ax.set(
-        xlabel="lowest to highest cross-entropy within ±0.1, training images, given labels", xlim=(0, None)
-    )
-    ax.margins(x=0.15)
+    ax.set_yticks(places, "(" + table["panel"] + ") " + table["method"])
+    ax.set(xlabel="lowest to highest cross-entropy within ±0.1, training images, given labels")
+    ax.set(xlim=(0, None), xmargin=0.15)
     ax.grid(axis="y", visible=False)
-    return figure
-
-
-def rises(table: pd.DataFrame, labels: str = "given") -> Figure:
-    """The mean rise of the loss over the distance, one line per method, pair and statistics.
-
-    table : of `landscape.rises`; labels : one of LOSSES
-    Lines are solid where BatchNorm's statistics are kept and dashed where they are measured again. Where the
-    loss falls the logarithmic axis has no line.
-    """
-    ax = new_axes((6.4, 4.2))
-    kept = {"centre": "-", "recomputed": "--"}
-    several = table["statistics"].nunique() > 1
-    for (method, pair, statistics), part in table.groupby(["method", "pair", "statistics"], sort=False):
-        how = {"centre": ", kept", "recomputed": ", measured again"}[statistics] if several else ""
-        label = f"{method}{how}" if pair == table["pair"].min() else None
-        line = {"color": COLOURS.get(method), "ls": kept[statistics], "lw": 1.2, "label": label}
-        ax.plot(part["r"], part[labels].where(part[labels] > 0), **line)
-    ax.set(yscale="log", xlim=(0, None), xlabel="distance from the minimum (filter norms)")
-    ax.set(ylabel=f"mean rise of the loss,\n{LOSSES[labels]}")
-    loss_ticks(ax)
-    legend_of(ax, "right", 1)
     return ax.figure
 
 
-def between(tables: Mapping[str, pd.DataFrame], start: str, end: str) -> Figure:
-    """Loss on the straight line between two minima, one panel per kind of labels (`landscape.between`).
-
-    tables : by BatchNorm's statistics, and the references (`landscape.between_methods`); start, end : methods
-        at t = 0 and t = 1
-    """
-    figure, axes = panels(1, 3, size=(10.2, 3.9), sharex=True, sharey=True)
-    styles = {
-        "recomputed": ("black", "-", f"{start} to {end}"),
-        "interpolated": ("#999999", "--", f"{start} to {end}, statistics interpolated"),
-    }
-    styles |= {name: (COLOURS.get(name), ":", f"{name} to {name} of another seed") for name in (start, end)}
-    for (column, title), ax in zip(LOSSES.items(), axes.flat, strict=True):
-        for key, table in tables.items():
-            colour, style, label = styles[key]
-            ax.plot(table["t"], table[column], color=colour, ls=style, label=label)
-        for place, method in ((0, start), (1, end)):
-            colour, where = COLOURS.get(method), ax.get_xaxis_transform()
-            ax.axvline(place, color=colour, lw=1.2, zorder=0.9)
-            ax.text(place, 1.0, f" {method}", color=colour, va="top", transform=where)
-        ax.set(xlabel=f"t: {start} at 0, {end} at 1", ylabel="cross-entropy", title=title, yscale="log")
-    loss_ticks(axes[0, 0])
-    for ax in axes.flat:
-        ax.label_outer()
-    legend_of(axes[0, 0], "lower", 4)
-    return figure
-
-
-def sharpness(summary: pd.DataFrame, than: str = "CE") -> Figure:
-    """Every measure relative to one method's mean, ± standard deviation over seeds (`sharpness.summary`).
+def sharpness(summary: pd.DataFrame) -> Figure:
+    """Every measure relative to CE's mean, ± standard deviation over seeds (`sharpness.summary`).
 
     The scale-free measure leads; below the line are those that depend on the weights' scale; last |theta|^2.
     """
-    measures, methods = (list(dict.fromkeys(summary[column])) for column in ("measure", "method"))
-    figure, axes = panels(size=(8.2, 0.62 * len(measures) + 1.3))
-    ax, middle = axes[0, 0], -np.arange(len(measures))
-    offsets = np.linspace(0.33, -0.33, len(methods))
-    for method, offset in zip(methods, offsets, strict=True):
+    measures, methods = summary["measure"].unique(), summary["method"].unique()
+    ax, middle = new_axes((8.2, 0.62 * len(measures) + 1.3)), -np.arange(len(measures))
+    for method, offset in zip(methods, np.linspace(0.33, -0.33, len(methods)), strict=True):
         part = summary[summary["method"] == method].set_index("measure").loc[measures]
-        style = {"color": COLOURS.get(method), "fmt": "o", "capsize": 2, "label": method}
-        style |= {"mfc": "white" if method.endswith("-MO") else None, "lw": 1.2}
+        style = {"color": COLOURS.get(method), "fmt": "o", "capsize": 2, "lw": 1.2, "label": method}
+        style |= {"mfc": "white"} if method.endswith("-MO") else {}
         ax.errorbar(part["relative"], middle + offset, xerr=part["relative_std"], **style)
     for place, text in ((0, "scale-free"), (1, "depend on the weights’ scale"), (6, "not a sharpness")):
         ax.axhline(0.5 - place, color="black", lw=0.8, zorder=0.9)
-        where = ax.get_yaxis_transform()
-        ax.text(1.01, 0.42 - place, text, transform=where, va="top", fontsize=9, rotation=0)
+        ax.text(1.01, 0.42 - place, text, transform=ax.get_yaxis_transform(), va="top", fontsize=9)
     ax.set_yticks(middle, [MEASURES.get(name, "squared length of the weights, |θ|²") for name in measures])
     ax.grid(axis="y", visible=False)
     if summary["relative"].min() > 0:
@@ -330,7 +290,7 @@ def sharpness(summary: pd.DataFrame, than: str = "CE") -> Figure:
         ax.set_xlim(left=summary["relative"].min() / 2)
     else:  # around a point that is no minimum, a loss can fall
         ax.set_xscale("symlog", linthresh=0.01)
-    ax.set_xlabel(f"relative to the mean of {than}: further left is flatter")
+    ax.set_xlabel("relative to the mean of CE: further left is flatter")
     ax.axvline(1, color="black", lw=1, zorder=0.9)
     legend_of(ax, "upper", len(methods))
-    return figure
+    return ax.figure

@@ -1,13 +1,11 @@
 """The look that all figures share: a Figure without pyplot, panels, and the colours of methods.
 
-Fonts and lines are in style.mplstyle. A method has the same colour and line style everywhere (the palette
-of Okabe and Ito, for the colour-blind). Figures are made without pyplot, so nothing accumulates while a
-slider is dragged.
+Fonts and lines are in style.mplstyle. A method has the same colour and line style everywhere (the palette of
+Okabe and Ito, for the colour-blind). Without pyplot nothing accumulates while a slider is dragged.
 """
 
-from __future__ import annotations
-
 import io
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import matplotlib.figure
@@ -21,21 +19,17 @@ matplotlib.style.use(Path(__file__).parent / "style.mplstyle")
 
 COLOURS = {"CE": "#D55E00", "CE-MO": "#E69F00", "SLN": "#56B4E9", "SLN-MO": "#0072B2", "SLN-MO-LC": "#009E73"}
 COLOURS |= {"gradient noise": "#882255", "logit noise": "#8A8A2B"}  # the paper's variants 1 and 2
-STYLES = {"CE": "-", "CE-MO": "--", "SLN": "-", "SLN-MO": "--", "SLN-MO-LC": "-."}
-STYLES |= {"gradient noise": "-", "logit noise": "-"}
+STYLES = dict.fromkeys(COLOURS, "-") | {"CE-MO": "--", "SLN-MO": "--", "SLN-MO-LC": "-."}
 RIGHT, WRONG = "#009E73", "#CC79A7"  # a right and a wrong given label
 
 
 class Figure(matplotlib.figure.Figure):
-    """A Figure that shows itself in a notebook, without pyplot.
+    """A Figure that shows itself in a notebook, without pyplot."""
 
-    words : what it shows, for the line below it in an explorer; empty: its titles
-    """
+    words = ""  # what it shows, for the line below it in an explorer; empty: its titles
 
-    words = ""
-
-    def __init__(self, *args, **kwargs) -> None:  # noqa: ANN002, ANN003
-        super().__init__(*args, **kwargs)
+    def __init__(self, **options: object) -> None:
+        super().__init__(**options)
         FigureCanvasAgg(self)
 
     def _repr_png_(self) -> bytes:
@@ -45,16 +39,22 @@ class Figure(matplotlib.figure.Figure):
 
 
 def panels(
-    rows: int = 1, columns: int = 1, *, size: tuple[float, float] = (6.4, 4.0), **options: object
+    rows: int, columns: int, *, size: tuple[float, float], shown: int = 0, **options: object
 ) -> tuple[Figure, np.ndarray]:
-    """A new Figure of `size` inches, and its Axes (rows, columns); `options` go to `Figure.subplots`."""
+    """A new Figure of `size` inches, and its Axes (rows, columns); `options` go to `Figure.subplots`.
+
+    shown : number of visible Axes, from the first; 0 is all
+    """
     figure = Figure(figsize=size)
-    return figure, figure.subplots(rows, columns, squeeze=False, **options)
+    axes = figure.subplots(rows, columns, squeeze=False, **options)
+    for ax in axes.flat[shown or axes.size :]:
+        ax.set_visible(False)
+    return figure, axes
 
 
 def new_axes(size: tuple[float, float] = (6.4, 4.0)) -> Axes:
     """One Axes on a new Figure."""
-    return panels(size=size)[1][0, 0]
+    return panels(1, 1, size=size)[1][0, 0]
 
 
 def look(method: str) -> dict[str, object]:
@@ -68,11 +68,49 @@ def band(ax: Axes, mean: pd.Series, std: pd.Series, alpha: float = 0.15, **line:
     ax.fill_between(mean.index, mean - std, mean + std, color=line["color"], alpha=alpha, lw=0)
 
 
-def reach(table: pd.DataFrame, column: str = "mean", ends: tuple[str, str] = ("low", "high")) -> np.ndarray:
+def reach(table: pd.DataFrame, column: str = "mean", prefix: str = "") -> np.ndarray:
     """(2, rows): how far the interval reaches to both sides of `column`, for `errorbar`."""
-    return np.abs(table[list(ends)].to_numpy() - table[[column]].to_numpy()).T
+    return np.abs(table[[f"{prefix}low", f"{prefix}high"]].to_numpy() - table[[column]].to_numpy()).T
+
+
+def dots(
+    ax: Axes, table: pd.DataFrame, column: str, y: Sequence | pd.Series, prefix: str = "", **options: object
+) -> None:
+    """A dot per row at `column` and `y`, and its interval (`reach`); `options` go to `errorbar`."""
+    options = {"fmt": "o", "color": COLOURS["SLN-MO"], "capsize": 3} | options
+    ax.errorbar(table[column], y, xerr=reach(table, column, prefix), **options)
+
+
+def differences(
+    ax: Axes, table: pd.DataFrame, column: str, rows: pd.Series, title: str, xlabel: str, **options: object
+) -> None:
+    """`dots` of paired differences beside a line at 0, the first row on top."""
+    ax.axvline(0, color="black", lw=1)
+    dots(ax, table.iloc[::-1], column, rows.iloc[::-1], **options)
+    ax.set(title=title, xlabel=xlabel)
+    ax.margins(y=0.2)
+
+
+def bars(table: pd.DataFrame, size: tuple[float, float], title: str) -> Axes:
+    """Test accuracy in per cent, a bar per method with its interval."""
+    ax = new_axes(size)
+    colours = [COLOURS[method] for method in table["method"]]
+    ax.bar(table["method"], table["mean"], yerr=reach(table), color=colours, capsize=3, width=0.6)
+    ax.set(ylabel="test accuracy (%)", ylim=(0, 105), title=title)
+    ax.grid(axis="x", visible=False)
+    return ax
+
+
+def stack_bars(
+    ax: Axes, x: pd.Series, shares: pd.DataFrame, colours: Mapping[str, str], **options: object
+) -> None:
+    """The columns of `shares` on top of each other, each in its colour; `options` go to `bar`."""
+    bottoms = shares.cumsum(axis=1).shift(axis=1, fill_value=0)
+    for column, colour in colours.items():
+        ax.bar(x, shares[column], bottom=bottoms[column], color=colour, label=column, **options)
+    ax.grid(False)
 
 
 def legend_of(ax: Axes, place: str, columns: int) -> None:
-    """A legend of what `ax` shows, outside all panels of its figure: "upper" or "lower"."""
+    """A legend of what `ax` shows, outside all panels of its figure: "upper", "lower" or "right"."""
     ax.figure.legend(*ax.get_legend_handles_labels(), loc=f"outside {place} center", ncols=columns)

@@ -1,33 +1,24 @@
 """Pictures of the theory of SLN's gradient noise."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 
 import numpy as np
 import pandas as pd
-import torch
 from matplotlib.axes import Axes
 from matplotlib.colors import SymLogNorm
 from matplotlib.patches import Ellipse
 
-from sln.analysis.theory import VARIANTS, drawn_at_logits, noise_at_logit, peaked
+from sln.analysis.theory import drawn_at_logits, noise_at_logit, peaked
 from sln.method import label_noise_covariance
 from sln.plots.style import COLOURS, RIGHT, WRONG, Figure, legend_of, new_axes, panels
 from sln.utils.rng import torch_generator
 
-# Names and colours of what the noise is on, by Config.noise_on.
-NAMES = {
-    "gradient": "the parameters’ gradient",
-    "logits": "the logits’ gradient",
-    "labels": "the labels (SLN)",
+# Name, colour and marker of what the noise is on, by Config.noise_on.
+NOISE_ON = {
+    "gradient": ("the parameters’ gradient", COLOURS["gradient noise"], "s"),
+    "logits": ("the logits’ gradient", COLOURS["logit noise"], "^"),
+    "labels": ("the labels (SLN)", COLOURS["SLN"], "o"),
 }
-NOISE_COLOURS = {
-    "gradient": COLOURS["gradient noise"],
-    "logits": COLOURS["logit noise"],
-    "labels": COLOURS["SLN"],
-}
-MARKERS = {"gradient": "s", "logits": "^", "labels": "o"}
 # Columns of `theory.by_confidence` with which the ratio of the two norms is compared.
 REFERENCES = (
     ("ratio_at_logits", "--", "if all logits were equally sensitive"),
@@ -40,26 +31,25 @@ def verification(table: pd.DataFrame) -> Figure:
 
     Left: both; on the diagonal, sampling explains all of the error. Right: their ratio by network size.
     """
-    figure, axes = panels(1, 2, size=(9.6, 4.0))
-    left, right = axes.flat
-    sizes = list(dict.fromkeys(table["parameters"]))
+    figure, ((left, right),) = panels(1, 2, size=(9.6, 4.0))
+    sizes = list(table["parameters"].unique())
     span = [0.7 * table["expected_error"].min(), 1.4 * table["expected_error"].max()]
     left.plot(span, span, color="black", lw=1)
     right.axhline(1, color="black", lw=1)
-    for number, variant in enumerate(VARIANTS):
+    for number, (variant, (name, colour, marker)) in enumerate(NOISE_ON.items()):
         for batch, part in table[table["noise_on"] == variant].groupby("batch"):
-            look = {"marker": MARKERS[variant], "ls": "", "ms": 8, "color": NOISE_COLOURS[variant]}
+            look = {"marker": marker, "ls": "", "ms": 8, "color": colour}
             look |= {"mfc": "none"} if batch == 1 else {}
-            name = f"on {NAMES[variant]}, B = {batch}"
-            left.plot(part["expected_error"], part["frobenius_error"], **look, label=name)
+            label = f"on {name}, B = {batch}"
+            left.plot(part["expected_error"], part["frobenius_error"], **look, label=label)
             shift = 0.2 * (number - 1) + (0.05 if batch > 1 else -0.05)
             right.plot([sizes.index(P) + shift for P in part["parameters"]], part["error_ratio"], **look)
     left.set(xscale="log", yscale="log", xlim=span, xlabel="expected error, from sampling alone")
     left.set(ylabel="relative Frobenius error", title="|S drawn − S| / |S|")
     right.set_xticks(range(len(sizes)), [f"{P:,}" for P in sizes])
     right.set(xlabel="parameters of the network", ylabel="error / expected error")
-    right.set(ylim=(0, max(3.0, 1.1 * table["error_ratio"].max())), xlim=(-0.5, len(sizes) - 0.5))
     right.set_title("the same, scale-free")
+    right.set(ylim=(0, max(3.0, 1.1 * table["error_ratio"].max())), xlim=(-0.5, len(sizes) - 0.5))
     legend_of(left, "lower", 3)
     return figure
 
@@ -73,29 +63,28 @@ def over_confidence(tables: Mapping[str, pd.DataFrame], binned: Mapping[str, pd.
     """
     size = (4.9 * len(tables), 6.4)
     figure, axes = panels(2, len(tables), size=size, sharex=True, sharey="row")
-    for (network, table), above, below in zip(tables.items(), axes[0], axes[1], strict=True):
-        means = binned[network]
+    dots = {"ls": "", "ms": 3, "alpha": 0.3, "mew": 0}
+    for (network, table), (above, below) in zip(tables.items(), axes.T, strict=True):
+        means = binned[network].set_index("confidence")
         for variant in ("logits", "labels"):
-            look = {"color": NOISE_COLOURS[variant], "marker": MARKERS[variant]}
-            above.plot(table["confidence"], table[variant], ls="", ms=3, alpha=0.3, mew=0, **look)
-            above.plot(means["confidence"], means[variant], ms=6, label=f"noise on {NAMES[variant]}", **look)
+            name, colour, marker = NOISE_ON[variant]
+            above.plot(table["confidence"], table[variant], marker, color=colour, **dots)
+            above.plot(means[variant], color=colour, marker=marker, ms=6, label=f"noise on {name}")
         above.set(title=network, yscale="log", xlim=(0, 1.02))
-        below.plot(table["confidence"], table["ratio"], "o", ms=3, alpha=0.3, mew=0, color=RIGHT)
-        below.plot(means["confidence"], means["ratio"], "o-", color=RIGHT, label="in parameter space")
+        below.plot(table["confidence"], table["ratio"], "o", color=RIGHT, **dots)
+        below.plot(means["ratio"], "o-", color=RIGHT, label="in parameter space")
         for column, style, name in REFERENCES:
-            below.plot(means["confidence"], means[column], style, color="black", lw=1.2, label=name)
+            below.plot(means[column], style, color="black", lw=1.2, label=name)
         below.set(xlabel="confidence: largest predicted probability")
-        for _, ends in means.iloc[[0, -1]].iterrows():
-            place = (ends["confidence"], ends["ratio"])
-            below.annotate(
-                f"{ends['ratio']:.1f}", place, (0, 9), textcoords="offset points", ha="center", weight="bold"
-            )
+        for place in means["ratio"].iloc[[0, -1]].items():
+            above_it = {"xytext": (0, 9), "textcoords": "offset points", "ha": "center", "weight": "bold"}
+            below.annotate(f"{place[1]:.1f}", place, **above_it)
     figure.suptitle("How much noise does one example put into the gradient, by the network’s confidence?")
     axes[0, 0].set_ylabel("E|noise|² in one example’s gradient")
-    axes[1, 0].set_ylabel("SLN’s noise / variant 2’s noise (ratio)")
-    axes[1, 0].set_ylim(0, 1.05 * max(table["ratio"].max() for table in tables.values()))
-    for row in axes:
-        row[0].legend(loc="best")
+    highest = 1.05 * max(table["ratio"].max() for table in tables.values())
+    axes[1, 0].set(ylabel="SLN’s noise / variant 2’s noise (ratio)", ylim=(0, highest))
+    for ax in axes[:, 0]:
+        ax.legend(loc="best")
     return figure
 
 
@@ -108,7 +97,8 @@ def over_classes(table: pd.DataFrame, sigma: float) -> Figure:
         ax.plot(part["classes"], part["std_formula"], color=colour, label=name)
         ax.plot(part["classes"], part["std_drawn"], "o", ms=4, color=colour)
     ax.plot(part["classes"], part["limit"], ":", color="black", lw=1.2, label="SLN, p → 1: σ √(C − 1)")
-    ax.axhline(sigma, color=NOISE_COLOURS["logits"], ls="--", label="noise on the logits’ gradient: σ")
+    name, colour, _ = NOISE_ON["logits"]
+    ax.axhline(sigma, color=colour, ls="--", label=f"noise on {name}: σ")
     ax.set(xlabel="number of classes C", ylabel="std of the noise at the class’s logit")
     ax.set(title=f"σ = {sigma:g}", xlim=(0, 102), ylim=(0, 1.35 * table["limit"].max()))
     ax.legend(loc="upper left")
@@ -118,42 +108,38 @@ def over_classes(table: pd.DataFrame, sigma: float) -> Figure:
 def stochastic_noise(sigma: float, probability: float, num_classes: int = 10) -> Figure:
     """The noise of SLN on the label, and on the gradient at the logits.
 
-    Left: density of the entries of y + sigma z. Right: standard deviation of the noise on the gradient at the
-    logit of a class predicted with `probability`, for SLN and for noise on the logits' gradient (variant 2).
+    Left: density of the entries of y + sigma z, and how often the labelled class has the largest. Right:
+    standard deviation of the noise on the gradient at the logit of a class predicted with `probability`, for
+    SLN and for noise on the logits' gradient (variant 2).
     """
-    figure, axes = panels(1, 2, size=(9.6, 3.6))
-    _label_density(axes[0, 0], sigma, num_classes)
-    _deviation(axes[0, 1], sigma, probability, num_classes)
-    return figure
-
-
-def _label_density(ax: Axes, sigma: float, num_classes: int) -> None:
-    """Density of the entries of y + sigma z, and how often the labelled class has the largest."""
+    figure, ((left, right),) = panels(1, 2, size=(9.6, 3.6))
     z = np.random.default_rng(0).standard_normal((4000, num_classes))
     kept = (np.eye(num_classes)[0] + sigma * z).argmax(axis=1) == 0
     x = np.linspace(-4, 5, 600)
     for centre, name, colour in ((0, "other classes: y = 0", WRONG), (1, "labelled class: y = 1", RIGHT)):
-        ax.axvline(centre, color=colour, label=name)
+        left.axvline(centre, color=colour, label=name)
         if sigma > 0:
             density = np.exp(-((x - centre) ** 2) / (2 * sigma**2)) / (sigma * np.sqrt(2 * np.pi))
-            ax.fill_between(x, density, color=colour, alpha=0.4, lw=0)
-    title = f"σ = {sigma:.2f}: the label stays the largest in {100 * kept.mean():.0f}%"
+            left.fill_between(x, density, color=colour, alpha=0.4, lw=0)
+    left.set_title(f"σ = {sigma:.2f}: the label stays the largest in {100 * kept.mean():.0f}%")
     highest = 0.5 / min(max(sigma, 0.4), 1)  # the density's, with room for the legend
-    ax.set(xlabel="entry of y + σ z", ylabel="density", xlim=(-4, 5), ylim=(0, highest), title=title)
-    ax.legend(loc="upper right")
+    left.set(xlabel="entry of y + σ z", ylabel="density", xlim=(-4, 5), ylim=(0, highest))
+    left.legend(loc="upper right")
+    _deviation(right, sigma, probability, num_classes)
+    return figure
 
 
 def _deviation(ax: Axes, sigma: float, probability: float, num_classes: int) -> None:
     """Standard deviation of the noise at a class's logit by its probability, SLN and variant 2."""
     p = np.linspace(0, 1, 81)
-    spread = noise_at_logit(np.append(p, probability), sigma, num_classes)
-    ax.plot(p, spread[:-1], color=NOISE_COLOURS["labels"], label="noise on the label (SLN)")
-    name = "noise on the logits’ gradient"
-    ax.axhline(sigma, color=NOISE_COLOURS["logits"], ls="--", lw=1.2, label=name)
-    ax.plot([probability], spread[-1:], "o", color=COLOURS["SLN-MO"], ms=8, clip_on=False)
-    title = f"C = {num_classes}, p = {probability:.2f}: std {spread[-1]:.2f}"
-    ax.set(xlabel="predicted probability p of the class", ylabel="std of the noise at its logit")
-    ax.set(xlim=(0, 1), ylim=(0, 1.05 * max(1, sigma) * np.sqrt(num_classes - 1)), title=title)
+    *spread, here = noise_at_logit(np.append(p, probability), sigma, num_classes)
+    ax.plot(p, spread, color=COLOURS["SLN"], label="noise on the label (SLN)")
+    name, colour, _ = NOISE_ON["logits"]
+    ax.axhline(sigma, ls="--", lw=1.2, color=colour, label=f"noise on {name}")
+    ax.plot([probability], [here], "o", color=COLOURS["SLN-MO"], ms=8, clip_on=False)
+    ax.set(xlabel="predicted probability p of the class", ylabel="std of the noise at its logit", xlim=(0, 1))
+    ax.set(ylim=(0, 1.05 * max(1, sigma) * np.sqrt(num_classes - 1)))
+    ax.set_title(f"C = {num_classes}, p = {probability:.2f}: std {here:.2f}")
     ax.legend(loc="upper left")
 
 
@@ -166,48 +152,36 @@ def noise_at_logits(sigma: float, probability: float, num_classes: int = 10) -> 
     """
     figure = Figure(figsize=(9.0, 7.0), layout="none")  # fixed places: a layout takes half of a redraw
     places = [(x, y, 0.37, 0.38) for y in (0.575, 0.08) for x in (0.08, 0.52)]
-    curve, cloud, left, right = map(figure.add_axes, places)
+    curve, cloud, *maps = map(figure.add_axes, places)
     _deviation(curve, sigma, probability, num_classes)
-    _ellipses(cloud, sigma, probability, num_classes)
-    Sigma = label_noise_covariance(peaked(probability, num_classes), sigma).numpy()
+    p = peaked(probability, num_classes)
+    noise = drawn_at_logits(p.clamp_min(1e-12), sigma, 300, torch_generator(0, "bootstrap")).numpy()
+    cloud.plot(noise[:, 0], noise[:, 1], ".", ms=3, color=COLOURS["SLN"], alpha=0.6)
+    Sigma, flat = label_noise_covariance(p, sigma).numpy(), sigma**2 * np.eye(num_classes)
     unit = max(sigma**2, 1e-9)
     span = max(np.abs(Sigma).max(), unit)
     scale = SymLogNorm(linthresh=unit / 10, vmin=-span, vmax=span)
     few = min(num_classes, 10)
-    for name, matrix, ax in (
-        ("SLN", Sigma, left),
-        ("noise on the logits’ gradient", sigma**2 * np.eye(num_classes), right),
+    for covariance, name, colour, style, ax in (
+        (Sigma, "SLN", COLOURS["SLN"], "-", maps[0]),
+        (flat, f"noise on {NOISE_ON['logits'][0]}", COLOURS["logit noise"], "--", maps[1]),
     ):
-        shown = ax.imshow(matrix[:few, :few], cmap="RdBu_r", norm=scale, interpolation="nearest")
-        ax.set(title=f"{name}: trace {matrix.trace():.2f}", xticks=range(few), yticks=range(few))
+        variances, directions = np.linalg.eigh(covariance[:2, :2])
+        small, large = 4 * np.sqrt(variances.clip(0))  # two standard deviations to either side
+        angle = np.degrees(np.arctan2(directions[1, 1], directions[0, 1]))
+        line = {"fill": False, "ec": colour, "ls": style, "lw": 2, "label": name}
+        cloud.add_patch(Ellipse((0, 0), large, small, angle=angle, **line))
+        shown = ax.imshow(covariance[:few, :few], cmap="RdBu_r", norm=scale, interpolation="nearest")
+        ax.set(title=f"{name}: trace {covariance.trace():.2f}", xticks=range(few), yticks=range(few))
         ax.set(xlabel="class (0 has probability p)", ylabel="class")
         ax.grid(False)
+    reach = max(3 * sigma, 2.3 * np.sqrt(Sigma.diagonal()[:2].max()), 0.1)
+    cloud.set(xlim=(-reach, reach), ylim=(-reach, reach), aspect="equal", title="two standard deviations")
+    cloud.set(xlabel="noise at the logit of the class of p", ylabel="at that of another class")
+    cloud.legend(loc="upper right")
     place = figure.add_axes((0.90, 0.08, 0.016, 0.38))
     bar = figure.colorbar(shown, cax=place, label="covariance at the logits")
     ticks = [-span, -unit, -unit / 10, 0, unit / 10, unit, span]
     bar.set_ticks(ticks, labels=[f"{tick:.2g}" for tick in ticks])
     bar.minorticks_off()
     return figure
-
-
-def _ellipses(ax: Axes, sigma: float, probability: float, num_classes: int) -> None:
-    """300 draws of SLN's noise at the logits of the first and second class, and the ellipses of 86%."""
-    p = peaked(probability, num_classes)
-    noise = drawn_at_logits(p.clamp_min(1e-12), sigma, 300, torch_generator(0, "bootstrap")).numpy()
-    ax.plot(noise[:, 0], noise[:, 1], ".", ms=3, color=NOISE_COLOURS["labels"], alpha=0.6)
-    block = label_noise_covariance(p, sigma)[:2, :2]
-    for covariance, name, variant, style in (
-        (block, "SLN", "labels", "-"),
-        (sigma**2 * torch.eye(2, dtype=torch.float64), "noise on the logits’ gradient", "logits", "--"),
-    ):
-        variances, axes_of = np.linalg.eigh(covariance.numpy())
-        small, large = 4 * np.sqrt(variances.clip(0))  # two standard deviations to either side
-        angle = np.degrees(np.arctan2(axes_of[1, 1], axes_of[0, 1]))
-        colour = NOISE_COLOURS[variant]
-        line = {"fill": False, "ec": colour, "ls": style, "lw": 2, "label": name}
-        ax.add_patch(Ellipse((0, 0), large, small, angle=angle, **line))
-    reach = max(3 * sigma, 2.3 * float(block.diagonal().max().sqrt()), 0.1)
-    ax.set(xlim=(-reach, reach), ylim=(-reach, reach), aspect="equal")
-    ax.set(xlabel="noise at the logit of the class of p", ylabel="at that of another class")
-    ax.set_title("two standard deviations")
-    ax.legend(loc="upper right")

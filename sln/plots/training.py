@@ -1,7 +1,5 @@
 """Pictures of training: over epochs, over sigma and over the momentum model's memory."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -14,7 +12,7 @@ from sln.analysis.confidence import pooled_examples
 from sln.config import NOISE_NAMES, Config
 from sln.plots.confidence import histogram
 from sln.plots.labels import caption, class_name, show_image
-from sln.plots.style import COLOURS, RIGHT, WRONG, Figure, band, legend_of, look, new_axes, panels, reach
+from sln.plots.style import COLOURS, RIGHT, WRONG, Figure, band, dots, legend_of, look, new_axes, panels
 from sln.runs.run import Run
 from sln.study.statistics import MethodRuns
 from sln.train import ALWAYS_WHOLE
@@ -28,9 +26,6 @@ LEARNING = {
 WEIGHTS = {"network": ("network", "-"), "momentum": ("momentum model", "--")}  # names and line styles
 SMOOTHED = 5  # epochs
 LOOKED_AT = 8  # images with a wrong label that `at_epoch` shows
-
-
-# --- methods over epochs ------------------------------------------------------------------------------------
 
 
 def curves(
@@ -47,16 +42,15 @@ def curves(
     figure, axes = panels(1, len(columns), size=(10.2, 3.5), sharex=True, sharey=True)
     for (column, title), ax in zip(columns.items(), axes.flat, strict=True):
         curve(table, column, ax)
-        ax.set(ylabel=ylabel, title=title)
-        ax.label_outer()
+        ax.set_title(title)
         if stopped is not None and column == "test_accuracy":
             for row in stopped[stopped["reading"] == "stopped early"].itertuples():
                 point = {"color": COLOURS[row.method], "mec": "black", "ms": 9, "zorder": 5}
                 shown = ax.plot(row.epoch, row.mean / 100, "v", **point, label=f"{row.method} stopped early")
                 ax.legend(handles=shown, loc="lower right")
+    axes[0, 0].set_ylabel(ylabel)
     seeds = int(table["seeds"].max())
-    title = f"mean over {seeds} seeds" if seeds > 1 else None
-    axes[0, 0].legend(loc="lower right", title=title)
+    axes[0, 0].legend(loc="lower right", title=f"mean over {seeds} seeds" if seeds > 1 else None)
     if heading:
         figure.suptitle(heading, fontsize=10.5)
     return figure
@@ -66,8 +60,8 @@ def curve(table: pd.DataFrame, column: str, ax: Axes) -> None:
     """A history column over epochs, mean over seeds (`analysis.curves`); the thick lines are `smoothed`."""
     for method, part in table.groupby("method", sort=False):
         measured = part.set_index("epoch")[f"{column}_mean"].dropna()  # not in every epoch
-        ax.plot(measured.index, measured, color=COLOURS.get(method), lw=0.5, alpha=0.45)
-        ax.plot(measured.index, smoothed(measured), **look(method))
+        ax.plot(measured, color=COLOURS.get(method), lw=0.5, alpha=0.45)
+        ax.plot(smoothed(measured), **look(method))
     ax.set(xlabel="epoch", xlim=(1, table["epoch"].max()), ylim=(0, 1.02))
 
 
@@ -85,11 +79,10 @@ def training_curves(grid: Mapping[float, MethodRuns], sigma: float) -> Figure:
         methods |= {"SLN": grid[sigma].through("network"), "SLN-MO": grid[sigma].through("momentum")}
     table = analysis.curves(methods, list(LEARNING))
     figure = curves(table, heading=f"σ = {sigma:g}")
-    last = table[table["epoch"] == table["epoch"].max()]
     accuracies = (
         f"{row.method} {100 * row.test_accuracy_mean:.1f} ± {100 * row.test_accuracy_std:.1f}%, "
         f"{100 * row.wrong_memorised_mean:.0f}% of wrong labels memorised"
-        for row in last.itertuples()
+        for row in table[table["epoch"] == table["epoch"].max()].itertuples()
     )
     figure.words = f"σ = {sigma:g}, test accuracy after the last epoch: {'; '.join(accuracies)}"
     return figure
@@ -100,11 +93,9 @@ def live_curves(config: Config, rows: Sequence[Mapping[str, float | str]]) -> Fi
     method = "SLN" if config.sigma > 0 else "CE"
     names = {"network": method, "momentum": f"{method}-MO"}
     last = [{"weights": weights, "epoch": config.epochs} for weights in names]  # empty, for the axis
-    table = pd.DataFrame([*rows, *last])
-    table = table[table["weights"].isin(names)].assign(method=table["weights"].map(names))
-    for column in LEARNING:
-        table[f"{column}_mean"] = table.get(column, np.nan)
-    table["seeds"] = 1
+    table = pd.DataFrame([*rows, *last], columns=["weights", "epoch", *LEARNING])
+    table = table[table["weights"].isin(names)].assign(method=table["weights"].map(names), seeds=1)
+    table = table.rename(columns={column: f"{column}_mean" for column in LEARNING})
     return curves(table, heading=describe(config))
 
 
@@ -117,19 +108,14 @@ def describe(config: Config) -> str:
 
 def accuracies(table: pd.DataFrame) -> Figure:
     """Test accuracy by method and reading, with t intervals over seeds (`analysis.accuracies`)."""
-    ax = new_axes((7.6, 3.6))
-    methods = list(dict.fromkeys(table["method"]))
+    ax, methods = new_axes((7.6, 3.6)), table["method"].unique()
     for number, (reading, part) in enumerate(table.groupby("reading", sort=False)):
-        places = np.arange(len(methods)) + 0.22 * (number - 1)
-        point = {"fmt": "osv"[number], "mfc": ("black", "grey", "white")[number], "capsize": 3}
-        ax.errorbar(part["mean"], places, xerr=reach(part), color="black", **point, label=reading)
+        point = {"fmt": "osv"[number], "mfc": ("black", "grey", "white")[number], "color": "black"}
+        dots(ax, part, "mean", np.arange(len(methods)) + 0.22 * (number - 1), **point, label=reading)
     ax.set(yticks=range(len(methods)), yticklabels=methods, xlabel="test accuracy (%)")
     ax.invert_yaxis()
     ax.legend(loc="best", title=f"95% t interval, {int(table['seeds'].max())} seeds")
     return ax.figure
-
-
-# --- one run ------------------------------------------------------------------------------------------------
 
 
 def at_epoch(run: Run, epoch: int) -> Figure:
@@ -141,80 +127,54 @@ def at_epoch(run: Run, epoch: int) -> Figure:
     examples a run keeps.
     """
     figure = Figure(figsize=(10.2, 6.2), layout="none")  # fixed places: a layout takes half of a redraw
-    above, below = (
-        [figure.add_axes((x, y, width, 0.34)) for x, width in ((0.07, 0.26), (0.39, 0.26), (0.71, 0.26))]
-        for y in (0.565, 0.085)
-    )
+    places = [(x, y, 0.26, 0.34) for y in (0.565, 0.085) for x in (0.07, 0.39, 0.71)]
+    *above, confidence, last = map(figure.add_axes, places[:5])
+    words = []
     for (column, title), ax in zip(LEARNING.items(), above, strict=True):
-        _over_epochs(run, {column: (COLOURS["SLN-MO"], title)}, epoch, ax)
+        network, average = _over_epochs(run, column, epoch, ax, COLOURS["SLN-MO"])
         ax.set_title(title)
+        words.append(f"{title} {network:.0%} ({average:.0%})")
     for name, style in WEIGHTS.values():
         above[0].plot([], [], color="black", ls=style, label=name)
     above[0].set_ylabel("share of examples")
     above[0].legend(loc="lower right")
-    kinds = {"right_confidence": (RIGHT, "right label"), "wrong_confidence": (WRONG, "wrong label")}
-    _over_epochs(run, kinds, epoch, below[0])
-    below[0].set(title="probability of the given label", ylabel="mean probability")
-    examples = pooled_examples([run])
-    histogram(examples["network_p_given"].to_numpy(), examples["wrong"].to_numpy(), below[1])
-    below[1].set_title(f"network, after epoch {run.config.epochs}")
-    below[1].legend(loc="upper center")
-    below[2].remove()
-    _wrong_images(run, examples, figure, (0.685, 0.055, 0.30, 0.40))
+    for kind, colour in (("right", RIGHT), ("wrong", WRONG)):
+        _over_epochs(run, f"{kind}_confidence", epoch, confidence, colour, f"{kind} label")
+    confidence.set(title="probability of the given label", ylabel="mean probability")
+    confidence.legend(loc="upper left")
+    for ax in (*above, confidence):
+        ax.axvline(epoch, color="black", lw=1, ls=":")
+        ax.set(xlabel="epoch", xlim=(0, run.config.epochs), ylim=(0, 1.02))
+        ax.locator_params(axis="x", integer=True)
+    examples, noisy = pooled_examples([run]), run.data
+    histogram(examples["network_p_given"], examples["wrong"], last)
+    last.set_title(f"network, after epoch {run.config.epochs}")
+    last.legend(loc="upper center")
+    for number, row in enumerate(examples[examples["wrong"]].head(LOOKED_AT).itertuples()):
+        place = (0.685 + number % 4 * 0.30 / 4, 0.055 + (1 - number // 4) * 0.40 / 2, 0.05, 0.105)
+        predicted = row.network_prediction  # coloured by it: given label, true one, another
+        colour = {row.given: WRONG, row.true: RIGHT}.get(predicted, "black")
+        title = f"{caption(noisy, row.given, row.true)}\nread as {class_name(noisy, predicted)}"
+        show_image(noisy.train.images[row.Index], figure.add_axes(place), title, colour, noisy.scale)
     figure.suptitle(describe(run.config), fontsize=10.5, y=0.99)
-    figure.words = _describe_epoch(run, epoch)
+    figure.words = (
+        f"{describe(run.config)}, epoch {epoch}: {', '.join(words)} by the network (by its momentum model); "
+        f"histogram and images are those after epoch {run.config.epochs}"
+    )
     return figure
 
 
-def _over_epochs(run: Run, columns: Mapping[str, tuple[str, str]], epoch: int, ax: Axes) -> None:
-    """History columns (column: colour, name) of both networks over epochs, with a mark at `epoch`."""
-    for column, (colour, name) in columns.items():
-        for weights, (_, style) in WEIGHTS.items():
-            measured = run.of(weights)[column].dropna()  # not in every epoch
-            label = name if weights == "network" and len(columns) > 1 else None
-            ax.plot(measured.index, measured, color=colour, ls=style, label=label)
-            if epoch >= measured.index[0]:
-                ax.plot(epoch, _latest(run, weights, column, epoch), "o", color=colour, ms=7, clip_on=False)
-    ax.axvline(epoch, color="black", lw=1, ls=":")
-    ax.set(xlabel="epoch", xlim=(0, run.config.epochs), ylim=(0, 1.02))
-    ax.locator_params(axis="x", integer=True)
-    if len(columns) > 1:
-        ax.legend(loc="upper left")
-
-
-def _latest(run: Run, weights: str, column: str, epoch: int) -> float:
-    """The last measurement of a history column up to an epoch; NaN before the first."""
-    measured = run.of(weights)[column].dropna().loc[:epoch]
-    return float(measured.iloc[-1]) if len(measured) else np.nan
-
-
-def _wrong_images(
-    run: Run, examples: pd.DataFrame, figure: Figure, place: tuple[float, float, float, float]
-) -> None:
-    """The first images with a wrong label, coloured by the prediction: given label, true one, another."""
-    noisy, rows = run.data, examples[examples["wrong"]].head(LOOKED_AT)
-    x, y, width, height = place
-    for number, row in enumerate(rows.itertuples()):
-        column, line = number % 4, number // 4
-        ax = figure.add_axes((x + column * width / 4, y + (1 - line) * height / 2, 0.05, 0.105))
-        predicted = row.network_prediction
-        colour = {row.given: WRONG, row.true: RIGHT}.get(predicted, "black")
-        title = f"{caption(noisy, row.given, row.true)}\nread as {class_name(noisy, predicted)}"
-        show_image(noisy.train.images[row.Index], ax, title, colour, noisy.scale)
-
-
-def _describe_epoch(run: Run, epoch: int) -> str:
-    parts = []
-    for column, title in LEARNING.items():
-        values = [f"{_latest(run, weights, column, epoch):.0%}" for weights in WEIGHTS]
-        parts.append(f"{title} {values[0]} ({values[1]})")
-    return (
-        f"{describe(run.config)}, epoch {epoch}: {', '.join(parts)} by the network (by its momentum model); "
-        f"histogram and images are those after epoch {run.config.epochs}"
-    )
-
-
-# --- over sigma and alpha -----------------------------------------------------------------------------------
+def _over_epochs(
+    run: Run, column: str, epoch: int, ax: Axes, colour: str, name: str | None = None
+) -> list[float]:
+    """A history column of both networks over epochs, with a mark at `epoch`: returns their values there."""
+    latest = []
+    for weights, (_, style) in WEIGHTS.items():
+        measured = run.of(weights)[column].dropna()  # not in every epoch
+        ax.plot(measured, color=colour, ls=style, label=name if weights == "network" else None)
+        latest.append(measured.asof(epoch))
+        ax.plot(epoch, latest[-1], "o", color=colour, ms=7, clip_on=False)
+    return latest
 
 
 def over_sigma(table: pd.DataFrame, chosen: float) -> Figure:
@@ -225,19 +185,20 @@ def over_sigma(table: pd.DataFrame, chosen: float) -> Figure:
         ("wrong_memorised", "wrong labels memorised", "share of wrong labels"),
         ("validation_accuracy", "accuracy on noisy validation labels", "share of validation images"),
     )
+    ends = {"network": "", "momentum": "-MO"}
+    methods = np.where(table["sigma"] > 0, "SLN", "CE") + table["weights"].map(ends)
     for (column, title, ylabel), ax in zip(shown, axes.flat, strict=True):
-        for weights, plain, noisy in (("network", "CE", "SLN"), ("momentum", "CE-MO", "SLN-MO")):
-            for method, part in ((plain, table.query("sigma == 0")), (noisy, table.query("sigma > 0"))):
-                part = part[part["weights"] == weights]
-                mean, std = part[f"{column}_mean"], part[f"{column}_std"]
-                ax.errorbar(part["sigma"], mean, std, marker="o", capsize=3, **look(method))
+        for method in ("CE", "SLN", "CE-MO", "SLN-MO"):
+            part = table[methods == method]
+            mean, std = part[f"{column}_mean"], part[f"{column}_std"]
+            ax.errorbar(part["sigma"], mean, std, marker="o", capsize=3, **look(method))
         ax.axvline(chosen, color="black", lw=1, ls=":", label=f"chosen: σ = {chosen:g}")
         ax.set(xlabel="σ of the stochastic noise (0: CE)", ylabel=ylabel, ylim=(0, 1.02), title=title)
-    ceiling = table["ceiling"].mean()
-    axes[0, 2].axhline(ceiling, color="black", lw=1, ls="--")
+    ceiling, right = table["ceiling"].mean(), axes[0, 2]
+    right.axhline(ceiling, color="black", lw=1, ls="--")
     if ceiling > 0:  # NaN without validation images
-        axes[0, 2].text(0.98, ceiling + 0.02, "a perfect classifier", ha="right", fontsize=8,
-                        transform=axes[0, 2].get_yaxis_transform())  # fmt: skip
+        place = {"x": 0.98, "y": ceiling + 0.02, "transform": right.get_yaxis_transform()}
+        right.text(s="a perfect classifier", ha="right", fontsize=8, **place)
     legend_of(axes[0, 0], "upper", 5)
     figure.legends[0].set_title(f"bars: ± one standard deviation over {int(table['seeds'].max())} seeds")
     return figure
