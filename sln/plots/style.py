@@ -14,6 +14,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.layout_engine import PlaceHolderLayoutEngine
 
 matplotlib.style.use(Path(__file__).parent / "style.mplstyle")
 
@@ -28,8 +29,10 @@ class Figure(matplotlib.figure.Figure):
 
     words = ""  # what it shows, for the line below it in an explorer; empty: its titles
 
-    def __init__(self, **options: object) -> None:
-        super().__init__(**options)
+    def __init__(self, *, layout: object = None, **options: object) -> None:
+        # savefig would replace "none" by the style's layout
+        places = PlaceHolderLayoutEngine(adjust_compatible=True, colorbar_gridspec=True)
+        super().__init__(layout=places if layout == "none" else layout, **options)
         FigureCanvasAgg(self)
 
     def _repr_png_(self) -> bytes:

@@ -13,6 +13,13 @@ def test_a_picture_is_what_savefig_writes():
     assert shown._repr_png_() == buffer.getvalue()
 
 
+def test_saving_does_not_move_what_has_fixed_places():
+    figure = plots.theory.stochastic_noise(1.0, 0.9)
+    before = figure._repr_png_()
+    figure.savefig(io.BytesIO(), format="png")
+    assert figure._repr_png_() == before
+
+
 def test_a_method_has_one_colour_and_no_two_share_it():
     assert set(plots.COLOURS) == set(plots.STYLES) == {*METHODS, *VARIANTS}
     assert len(set(plots.COLOURS.values())) == len(plots.COLOURS)
