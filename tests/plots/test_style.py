@@ -2,6 +2,8 @@
 
 import io
 
+import pandas as pd
+
 from sln import plots
 from sln.study.study import METHODS, VARIANTS
 
@@ -14,7 +16,9 @@ def test_a_picture_is_what_savefig_writes():
 
 
 def test_saving_does_not_move_what_has_fixed_places():
-    figure = plots.theory.stochastic_noise(1.0, 0.9)
+    grid = pd.DataFrame([(x, y) for y in (-1.0, 0.0, 1.0) for x in (-1.0, 0.0, 1.0)], columns=["x", "y"])
+    surface = grid.assign(given=grid["x"] ** 2, true=0.0, test=0.0)
+    figure = plots.landscape.surface_3d({"CE": surface, "SLN": surface})
     before = figure._repr_png_()
     figure.savefig(io.BytesIO(), format="png")
     assert figure._repr_png_() == before
