@@ -6,7 +6,19 @@ import seaborn as sns
 from matplotlib.ticker import NullFormatter
 
 from sln.config import NOISE_NAMES
-from sln.plots.style import COLOURS, Figure, bars, differences, dots, legend_of, look, new_axes, panels, reach
+from sln.plots.style import (
+    COLOURS,
+    Figure,
+    bars,
+    differences,
+    dots,
+    legend_of,
+    look,
+    new_axes,
+    panels,
+    reach,
+    seeds_of,
+)
 
 SHOWN = {  # rules of label correction
     "none": ("SLN-MO, no correction", COLOURS["SLN-MO"]),
@@ -52,10 +64,8 @@ def image_counts(table: pd.DataFrame) -> Figure:
     ax.set_xscale("log")
     ax.set_xticks(counts, [f"{n:,}" for n in counts])
     ax.minorticks_off()
-    runs = table["seeds"].min()
-    ax.set(
-        xlabel=f"training images, σ = {table['sigma'].max():g}", ylabel=f"test accuracy (%), {runs} run each"
-    )
+    ax.set(xlabel=f"training images, σ = {table['sigma'].max():g}")
+    ax.set(ylabel=f"test accuracy (%), {seeds_of(table)}")
     ax.legend()
     return ax.figure
 

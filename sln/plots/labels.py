@@ -14,7 +14,19 @@ from sln.config import NOISE_NAMES, Config
 from sln.data import Data
 from sln.datasets.load import draw_corruption, load_data
 from sln.noise import Corruption
-from sln.plots.style import COLOURS, RIGHT, WRONG, Figure, band, dots, legend_of, new_axes, panels, stack_bars
+from sln.plots.style import (
+    COLOURS,
+    RIGHT,
+    WRONG,
+    Figure,
+    band,
+    dots,
+    legend_of,
+    new_axes,
+    panels,
+    seeds_of,
+    stack_bars,
+)
 from sln.runs.run import Run
 from sln.utils.rng import numpy_generator
 
@@ -179,7 +191,7 @@ def weights_ablation(table: pd.DataFrame) -> Figure:
         ax.set(yticks=range(len(table)), yticklabels=table["rule"], title=title, ymargin=0.2)
     axes[0, 0].invert_yaxis()
     axes[0, 1].axvline(0, color="black", lw=1)
-    figure.supxlabel(f"mean and 95% t interval over {int(table['seeds'].max())} seeds", fontsize=9)
+    figure.supxlabel(f"mean and 95% t interval over {seeds_of(table)}", fontsize=9)
     return figure
 
 

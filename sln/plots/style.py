@@ -71,6 +71,12 @@ def band(ax: Axes, mean: pd.Series, std: pd.Series, alpha: float = 0.15, **line:
     ax.fill_between(mean.index, mean - std, mean + std, color=line["color"], alpha=alpha, lw=0)
 
 
+def seeds_of(table: pd.DataFrame) -> str:
+    """ "1 seed" or "5 seeds", by the column of that name."""
+    count = int(table["seeds"].max())
+    return f"{count} seed{'s' * (count != 1)}"
+
+
 def reach(table: pd.DataFrame, column: str = "mean", prefix: str = "") -> np.ndarray:
     """(2, rows): how far the interval reaches to both sides of `column`, for `errorbar`."""
     return np.abs(table[[f"{prefix}low", f"{prefix}high"]].to_numpy() - table[[column]].to_numpy()).T

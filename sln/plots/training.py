@@ -12,7 +12,19 @@ from sln.analysis.confidence import pooled_examples
 from sln.config import NOISE_NAMES, Config
 from sln.plots.confidence import histogram
 from sln.plots.labels import caption, class_name, show_image
-from sln.plots.style import COLOURS, RIGHT, WRONG, Figure, band, dots, legend_of, look, new_axes, panels
+from sln.plots.style import (
+    COLOURS,
+    RIGHT,
+    WRONG,
+    Figure,
+    band,
+    dots,
+    legend_of,
+    look,
+    new_axes,
+    panels,
+    seeds_of,
+)
 from sln.runs.run import Run
 from sln.study.statistics import MethodRuns
 from sln.train import ALWAYS_WHOLE
@@ -49,8 +61,8 @@ def curves(
                 shown = ax.plot(row.epoch, row.mean / 100, "v", **point, label=f"{row.method} stopped early")
                 ax.legend(handles=shown, loc="lower right")
     axes[0, 0].set_ylabel(ylabel)
-    seeds = int(table["seeds"].max())
-    axes[0, 0].legend(loc="lower right", title=f"mean over {seeds} seeds" if seeds > 1 else None)
+    title = f"mean over {seeds_of(table)}" if table["seeds"].max() > 1 else None
+    axes[0, 0].legend(loc="lower right", title=title)
     if heading:
         figure.suptitle(heading, fontsize=10.5)
     return figure
@@ -114,7 +126,7 @@ def accuracies(table: pd.DataFrame) -> Figure:
         dots(ax, part, "mean", np.arange(len(methods)) + 0.22 * (number - 1), **point, label=reading)
     ax.set(yticks=range(len(methods)), yticklabels=methods, xlabel="test accuracy (%)")
     ax.invert_yaxis()
-    ax.legend(loc="best", title=f"95% t interval, {int(table['seeds'].max())} seeds")
+    ax.legend(loc="best", title=f"95% t interval, {seeds_of(table)}")
     return ax.figure
 
 
@@ -200,7 +212,7 @@ def over_sigma(table: pd.DataFrame, chosen: float) -> Figure:
         place = {"x": 0.98, "y": ceiling + 0.02, "transform": right.get_yaxis_transform()}
         right.text(s="a perfect classifier", ha="right", fontsize=8, **place)
     legend_of(axes[0, 0], "upper", 5)
-    figure.legends[0].set_title(f"bars: ± one standard deviation over {int(table['seeds'].max())} seeds")
+    figure.legends[0].set_title(f"bars: ± one standard deviation over {seeds_of(table)}")
     return figure
 
 

@@ -33,6 +33,11 @@ class Numbers:
             table = table[table[column] == value] if column in table else table[:0]
         return table
 
+    def shows_own(self, name: str, other: Numbers) -> bool:
+        """Whether `name`.csv is not the table of `other`, which a notebook shows where it trains nothing."""
+        mine, theirs = (numbers.folder / f"{name}.csv" for numbers in (self, other))
+        return not (mine.exists() and theirs.exists() and mine.read_bytes() == theirs.read_bytes())
+
     def column(self, name: str, column: str, **values: Hashable) -> pd.Series:
         """A column of these rows; empty if it is missing."""
         rows = self.rows(name, **values)

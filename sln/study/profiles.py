@@ -28,7 +28,8 @@ class Profile:
     sigma_choices: tuple[float, ...] = (0.1, 0.2, 0.5, 1.0)
     choice_seeds: int = 2  # seeds, from the first, that sigma is chosen on (the paper does not state its own)
     sigma_curve: tuple[float, ...] = (0.0, 0.1, 0.2, 0.5, 1.0, 1.5, 2.0)  # accuracy over sigma
-    curve_seeds: int = 0  # of curves over sigma and alpha and of sharpness, from the first; 0 is all
+    curve_seeds: int = 0  # of curves over sigma and alpha, from the first; 0 is all
+    sharpness_seeds: int = 0  # likewise
     correction: int = 90  # last epoch before label correction
     alphas: tuple[float, ...] = (0.9, 0.97, 0.997)  # momentum models beside that of Config.alpha
     # the paper's sigma by kind of noise, chosen in the same way; empty: it is chosen here
@@ -113,6 +114,7 @@ PROFILES: dict[str, Profile] = {
         about="the embedded digits, four kinds of noise, 5 seeds: minutes on a laptop",
         sigma_curve=(0.0, 0.1, 0.2, 0.5, 1.0, 2.0),
         curve_seeds=3,
+        sharpness_seeds=3,
         directions=2,
         gradient_sigmas=(0.05, 0.1),
         logit_sigmas=(1.0, 2.0),
