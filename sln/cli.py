@@ -269,7 +269,7 @@ def data_check_command(options: argparse.Namespace) -> None:
     option("--out", type=Path, metavar="CSV", help="file to write; the manifest goes beside it as .json"),
     option("--check", type=Path, metavar="CSV", help="file to compare with the data set's training labels"),
     option("--bernoulli", help="flip every example independently instead of an exact count", **SWITCH),
-    option("--own-class", help="symmetric noise redraws over all classes, the own one included", **SWITCH),
+    option("--own-class", help="symmetric noise redraws over all classes, the true one included", **SWITCH),
     option("--matrix", type=Path, metavar="CSV", help="any T[true, given]: C rows of C numbers, no header"),
     *settings_options("dataset", "noise_mode", "noise_rate", "noise_seed"),
 )
