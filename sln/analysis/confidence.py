@@ -81,14 +81,16 @@ def memorised_nats(methods: Mapping[str, MethodRuns]) -> pd.DataFrame:
     """Nats by which the loss on given labels is below the floor (`Floors`): per label, memorised.
 
     It is at least that much: a network that errs about true classes has memorised more.
-    Columns: method, loss, floor (means over seeds), below, low, high (95% t interval), seeds.
+    Columns: method, loss, floor (means over seeds), below, low, high (95% t interval), seeds,
+    verdict (on "it memorises").
     """
     rows = []
     for name, method in methods.items():
         loss = method.final("train_loss")
         floor = np.array([floors(run.data).entropy for run in method.runs])
         row = {"method": name, "loss": loss.mean(), "floor": floor.mean()}
-        rows.append(row | _estimate(floor - loss, "below"))
+        below = interval(floor - loss)
+        rows.append(row | below.row("below") | {"seeds": below.seeds, "verdict": below.verdict()})
     return pd.DataFrame(rows)
 
 

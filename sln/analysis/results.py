@@ -40,14 +40,16 @@ def letters(study: Study) -> pd.DataFrame:
     return table(study, study.profile.letters_modes, dataset="letters")
 
 
-def early_stopping(study: Study) -> pd.DataFrame:
-    """How much further SLN-MO's last epoch is than its rivals, in points, paired over seeds.
+def early_stopping(
+    study: Study, noise_modes: Sequence[str] | None = None, **settings: object
+) -> pd.DataFrame:
+    """How much further SLN-MO's last epoch is than its rivals, in points, paired over seeds; as `table`.
 
     Columns: noise, rival (method and epoch), gain, low, high, verdict on "SLN-MO is ahead".
     """
     rows = []
-    for noise_mode in study.profile.noise_modes:
-        methods = study.methods(noise_mode)
+    for noise_mode in noise_modes or study.profile.noise_modes:
+        methods = study.methods(noise_mode, **settings)
         ours = 100 * methods["SLN-MO"].final("test_accuracy")
         for name in ("CE", "CE-MO"):
             for read, epoch in {"final": "last epoch", "early": "early-stopped"}.items():
@@ -55,6 +57,11 @@ def early_stopping(study: Study) -> pd.DataFrame:
                 row = {"noise": noise_mode, "rival": f"{name}, {epoch}"} | gain.row("gain")
                 rows.append(row | {"verdict": gain.verdict()})
     return pd.DataFrame(rows)
+
+
+def early_stopping_on_letters(study: Study) -> pd.DataFrame:
+    """`early_stopping` for the drawn letters."""
+    return early_stopping(study, study.profile.letters_modes, dataset="letters")
 
 
 def describe_early_stopping(table: pd.DataFrame) -> str:

@@ -251,6 +251,7 @@ def summary(table: pd.DataFrame) -> pd.DataFrame:
     scale_free : whether the measure compares networks whose weights differ in scale
     relative, relative_std : divided by CE's mean; evaluation : the mean in evaluation mode, of CONTROLS
     ratio, low, high : of the row's method to SLN, paired over seeds (`compared`)
+    compared : "ratio", or "difference" where a value is not positive
     verdict : whether SLN is flatter than the row's method (`Estimate.verdict`); empty for SLN and |theta|^2
     """
     rows, by_seed = [], table.pivot(index="seed", columns="method")
@@ -263,10 +264,10 @@ def summary(table: pd.DataFrame) -> pd.DataFrame:
             row["evaluation"] = by_seed[f"{measure}_evaluation"][method].mean()
         if method != "SLN":
             found, apart = compared(values, by_seed[measure]["SLN"])
-            row |= {"ratio": found.mean, "low": found.low, "high": found.high}
+            row |= found.row("ratio") | {"compared": "difference" if found is apart else "ratio"}
             row["verdict"] = apart.verdict() if measure in MEASURES else ""
         rows.append(row)
-    return pd.DataFrame(rows).fillna({"verdict": ""})
+    return pd.DataFrame(rows).fillna({"verdict": "", "compared": ""})
 
 
 def compared(values: pd.Series, ours: pd.Series) -> tuple[Estimate, Estimate]:
