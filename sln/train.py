@@ -54,7 +54,7 @@ class State:
         return named | {"targets": self.targets, "epoch": torch.tensor(self.epoch)}
 
     def restore(self, named: dict[str, Tensor]) -> None:
-        """Continue from `tensors()`. Raises KeyError or RuntimeError for those of another configuration."""
+        """Continue from `tensors()`. Raises RuntimeError or KeyError for those of another configuration."""
         self.network.load_state_dict(grouped(named, "network"))
         for weights, average in self.averages.items():
             average.load_state_dict(grouped(named, weights))

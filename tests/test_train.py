@@ -328,7 +328,7 @@ def test_a_state_written_and_restored_goes_on_bit_for_bit(stop, few_noisy_digits
 
 def test_a_state_of_other_readers_or_another_network_is_not_restored(few_digits):
     named = train.State(SMALL, few_digits).tensors()
-    with pytest.raises(KeyError):
+    with pytest.raises(RuntimeError, match="Missing key"):
         train.State(SMALL.replace(extra_alphas=[0.5]), few_digits).restore(named)
     with pytest.raises(RuntimeError, match=r"linear\.bias"):
         train.State(SMALL, few_digits).restore(named | {"network/linear.bias": torch.zeros(9)})

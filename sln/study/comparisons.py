@@ -177,7 +177,8 @@ def describe_choices(choices: pd.DataFrame) -> str:
         f"{lr:g} and {alpha:g} {len(part)} times" for (lr, alpha), part in second.groupby(["lr", "alpha"])
     )
     return (
-        f"Of {len(second)} chosen settings at an edge of what was tried, natural ends aside: {', '.join(edges) or 'none'}.\n"
+        f"Of {len(second)} chosen settings at an edge of what was tried, natural ends aside: "
+        f"{', '.join(edges) or 'none'}.\n"
         f"Step size and alpha: {steps}."
     )
 

@@ -114,7 +114,7 @@ def test_the_sentences_on_the_rules_state_their_last_epoch_and_whether_labels_ar
     ]  # fmt: skip
     good, bad = label_correction.describe(pd.DataFrame(rows), "here").splitlines()
     assert good.startswith("here, good: 20% of all labels move, of which 50% were wrong; 30% of the wrong")
-    assert "60% before, 81% after, +21.0 points (+18.5 to +23.5)" in good
+    assert "60% before, 81% after, +21.0 (+18.5 to +23.5) points" in good
     assert good.endswith("truer holds.")
     assert bad.endswith("truer does not hold.")
 

@@ -58,7 +58,7 @@ def test_the_sentence_states_the_paired_difference_and_whether_it_can_be_told():
         "SLN-MO-LC": fake([0.95, 0.95, 0.96], [0.9] * 3),
     }
     lines = analysis.describe_accuracies(methods).splitlines()
-    assert lines[0].startswith("SLN (last ten epochs) minus CE stopped early: -6.0 points (-8.5 to -3.5)")
+    assert lines[0].startswith("SLN (last ten epochs) minus CE stopped early: -6.0 (-8.5 to -3.5) points")
     assert lines[0].endswith("is better does not hold.")
     assert lines[1].endswith("is better holds.")
     assert lines[2].endswith("is better cannot be told with 3 seeds.")

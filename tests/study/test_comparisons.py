@@ -85,7 +85,7 @@ def test_a_choice_is_the_best_on_noisy_validation_labels(smoke_study):
         runs = smoke_study.runs_of({0: Arm(configs)})[0].runs
         return sum(run.final(weights)["validation_accuracy"] for run in runs) / len(runs)
 
-    tried = {s: comparisons.configs(smoke_study, "sym", "GCE", s, 2) for s in (0.5, 0.7, 0.9, 1.0)}
+    tried = {s: comparisons.configs(smoke_study, "sym", "GCE", s, 2) for s in comparisons.GRIDS["GCE"]}
     scores = {s: score(configs, "momentum") for s, configs in tried.items()}
     assert scores[setting] == pytest.approx(max(scores.values()))
     scores = {

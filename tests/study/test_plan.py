@@ -147,8 +147,9 @@ def test_the_papers_profile_prints_its_plan_then_trains_then_runs_the_notebooks(
     trained = lambda configs, what, **_: happened.append((len(configs), what))  # noqa: E731
     monkeypatch.setattr(parallel, "get_all", trained)
     monkeypatch.setattr(
-        "sln.reproduce.execute.run_notebook", lambda *_: happened.append("notebook") or stop()
+        "sln.reproduce.execute.run_notebook", lambda *_, **__: happened.append("notebook") or stop()
     )
+    monkeypatch.setenv("SLN_WORKERS", "1")  # in this process
 
     def stop():
         raise KeyboardInterrupt
