@@ -57,9 +57,10 @@ def image_counts(table: pd.DataFrame) -> Figure:
     ax = new_axes((7.2, 4.0))
     for method, part in table.groupby("method", sort=False):
         ax.plot(part["images"], part["mean"], marker="o", **look(method))
-    early = table[table["method"] == "CE-MO"]
-    dotted = look("CE-MO") | {"ls": ":", "label": "CE-MO, stopped early"}
-    ax.plot(early["images"], early["early"], marker="o", mfc="none", **dotted)
+    for plain in ("CE", "CE-MO"):
+        early = table[table["method"] == plain]
+        dotted = look(plain) | {"ls": ":", "label": f"{plain}, stopped early"}
+        ax.plot(early["images"], early["early"], marker="o", mfc="none", **dotted)
     counts = sorted(set(table["images"]))
     ax.set_xscale("log")
     ax.set_xticks(counts, [f"{n:,}" for n in counts])

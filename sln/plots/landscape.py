@@ -290,7 +290,7 @@ def sharpness(summary: pd.DataFrame) -> Figure:
         ax.set_xlim(left=summary["relative"].min() / 2)
     else:  # around a point that is no minimum, a loss can fall
         ax.set_xscale("symlog", linthresh=0.01)
-    ax.set_xlabel("relative to the mean of CE: further left is flatter")
+    ax.set_xlabel("relative to the mean of CE (± one standard deviation): further left is flatter")
     ax.axvline(1, color="black", lw=1, zorder=0.9)
     legend_of(ax, "upper", len(methods))
     return ax.figure
