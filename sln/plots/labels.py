@@ -143,7 +143,7 @@ def label_noise(config: Config, noise_mode: str, noise_rate: float, noise_seed: 
 def meaning_of_rate(draws: pd.DataFrame, meanings: pd.DataFrame, rate: float, examples: int) -> Figure:
     """What a noise rate means: exact or by chance (left), other classes or all classes (right).
 
-    The tables are `analysis.exact_and_bernoulli`, of `examples` labels at `rate`, and `analysis.rate_meanings`.
+    The tables are `analysis.exact_and_bernoulli` of `examples` labels, and `analysis.rate_meanings`.
     """
     figure, ((left, right),) = panels(1, 2, size=(9.6, 3.8))
     exact, coins = draws["exact"].iloc[0], draws["bernoulli"]
