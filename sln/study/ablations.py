@@ -336,9 +336,9 @@ def describe_class_counts(best: pd.DataFrame) -> str:
 
 
 def _points(row: Any, name: str) -> str:
-    """A difference of a table's row and its interval, in points."""
+    """A difference of a table's row and its interval, which a single run has not, in points."""
     mean, low, high = (getattr(row, f"{name}{end}") for end in ("", "_low", "_high"))
-    return f"{mean:+.1f} ({low:+.1f} to {high:+.1f})"
+    return f"{mean:+.1f} " + (f"({low:+.1f} to {high:+.1f})" if math.isfinite(high) else "(one run)")
 
 
 def _by_weights(found: Mapping[str, MethodRuns], column: str, reference: str) -> pd.DataFrame:

@@ -127,6 +127,9 @@ def test_sentences_state_the_numbers_of_the_tables():
     rates = pd.DataFrame({"rate": [0.4], "method": ["SLN-MO"], "sigma": [1.0]})
     for name, mean in {"gain": 33.0, "over_early": 3.0}.items():
         rates[[name, f"{name}_low", f"{name}_high"]] = [mean, mean - 1, mean + 1]
+    one = pd.DataFrame({"images": [4000], "method": ["SLN-MO"], "sigma": [0.5], "mean": [42.45]})
+    one[["over_early", "over_early_low", "over_early_high"]] = [1.65, -np.inf, np.inf]
+    assert ablations.describe_image_counts(one).endswith("42.5%, +1.6 (one run).")
     text = ablations.describe_noise_rates(rates)
     assert "0.4 (σ 1): +33.0 (+32.0 to +34.0)" in text
     assert "stopped early on noisy labels: 0.4: +3.0 (+2.0 to +4.0)" in text
