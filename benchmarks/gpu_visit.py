@@ -354,7 +354,7 @@ def draw(study: Study, manifest: dict) -> None:
     table = results.of_the_recipes()
     if table["seeds"].any():
         study.save(
-            plots.results.beside_published(table, analysis.results.published()), table, "05_beside_the_paper"
+            plots.results.beside_published(table, analysis.results.published()), table, "06_beside_the_paper"
         )
     arms = study.arms(study.profile.noise_modes[0]) | study.matched(study.profile.noise_modes[0])
     found = {name: (runs.find(arm.configs[0]), arm.weights) for name, arm in arms.items()}

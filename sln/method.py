@@ -50,7 +50,7 @@ def label_noise_covariance(p: Tensor, sigma: float) -> Tensor:
 
     Entry j of the diagonal is sigma^2 (1 - 2 p_j + C p_j^2): least, sigma^2 (1 - 1/C), at p_j = 1/C, and
     most, sigma^2 (C - 1), at p_j = 1, so SLN pushes hardest against confidence. Variant 2 has sigma^2 I for
-    every p. (Our algebra from the equation of `noisy_labels`; the tests and notebook 02 check it against
+    every p. (Our algebra from the equation of `noisy_labels`; the tests and notebook 2 check it against
     draws.)
     """
     C = p.shape[-1]

@@ -154,9 +154,9 @@ def of_the_recipes() -> pd.DataFrame:
 def _committed_cells() -> pd.DataFrame:
     """The rows with numbers of figures/cifar10, by recipe and method; prints where they were trained."""
     folder = figures_folder("cifar10")
-    if not (folder / "05_beside_the_paper.csv").exists():
+    if not (folder / "06_beside_the_paper.csv").exists():
         return pd.DataFrame(index=pd.MultiIndex.from_tuples([], names=["recipe", "method"]))
-    table = read_table(folder / "05_beside_the_paper.csv").query("seeds > 0")
+    table = read_table(folder / "06_beside_the_paper.csv").query("seeds > 0")
     for visit in read_json(folder / "manifest.json").get("visits", []):
         print(f"cells of CIFAR-10 as committed: trained on {visit['gpu']}, {visit['started'][:10]}")
     return table.set_index(["recipe", "method"])

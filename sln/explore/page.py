@@ -44,8 +44,8 @@ def landscapes(study: Study) -> ipywidgets.Widget:
 
 
 def results_by_noise(study: Study) -> ipywidgets.Widget:
-    """The table of results, as notebook 5 saved it, one kind of noise at a time."""
-    table = saved(study, "05_results")
+    """The table of results, as notebook 6 saved it, one kind of noise at a time."""
+    table = saved(study, "06_results")
     if table is None:
         return missing("No results are there yet")
     kinds = {NOISE_NAMES[noise]: noise for noise in table["noise"].unique()}

@@ -60,11 +60,11 @@ def claims(steps: Mapping[tuple[str, str], float]) -> Iterator[Claim]:
         yield Claim(
             f"{NOISE_NAMES[noise]} noise: {step}",
             f"{steps[noise, step]:+.1f}" if (noise, step) in steps else MISSING,
-            5,
-            "05_steps_of_the_order",
+            6,
+            "06_steps_of_the_order",
             {"noise": noise, "step": step},
             value="ours",
-            letters="" if noise.startswith("human") else "05_letters_steps",
+            letters="" if noise.startswith("human") else "06_letters_steps",
         )
     for strength, weights in (("best", "network"), ("best", "momentum"), ("matched", "momentum")):
         where = {"strength": STRENGTHS[strength], "weights": weights}
@@ -72,7 +72,7 @@ def claims(steps: Mapping[tuple[str, str], float]) -> Iterator[Claim]:
         for difference, paper in VARIANT_GAINS.items():
             text = f"figure 1: {difference}, {read}, {STRENGTHS[strength]}"
             row = where | {"difference": difference}
-            yield Claim(text, paper, 7, "07_variant_gains", row, none=paper == "no gain")
+            yield Claim(text, paper, 9, "09_variant_gains", row, none=paper == "no gain")
     flat = {"measure": "filter_increase"}
     for method, paper in {"CE": "sharper", "gradient noise": "sharper", "logit noise": "both flat"}.items():
         shown = {"value": "ratio", "form": ".3g", "unit": " times", "told": paper == "sharper"}
@@ -82,16 +82,16 @@ def claims(steps: Mapping[tuple[str, str], float]) -> Iterator[Claim]:
         shown = {"value": "below", "form": "+.2f", "unit": " nats", "none": paper == "does not"}
         where = "not below" if shown["none"] else "below"
         text = f"figures 3, 4: {method}’s loss on given labels {where} the noise’s entropy"
-        yield Claim(text, paper, 4, "04_memorised_nats", {"method": method}, **shown)
+        yield Claim(text, paper, 5, "05_memorised_nats", {"method": method}, **shown)
     gained = {"noise": "sym", "settings": "published"}
     for gain in ("SLN on top of Co-teaching", "label correction on top of SLN"):
-        yield Claim(f"published settings: {gain}", "gain", 7, "07_gains", gained | {"gain": gain})
+        yield Claim(f"published settings: {gain}", "gain", 9, "09_gains", gained | {"gain": gain})
     rivals = ("CE, early-stopped", "CE-MO, early-stopped")
     for noise, rival in itertools.product(NOISES, rivals):
         where = {"noise": noise, "rival": rival}
         text = f"{NOISE_NAMES[noise]} noise: SLN-MO ahead of {rival}"
-        letters = "" if noise.startswith("human") else "05_letters_early_stopping"
-        yield Claim(text, MISSING, 5, "05_early_stopping", where, value="gain", letters=letters)
+        letters = "" if noise.startswith("human") else "06_letters_early_stopping"
+        yield Claim(text, MISSING, 6, "06_early_stopping", where, value="gain", letters=letters)
 
 
 def cell(claim: Claim, numbers: Numbers, table: str) -> str:
@@ -109,7 +109,7 @@ def cell(claim: Claim, numbers: Numbers, table: str) -> str:
 
 def rows(numbers: Mapping[str, Numbers]) -> list[dict[str, str]]:
     """One row per claim of the page: claim, paper, a cell per data set of DATA, notebook."""
-    steps = numbers["full"].rows("05_steps_of_the_order") if "full" in numbers else pd.DataFrame()
+    steps = numbers["full"].rows("06_steps_of_the_order") if "full" in numbers else pd.DataFrame()
     paper = {} if steps.empty else steps.set_index(["noise", "step"])["paper"].to_dict()
     found = []
     for claim in claims(paper):

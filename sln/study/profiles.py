@@ -56,7 +56,7 @@ class Profile:
     recipes: tuple[str, ...] = ()  # the paper's experiments, trained before the notebooks run
     surface_points: int = 21  # per side of a loss surface
     landscape_images: int = 0  # images of the loss around the minima; 0 is all
-    # notebook 9: number of exported digits (0 is all), settings of the fit, and number of photographs of
+    # notebook 11: number of exported digits (0 is all), settings of the fit, and number of photographs of
     # CIFAR-10 with human labels, if these are in the data folder
     own_images: int = 0
     own_fit: Mapping[str, Any] = field(default_factory=dict)

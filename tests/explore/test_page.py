@@ -57,5 +57,5 @@ def test_the_page_is_stripped_and_defines_nothing():
 def test_a_table_of_this_profile_comes_before_the_committed_one():
     folder = figures_folder("quick")
     folder.mkdir(parents=True)
-    (folder / "05_results.csv").write_text("noise,method,mean,std\nsym,CE,1.5,0.5\n")
-    assert page.saved(Study("quick"), "05_results")["mean"].tolist() == [1.5]
+    (folder / "06_results.csv").write_text("noise,method,mean,std\nsym,CE,1.5,0.5\n")
+    assert page.saved(Study("quick"), "06_results")["mean"].tolist() == [1.5]

@@ -311,7 +311,7 @@ def test_cells_that_came_home_stand_beside_the_published_ones(visit, monkeypatch
     monkeypatch.setattr("sln.runs.run.labels_are_pinned", lambda config: True)
     visit.draw(Study("cifar10"), {"gpu": "NVIDIA H100", "started": "2026-12-01T10:00:00Z"})
     figures = files.figures_folder("cifar10")
-    names = {"02_curves.csv", "02_curves.png", "05_beside_the_paper.csv", "05_beside_the_paper.png"}
+    names = {"02_curves.csv", "02_curves.png", "06_beside_the_paper.csv", "06_beside_the_paper.png"}
     assert {path.name for path in figures.iterdir()} == names | {"manifest.json"}
     # without its runs, another machine shows the committed cells and says whose they are
     runs.remove(known.config().run_id)

@@ -195,7 +195,7 @@ def test_the_readme_and_contributing_are_short():
 
 
 def test_the_readmes_results_are_those_that_make_reproduce_wrote():
-    table = pd.read_csv(ROOT / "figures" / "quick" / "05_results.csv").set_index(["noise", "method"])
+    table = pd.read_csv(ROOT / "figures" / "quick" / "06_results.csv").set_index(["noise", "method"])
     readme = (ROOT / "README.md").read_text().replace("**", "")
 
     def cell(noise, method, mean="mean", high="high"):

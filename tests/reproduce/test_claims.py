@@ -14,14 +14,14 @@ STEP = {"noise": "sym", "step": "CE → SLN", "ours": 32.14, "low": 29.0, "high"
 def numbers(tmp_path):
     """Tables of `full` with one step, of digits and of letters; `mini` has a table of an older version."""
     for name, table, columns in (
-        ("full", "05_steps_of_the_order", {"verdict": "holds"}),
-        ("full", "05_letters_steps", {"ours": -1.0, "verdict": "cannot be told with 5 seeds"}),
+        ("full", "06_steps_of_the_order", {"verdict": "holds"}),
+        ("full", "06_letters_steps", {"ours": -1.0, "verdict": "cannot be told with 5 seeds"}),
     ):
         (tmp_path / name).mkdir(exist_ok=True)
         pd.DataFrame([STEP | columns]).to_csv(tmp_path / name / f"{table}.csv", index=False)
     (tmp_path / "mini").mkdir()
     old = {"noise": "sym", "step": "CE → SLN", "ours": 9.0, "error": 1.0}
-    pd.DataFrame([old]).to_csv(tmp_path / "mini" / "05_steps_of_the_order.csv", index=False)
+    pd.DataFrame([old]).to_csv(tmp_path / "mini" / "06_steps_of_the_order.csv", index=False)
     return {name: Numbers(tmp_path / name) for name in ("full", "mini")}
 
 
@@ -38,7 +38,7 @@ def test_a_claim_has_its_number_interval_and_verdict_for_each_data_set(numbers):
 
 
 def test_a_table_that_a_profile_only_shows_is_not_its_own(numbers):
-    table = "05_steps_of_the_order.csv"
+    table = "06_steps_of_the_order.csv"
     (numbers["mini"].folder / table).write_bytes((numbers["full"].folder / table).read_bytes())
     first = claims.rows(numbers)[0]
     assert first["digits"].endswith(", holds")
@@ -47,7 +47,7 @@ def test_a_table_that_a_profile_only_shows_is_not_its_own(numbers):
 
 def test_a_gain_contradicts_a_claim_of_none(numbers):
     where = {"noise": "sym", "step": "CE → SLN"}
-    claim = claims.Claim("no gain", "no gain", 5, "05_steps_of_the_order", where, value="ours", none=True)
+    claim = claims.Claim("no gain", "no gain", 5, "06_steps_of_the_order", where, value="ours", none=True)
     assert claims.cell(claim, numbers["full"], claim.table).endswith(", does not hold")
 
 

@@ -18,7 +18,7 @@ def figures(tmp_path):
     methods = [("openset", "CE-MO", 96.44, 0.56), ("openset", "SLN-MO", 97.0, 0.5)]
     results = pd.DataFrame(methods, columns=["noise", "method", "mean", "std"])
     results = results.assign(low=[96.0, 96.5], high=[96.9, 97.5], early=[95.0, 96.0])
-    results.to_csv(folder / "quick" / "05_results.csv", index=False)
+    results.to_csv(folder / "quick" / "06_results.csv", index=False)
     curves = {
         "epoch": [1, 2, 1, 2],
         "reading": "as released",
@@ -46,13 +46,13 @@ def test_a_value_is_of_the_last_epoch_and_the_mean_of_its_rows(figures):
     assert numbers.value("03_label_correction", "label_accuracy") == pytest.approx(0.85)
     assert numbers.value("03_label_correction", "label_accuracy", seed=1) == pytest.approx(0.8)
     of = {"noise": "openset", "method": "SLN-MO"}
-    assert numbers.mean("05_results", **of) == "97.0 ± 0.5"
-    assert numbers.estimate("05_results", form=".2f", **of) == "97.00 (96.50 to 97.50)"
+    assert numbers.mean("06_results", **of) == "97.0 ± 0.5"
+    assert numbers.estimate("06_results", form=".2f", **of) == "97.00 (96.50 to 97.50)"
 
 
 @pytest.mark.parametrize("damage", ["empty", "missing", "another column"])
 def test_tables_of_failed_notebooks_do_not_stop_it(damage, figures):
-    path = figures / "quick" / "05_results.csv"
+    path = figures / "quick" / "06_results.csv"
     if damage == "missing":
         path.unlink()
     else:

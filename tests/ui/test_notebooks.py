@@ -132,13 +132,13 @@ def test_train_this_trains_and_the_slider_has_it(lab, open_page):
 
 
 def test_values_are_kept_in_the_saved_notebook(lab, open_page):
-    page = opened(lab, open_page, "07_comparisons")
+    page = opened(lab, open_page, "09_comparisons")
     run_all(page)
     panel = explorers(page).first
     move(sliders_of(panel)[0], panel)
     said = words_of(panel).inner_text()
     save(page)
-    path = lab.folder / "notebooks" / "07_comparisons.ipynb"
+    path = lab.folder / "notebooks" / "09_comparisons.ipynb"
     wait_for(lambda: "widgets" in json.loads(path.read_text())["metadata"], 30)
     assert said in path.read_text()
     close(page)
