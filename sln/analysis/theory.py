@@ -26,6 +26,7 @@ from torch.func import functional_call, grad, jacrev, vmap
 from sln import method
 from sln.data import Data
 from sln.datasets.load import threads
+from sln.runs.run import Run
 from sln.utils.rng import torch_generator
 
 VARIANTS = ("gradient", "logits", "labels")  # Config.noise_on: variants 1, 2 and 3 of the paper
@@ -287,6 +288,26 @@ def covariance_check(sigma: float, num_classes: int, draws: int) -> pd.DataFrame
         stds = {"std_formula": S[0, 0].sqrt().item(), "std_drawn": noise[:, 0].std().item()}
         rows.append({"p": probability} | stds | errors(noise, S))
     return pd.DataFrame(rows)
+
+
+def one_step(run: Run, example: int, sigma: float) -> pd.DataFrame:
+    """What one step of SLN does with one training image, by the run's last network: one row per class.
+
+    y, z, noisy_label : the given label, one draw, and y + sigma z; p : the prediction, in evaluation mode
+    gradient, noisy_gradient : at the logits, by autograd: p - y, and (1 + sigma sum_i z_i) p - y - sigma z
+    """
+    data = run.data
+    y = F.one_hot(data.train.given[example], data.num_classes)[None].float()
+    z = torch.randn(y.shape, generator=torch_generator(run.config.seed, "stochastic noise", example))
+    noisy = method.noisy_labels(y, sigma, z)
+    with torch.no_grad():
+        logits = run.network()(data.normalise(data.train.images[[example]]))
+    columns = {"y": y, "z": z, "noisy_label": noisy, "p": F.softmax(logits, dim=1)}
+    for name, targets in (("gradient", y), ("noisy_gradient", noisy)):
+        at_logits = grad(lambda f, t=targets: method.soft_cross_entropy(f, t).sum())
+        columns[name] = at_logits(logits)
+    table = pd.DataFrame({name: values[0].numpy() for name, values in columns.items()})
+    return table.rename_axis("class").reset_index()
 
 
 def by_classes(

@@ -10,7 +10,9 @@ from matplotlib.patches import Ellipse
 
 from sln.analysis.theory import drawn_at_logits, noise_at_logit, peaked
 from sln.method import label_noise_covariance
+from sln.plots.labels import caption, show_image
 from sln.plots.style import COLOURS, RIGHT, WRONG, Figure, legend_of, new_axes, panels
+from sln.runs.run import Run
 from sln.utils.rng import torch_generator
 
 # Name, colour and marker of what the noise is on, by Config.noise_on.
@@ -126,6 +128,30 @@ def stochastic_noise(sigma: float, probability: float, num_classes: int = 10) ->
     left.set(xlabel="entry of y + σ z", ylabel="density", xlim=(-4, 5), ylim=(0, highest))
     left.legend(loc="upper right")
     _deviation(right, sigma, probability, num_classes)
+    return figure
+
+
+def one_step(run: Run, example: int, table: pd.DataFrame) -> Figure:
+    """One step by hand on a training image: label, prediction, gradient at the logits (`theory.one_step`)."""
+    figure, axes = panels(1, 4, size=(9.6, 2.9), width_ratios=(0.7, 1, 1, 1))
+    split = run.data.train
+    title = caption(run.data, int(split.given[example]), int(split.true[example]))
+    show_image(split.images[example], axes[0, 0], title, WRONG, run.data.scale)
+    shown = (
+        ("label", {"y": "label y", "noisy_label": "y + σ z"}),
+        ("prediction", {"p": "p"}),
+        ("gradient at the logits", {"gradient": "without noise: p − y", "noisy_gradient": "with noise"}),
+    )
+    for (title, columns), ax in zip(shown, axes[0, 1:], strict=True):
+        for number, (column, name) in enumerate(columns.items()):
+            place = table["class"] + 0.4 * (number - (len(columns) - 1) / 2)
+            ax.bar(place, table[column], 0.4, color=("dimgrey", COLOURS["SLN"])[number], label=name)
+        ax.axhline(0, color="black", lw=0.8)
+        ax.set(title=title, xlabel="class")
+        ax.locator_params(axis="x", integer=True)
+        ax.grid(axis="x", visible=False)
+        if len(columns) > 1:
+            ax.legend(loc="upper center", bbox_to_anchor=(0.5, -0.22), ncols=2)
     return figure
 
 

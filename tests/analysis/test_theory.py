@@ -3,6 +3,7 @@
 import copy
 import dataclasses
 import math
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -12,7 +13,7 @@ from torch import nn
 
 from sln import method, models
 from sln.analysis import theory
-from sln.config import NOISE_ON
+from sln.config import NOISE_ON, Config
 from sln.data import Split
 from sln.datasets.images import digits
 from sln.method import label_noise_covariance
@@ -331,3 +332,17 @@ def test_the_noise_at_a_certain_class_grows_with_the_root_of_the_other_classes()
     assert (table["error"].abs() < 4).all()
     certain = table[table["p"] == 0.999]
     assert np.allclose(certain["std_formula"], certain["limit"], rtol=0.002)
+
+
+def test_one_step_has_the_gradients_of_the_equation(few_noisy_digits):
+    network = models.build("cnn", in_channels=1, num_classes=10, seed=0).eval()
+    run = SimpleNamespace(data=few_noisy_digits, config=Config(), network=lambda: network)
+    table, sigma = theory.one_step(run, 5, 0.7), 0.7
+    y, z, p = (table[name].to_numpy() for name in ("y", "z", "p"))
+    image = few_noisy_digits.normalise(few_noisy_digits.train.images[5:6])
+    assert np.allclose(p, network(image).softmax(dim=1).detach()[0], atol=1e-6)
+    assert y.argmax() == few_noisy_digits.train.given[5]
+    assert np.allclose(table["gradient"], p - y, atol=1e-6)
+    assert np.allclose(table["noisy_label"], y + sigma * z, atol=1e-6)
+    assert np.allclose(table["noisy_gradient"], (1 + sigma * z.sum()) * p - y - sigma * z, atol=1e-6)
+    assert 0.3 < z.std() < 2
