@@ -133,7 +133,8 @@ def stochastic_noise(sigma: float, probability: float, num_classes: int = 10) ->
 
 def one_step(run: Run, example: int, table: pd.DataFrame) -> Figure:
     """One step by hand on a training image: label, prediction, gradient at the logits (`theory.one_step`)."""
-    figure, axes = panels(1, 4, size=(9.6, 2.9), width_ratios=(0.7, 1, 1, 1))
+    figure, axes = panels(1, 4, size=(9.6, 3.0), width_ratios=(0.6, 1.1, 1, 1.1))
+    figure.get_layout_engine().set(wspace=0.06)
     split = run.data.train
     title = caption(run.data, int(split.given[example]), int(split.true[example]))
     show_image(split.images[example], axes[0, 0], title, WRONG, run.data.scale)
@@ -148,7 +149,7 @@ def one_step(run: Run, example: int, table: pd.DataFrame) -> Figure:
             ax.bar(place, table[column], 0.4, color=("dimgrey", COLOURS["SLN"])[number], label=name)
         ax.axhline(0, color="black", lw=0.8)
         ax.set(title=title, xlabel="class")
-        ax.locator_params(axis="x", integer=True)
+        ax.locator_params(axis="x", integer=True, nbins=10)
         ax.grid(axis="x", visible=False)
         if len(columns) > 1:
             ax.legend(loc="upper center", bbox_to_anchor=(0.5, -0.22), ncols=2)
