@@ -202,23 +202,30 @@ def describe(table: pd.DataFrame) -> str:
     words = [
         f"Population error after the last step: geometric mean over {seeds} seeds (smallest to largest)."
     ]
-    factors = ratios(table).set_index(["inherent", "method"])
     for inherent, part in last(table).groupby("inherent"):
         errors = part.pivot_table(index="seed", columns="method", values="error", sort=False)
         means, lost = 10 ** np.log10(errors).mean(), part.groupby("method")["loss"].mean()
         each = (
             f"{m} {short(means[m])} ({short(errors[m].min())} to {short(errors[m].max())})" for m in errors
         )
-        times = factors.loc[inherent, GAUSSIAN].map(short)
         below = (errors[STRONG] < errors[PLAIN]).sum()
         words.append(
             f"\nInherent noise {inherent:g}. {'; '.join(each)}.\n"
-            f"“{GAUSSIAN}” has {times['ratio']} times the error of “{LABELS}” (paired 95% interval "
-            f"{times['low']} to {times['high']}). “{STRONG}” ends below “{PLAIN}” in {below} of {seeds} "
+            f"“{STRONG}” ends below “{PLAIN}” in {below} of {seeds} "
             f"seeds. Its mean training loss is {short(lost[STRONG])}, that of “{LABELS}” "
             f"{short(lost[LABELS])}."
         )
-    return "\n".join(words)
+    return "\n".join([*words, "", describe_rival(table, GAUSSIAN)])
+
+
+def describe_rival(table: pd.DataFrame, rival: str) -> str:
+    """How many times the error of noise on labels the method `rival` has, a sentence per inherent noise."""
+    found = ratios(table).query("method == @rival").drop(columns="method").map(short)
+    return "\n".join(
+        f"Inherent noise {row.inherent}: “{rival}” has {row.ratio} times the error of “{LABELS}” "
+        f"(paired 95% interval {row.low} to {row.high})."
+        for row in found.itertuples()
+    )
 
 
 def short(number: float) -> str:

@@ -132,6 +132,6 @@ def test_means_are_geometric_and_ratios_paired(table):
 def test_the_sentences_take_their_numbers_from_the_table(table):
     words = quadratic.describe(table)
     ratio = quadratic.ratios(table).query("method == @GAUSSIAN")["ratio"]
-    assert all(f"has {quadratic.short(value)} times" in words for value in ratio)
+    assert all(f"“{GAUSSIAN}” has {quadratic.short(value)} times" in words for value in ratio)
     assert "over 3 seeds" in words
     assert [quadratic.short(x) for x in (0.0583, 1.234, 4283.3)] == ["0.058", "1.2", "4,283"]
