@@ -5,6 +5,7 @@ from sln.analysis import (
     confidence,
     label_correction,
     landscape,
+    quadratic,
     regulariser,
     results,
     sensitivity,

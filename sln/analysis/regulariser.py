@@ -158,8 +158,8 @@ def describe_drift(table: pd.DataFrame) -> str:
     )
 
 
-def noise_over_curvature(num_classes: int, probabilities: np.ndarray) -> pd.DataFrame:
-    """At the logits, along the predicted class's logit against all others, by its probability p.
+def noise_over_curvature(num_classes: int = 10, points: int = 180) -> pd.DataFrame:
+    """At the logits, along the predicted class's logit against all others, by its probability p from 1/C on.
 
     Columns: p; curvature u'(diag p - p p')u of softmax's loss; noise u' Sigma u at sigma = 1; ratio. For the
     squared loss all three are 1.
@@ -168,7 +168,7 @@ def noise_over_curvature(num_classes: int, probabilities: np.ndarray) -> pd.Data
     u[0] = num_classes - 1
     u /= u.norm()
     rows = []
-    for probability in probabilities:
+    for probability in np.linspace(1 / num_classes, 0.995, points):
         p = peaked(float(probability), num_classes)
         curvature = (u @ (p.diag() - torch.outer(p, p)) @ u).item()
         noise = (u @ method.label_noise_covariance(p, 1.0) @ u).item()

@@ -12,6 +12,7 @@ from sln.plots import (
     confidence,
     labels,
     landscape,
+    quadratic,
     regulariser,
     results,
     theory,

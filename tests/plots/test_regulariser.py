@@ -17,6 +17,6 @@ def test_lines_are_predicted_and_dots_measured():
 
 
 def test_the_ratio_is_that_of_the_other_panel():
-    left, right = regulariser.noise_over_curvature(noise_over_curvature(10, np.linspace(0.1, 0.9, 5))).axes
+    left, right = regulariser.noise_over_curvature(noise_over_curvature(points=5)).axes
     noise, curvature = (line.get_ydata() for line in left.lines)
     np.testing.assert_allclose(right.lines[0].get_ydata(), noise / curvature)
