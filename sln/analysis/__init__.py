@@ -5,6 +5,8 @@ from sln.analysis import (
     confidence,
     label_correction,
     landscape,
+    quadratic,
+    regulariser,
     results,
     sensitivity,
     sharpness,

@@ -12,6 +12,8 @@ from sln.plots import (
     confidence,
     labels,
     landscape,
+    quadratic,
+    regulariser,
     results,
     spirals,
     theory,

@@ -14,11 +14,12 @@ from sln.plots.style import Figure
 
 SHOWN = {"CE": "plain training (CE)", "SLN": "noise on the labels (SLN)", "SLN-MO": "its average (SLN-MO)"}
 ARMS = ("#0072B2", "#D55E00", "#009E73")  # a colour for each class
+SEED = 7  # of ten, the one whose plain training is nearest to their mean
 GRID, REACH, PALE = 100, 1.75, 0.6  # points a side; half a side; how much colour a certain prediction has
 
 
 def memorising(
-    sigma: float = 1.0, noise_rate: float = 0.4, epoch: int = spirals.EPOCHS[-1], seed: int = 2
+    sigma: float = 1.0, noise_rate: float = 0.4, epoch: int = spirals.EPOCHS[-1], seed: int = SEED
 ) -> Figure:
     """CE, SLN and SLN-MO on the spirals after an epoch in `spirals.EPOCHS` (`spirals.trained`).
 

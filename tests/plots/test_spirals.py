@@ -29,7 +29,7 @@ def test_the_picture_shows_every_point_once_and_its_numbers(monkeypatch):
     monkeypatch.setattr(spirals, "EPOCHS", (1,))
     spirals.trained.cache_clear()
     figure = plots.spirals.memorising(0.5, 0.4, 1)
-    scores = spirals.trained(0.5, 0.4, 2).scores(1)
+    scores = spirals.trained(0.5, 0.4, plots.spirals.SEED).scores(1)
     spirals.trained.cache_clear()
     for ax, name in zip(figure.axes, ("CE", "SLN", "SLN-MO"), strict=True):
         sizes = [len(points.get_offsets()) for points in ax.collections]
