@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 
 from sln.analysis import flatness
-from sln.plots.style import COLOURS, Figure, dots, legend_of, look, panels
+from sln.plots.style import COLOURS, Figure, dots, legend_of, look, panels, seeds_of
 from sln.study import mechanism
 
 ALONG = {  # columns of `flatness.late`
@@ -13,8 +13,7 @@ ALONG = {  # columns of `flatness.late`
     "rise": "sharpness: rise of the loss",
     "squared_jacobian": "|J|²: sensitivity of the logits",
 }
-OTHER = "#777777"
-SHADES = {"CE": COLOURS["CE"], "SLN": COLOURS["SLN-MO"], "SLN + LC": COLOURS["SLN-MO-LC"], "SAM": "#882255"}
+DARK = 50  # per cent memorised: up to it the colour is dark
 
 
 def late(table: pd.DataFrame) -> Figure:
@@ -25,7 +24,7 @@ def late(table: pd.DataFrame) -> Figure:
         for method, part in table.groupby("method", sort=False):
             of_epochs = part.groupby("epoch")[column]
             mean, std = of_epochs.mean(), of_epochs.std()
-            name = "no noise (CE)" if method == "CE" else f"{method} from here on"
+            name = "no noise (CE)" if method == "CE" else f"{method} from then on"
             ax.plot(mean, marker="o", ms=4, **look(method) | {"label": name})
             ax.fill_between(mean.index, mean - std, mean + std, color=COLOURS[method], alpha=0.15, lw=0)
         ax.axvline(start, color="black", lw=1, ls=":", label="the noise starts")
@@ -53,6 +52,7 @@ def less_sure(table: pd.DataFrame) -> Figure:
         ax.margins(y=0.2)
     for ax, quantity in zip(axes[-1], quantities, strict=True):
         ax.set_xlabel({"memorised": "wrong labels memorised"}.get(quantity, f"test {quantity}") + " (%)")
+    axes[-1, -1].set_xlim(-3, 103)
     for ax, model in zip(axes[:, 1], models, strict=True):
         ax.set_title(mechanism.MODELS[model])
     legend_of(axes[0, 0], "upper", 2)
@@ -60,16 +60,20 @@ def less_sure(table: pd.DataFrame) -> Figure:
 
 
 def of_methods(table: pd.DataFrame) -> Figure:
-    """Sharpness against test accuracy and memorisation (`flatness.of_methods`), numbered by sharpness."""
+    """Sharpness, test accuracy and memorisation (`flatness.of_methods`); numbered by sharpness."""
     table = table.sort_values("rise")
-    figure, axes = panels(1, 2, size=(9.6, 4.4))
-    titles = {"accuracy": "test accuracy (%)", "memorised": "wrong labels memorised (%)"}
-    for (column, title), ax in zip(titles.items(), axes.flat, strict=True):
-        for number, row in enumerate(table.to_dict("records"), start=1):
-            name, place = row["method"], (row["rise"], row[column])
-            colour = SHADES.get(name, OTHER)
-            ax.plot(*place, "o", ms=14, color=colour, alpha=0.85, label=f"{number} {name}")
-            ax.annotate(str(number), place, color="white", ha="center", va="center", fontsize=8)
-        ax.set(xscale="log", xlabel="sharpness: rise of the loss", title=title)
-    figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside right center", markerscale=0.5)
+    figure, ((ax,),) = panels(1, 1, size=(9.6, 4.8))
+    shown = ax.scatter(
+        table["rise"], table["accuracy"], s=200, c=table["memorised"], vmin=0, vmax=100, zorder=3
+    )
+    for number, row in enumerate(table.to_dict("records"), start=1):
+        where, light = (row["rise"], row["accuracy"]), row["memorised"] > DARK
+        colour = "black" if light else "white"
+        ax.annotate(str(number), where, color=colour, ha="center", va="center", fontsize=8, zorder=4)
+        ax.plot([], [], " ", label=f"{number}  {row['method']}")
+    ax.set_xscale("symlog", linthresh=0.1)
+    ax.axvline(0, color="black", lw=0.8)
+    ax.set(xlabel="sharpness: rise of the loss", ylabel=f"test accuracy (%), {seeds_of(table)}")
+    figure.colorbar(shown, label="wrong labels memorised (%)")
+    figure.legend(loc="outside right center", handlelength=0, handletextpad=0)
     return figure

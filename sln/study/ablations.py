@@ -249,16 +249,17 @@ def describe_against(table: pd.DataFrame, column: str, reference: str) -> str:
     )
     at, gains = part.loc[reference], part.drop(index=reference)
     groups = {
-        "behind it": gains["gain_high"] < 0,
-        "ahead of it": gains["gain_low"] > 0,
-        "not told from it": (gains["gain_low"] <= 0) & (gains["gain_high"] >= 0),
+        "these are behind:": gains["gain_high"] < 0,
+        "these are ahead:": gains["gain_low"] > 0,
+        "these cannot be told from it:": (gains["gain_low"] <= 0) & (gains["gain_high"] >= 0),
     }
     conclusion = "; ".join(
-        f"{where}: {', '.join(gains.index[is_])}" for where, is_ in groups.items() if any(is_)
+        f"{where} {', '.join(gains.index[is_])}" for where, is_ in groups.items() if any(is_)
     )
     return (
         f"Momentum models against {reference} ({at['mean']:.1f}%, {at['memorised']:.0f}% of the wrong labels "
-        f"memorised), in points: {others}.\nSo, with {at['seeds']:.0f} seeds, {conclusion}."
+        f"memorised), in points: {others}.\nSo, beside {reference}, over {at['seeds']:.0f} seeds, "
+        f"{conclusion}."
     )
 
 

@@ -35,8 +35,9 @@ def test_methods_are_numbered_by_sharpness(smoke_study):
     table = flatness.of_methods(smoke_study)
     figure = plots.flatness.of_methods(table)
     assert len(figure._repr_png_()) > 5000
-    for ax, column in zip(figure.axes, ("accuracy", "memorised"), strict=True):
-        assert [line.get_xdata()[0] for line in ax.lines] == sorted(table["rise"])
-        assert [line.get_ydata()[0] for line in ax.lines] == table.sort_values("rise")[column].tolist()
-    first = table.sort_values("rise")["method"].iloc[0]
-    assert figure.axes[0].lines[0].get_label() == f"1 {first}"
+    ranked, (dots,) = table.sort_values("rise"), figure.axes[0].collections
+    assert dots.get_offsets().tolist() == ranked[["rise", "accuracy"]].to_numpy().tolist()
+    assert dots.get_array().tolist() == ranked["memorised"].tolist()
+    assert [text.get_text() for text in figure.legends[0].texts] == [
+        f"{number}  {name}" for number, name in enumerate(ranked["method"], start=1)
+    ]
