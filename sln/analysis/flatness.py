@@ -75,19 +75,20 @@ def describe_late(table: pd.DataFrame) -> str:
     for name, part in table.groupby("method", sort=False):
         before, after = (part[part["epoch"] == epoch].set_index("seed") for epoch in (first, last))
         change = interval(after["memorised"] - before["memorised"])
-        rise, _ = sharpness.compared(after["rise"], before["rise"])
-        squared, _ = sharpness.compared(after["squared_jacobian"], before["squared_jacobian"])
+        rise, squared = (_change(after[name], before[name]) for name in ("rise", "squared_jacobian"))
         lines.append(
             f"{'no noise' if name == 'CE' else name}: {before['memorised'].mean():.0f}% of the wrong labels "
-            f"memorised, then {after['memorised'].mean():.0f}% ({change} points); sharpness times "
-            f"{_times(rise)}, |J|² times {_times(squared)}."
+            f"memorised, then {after['memorised'].mean():.0f}% ({change} points); sharpness "
+            f"{rise}, |J|² {squared}."
         )
     order = table[table["epoch"] == last].groupby("method")["rise"].mean().sort_values(ascending=False)
     return "\n".join([*lines, f"At the end, the sharpest first: {', '.join(order.index)}."])
 
 
-def _times(ratio: sharpness.Estimate) -> str:
-    return f"{ratio.mean:.2g} ({ratio.low:.2g} to {ratio.high:.2g})"
+def _change(after: pd.Series, before: pd.Series) -> str:
+    found, apart = sharpness.compared(after, before)
+    how = "plus" if found is apart else "times"  # a value is not positive: no ratio
+    return f"{how} {found.mean:.2g} ({found.low:.2g} to {found.high:.2g})"
 
 
 # --- methods beside each other ------------------------------------------------------------------------------
