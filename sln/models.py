@@ -74,7 +74,7 @@ class FrozenHidden(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Normalised images (B, in_channels, 8, 8) -> logits (B, num_classes)."""
-        return self.linear(torch.relu(x.flatten(1) @ self.hidden))
+        return classify(self.linear, torch.relu(x.flatten(1) @ self.hidden)[:, :, None, None])
 
 
 class LinearHead(nn.Module):

@@ -139,8 +139,9 @@ def describe_methods(table: pd.DataFrame) -> str:
     }
     named = table.assign(rank=table["rise"].rank().astype(int)).set_index("method")
     places = [
-        f"{name} is number {row['rank']:.0f} in flatness, memorises {row['memorised']:.0f}% of the wrong "
-        f"labels, and has {row['peak']:.1f}% when stopped early, {row['accuracy']:.1f}% at the end"
+        f"{name} is number {row['rank']:.0f} of {len(table)} in flatness, memorises "
+        f"{row['memorised']:.0f}% of the wrong labels, and has {row['peak']:.1f}% when stopped early, "
+        f"{row['accuracy']:.1f}% at the end"
         for name, row in named.loc[["CE", "SAM", "SLN"]].iterrows()
     ]
     return (

@@ -14,6 +14,7 @@ from sln.study.study import Study
 MODELS = {"cnn": "network (J changes)", "frozen": "linear model (J is constant)"}
 PENALTY = "penalty"  # on confidence, as strong as makes its momentum model about as sure as SLN's
 STRENGTHS = (0.3, 0.5, 1.0)  # of it, that are tried
+PAIRS = (" minus CE", "-MO minus CE-MO", f"-MO minus {PENALTY}-MO")  # what `describe_less_sure` shows
 QUANTITIES = {"test_accuracy": "accuracy", "test_confidence": "confidence", "wrong_memorised": "memorised"}
 
 
@@ -78,7 +79,7 @@ def _strength(method: MethodRuns | None) -> float:
 
 
 def describe_less_sure(table: pd.DataFrame) -> str:
-    """One line per model of `less_sure`, of averages: SLN beside plain training, and beside the penalty."""
+    """One line per model of `less_sure`: SLN beside plain training, and beside the penalty."""
     lines = []
     for model, part in table.groupby("model", sort=False):
         rows = dict(part.set_index(["method", "quantity"]).iterrows())
@@ -88,12 +89,13 @@ def describe_less_sure(table: pd.DataFrame) -> str:
             f"{rows[key, memorised]['mean']:.0f}% of the wrong labels memorised"
             for key, name in {"CE-MO": "plain", f"{PENALTY}-MO": "penalty", "SLN-MO": "SLN"}.items()
         )
-        plain, penalty = (
+        single, plain, penalty = (
             Estimate(row["mean"], row["low"], row["high"], math.nan, int(row["seeds"]))
-            for row in (rows[f"SLN-MO minus {rival}-MO", accuracy] for rival in ("CE", PENALTY))
+            for row in (rows[f"SLN{pair}", accuracy] for pair in PAIRS)
         )
         lines.append(
-            f"{MODELS[model]}: {methods}. SLN minus plain: {plain} points of test accuracy. SLN minus "
-            f"penalty: {penalty}. That SLN beats the penalty {penalty.verdict()}."
+            f"{MODELS[model]}, averages of the weights: {methods}. SLN minus plain: {plain} points of test "
+            f"accuracy (single networks: {single}). SLN minus penalty: {penalty}. That SLN "
+            f"beats the penalty {penalty.verdict()}."
         )
     return "\n".join(lines)

@@ -110,4 +110,4 @@ def test_rank_correlations_are_one_where_the_order_is_the_same_and_their_interva
     assert found.loc["accuracy", "low"] < found.loc["accuracy", "correlation"] < found.loc["accuracy", "high"]
     text = flatness.describe_methods(table)
     assert "over 6 methods" in text
-    assert "SAM is number 2 in flatness" in text
+    assert "SAM is number 2 of 6 in flatness" in text

@@ -77,7 +77,7 @@ def test_differences_are_paired_over_seeds_and_the_sentence_states_them(smoke_st
     ("low", "high", "verdict"), [(1.0, 3.0, "holds"), (-3.0, -1.0, "does not hold"), (-1.0, 1.0, "cannot be")]
 )
 def test_the_verdict_is_that_of_the_interval_over_the_penalty(low, high, verdict):
-    names = ("SLN-MO", "penalty-MO", "CE-MO", "SLN-MO minus CE-MO", "SLN-MO minus penalty-MO")
+    names = ("SLN-MO", "penalty-MO", "CE-MO", "SLN minus CE", "SLN-MO minus CE-MO", "SLN-MO minus penalty-MO")
     table = pd.DataFrame(
         [
             {"model": "cnn", "method": name, "quantity": quantity, "mean": 50.0, "low": 40.0, "high": 60.0}
