@@ -3,6 +3,7 @@
 # ruff: noqa: F401
 from sln.analysis import (
     confidence,
+    flatness,
     label_correction,
     landscape,
     quadratic,

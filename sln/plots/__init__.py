@@ -10,6 +10,7 @@ from sln.plots import (
     ablations,
     comparisons,
     confidence,
+    flatness,
     labels,
     landscape,
     quadratic,

@@ -247,10 +247,19 @@ def describe_against(table: pd.DataFrame, column: str, reference: str) -> str:
         f"{row.Index} {_points(row, 'gain')} ({row.memorised:.0f}% memorised)"
         for row in part.drop(index=reference).itertuples()
     )
-    at = part.loc[reference]
+    at, gains = part.loc[reference], part.drop(index=reference)
+    groups = {
+        "these are behind:": gains["gain_high"] < 0,
+        "these are ahead:": gains["gain_low"] > 0,
+        "these cannot be told from it:": (gains["gain_low"] <= 0) & (gains["gain_high"] >= 0),
+    }
+    conclusion = "; ".join(
+        f"{where} {', '.join(gains.index[is_])}" for where, is_ in groups.items() if any(is_)
+    )
     return (
         f"Momentum models against {reference} ({at['mean']:.1f}%, {at['memorised']:.0f}% of the wrong labels "
-        f"memorised), in points: {others}."
+        f"memorised), in points: {others}.\nSo, beside {reference}, over {at['seeds']:.0f} seeds, "
+        f"{conclusion}."
     )
 
 
@@ -352,7 +361,7 @@ def _by_weights(found: Mapping[str, MethodRuns], column: str, reference: str) ->
         for weights in ("network", "momentum"):
             runs = method.through(weights)
             row = {column: name, "weights": weights} | accuracies(runs)
-            row |= {"memorised": 100 * runs.final("wrong_memorised").mean()}
+            row |= interval(100 * runs.final("wrong_memorised")).row("memorised", "memorised_")
             row |= {"right_learnt": 100 * runs.final("right_accuracy").mean()}
             gain = paired(runs, found[reference].through(weights))
             rows.append(row | gain.row("gain", "gain_"))

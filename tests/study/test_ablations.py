@@ -116,14 +116,18 @@ def test_the_table_of_image_counts_is_written_from_its_runs(smoke_study, monkeyp
 
 
 def test_sentences_state_the_numbers_of_the_tables():
-    gains = {"gain": [0.0, -30.0], "gain_low": [0.0, -33.0], "gain_high": [0.0, -27.0]}
+    gains = {"gain": [0.0, -30.0, -1, 2], "gain_low": [0.0, -33.0, -3, 1], "gain_high": [0.0, -27.0, 1, 3]}
+    shares = {"mean": [90.0, 60.0, 89.0, 92.0], "memorised": [3.0, 65.0, 4.0, 2.0], "seeds": 5}
     table = pd.DataFrame(
-        {"noise_for": ["all", "none"], "weights": "momentum", "mean": [90.0, 60.0], "memorised": [3.0, 65.0]}
-        | gains
+        {"noise_for": ["all", "none", "some", "more"], "weights": "momentum"} | shares | gains
     )
     text = ablations.describe_against(table, "noise_for", "all")
     assert "against all (90.0%, 3% of the wrong labels memorised)" in text
     assert "none -30.0 (-33.0 to -27.0) (65% memorised)" in text
+    assert text.endswith(
+        "So, beside all, over 5 seeds, these are behind: none; these are ahead: more; "
+        "these cannot be told from it: some."
+    )
     rates = pd.DataFrame({"rate": [0.4], "method": ["SLN-MO"], "sigma": [1.0]})
     for name, mean in {"gain": 33.0, "over_early": 3.0}.items():
         rates[[name, f"{name}_low", f"{name}_high"]] = [mean, mean - 1, mean + 1]
