@@ -7,4 +7,4 @@ Most functions take values and return a Figure in well under half a second, so t
 
 from sln.config import NOISE_NAMES
 from sln.plots import ablations, comparisons, confidence, labels, landscape, results, theory, training
-from sln.plots.style import COLOURS, RIGHT, STYLES, WRONG, Figure
+from sln.plots.style import COLOURS, RIGHT, STYLES, WRONG, Figure, seeds_of
