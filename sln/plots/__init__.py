@@ -20,4 +20,4 @@ from sln.plots import (
     theory,
     training,
 )
-from sln.plots.style import COLOURS, RIGHT, STYLES, WRONG, Figure
+from sln.plots.style import COLOURS, RIGHT, STYLES, WRONG, Figure, seeds_of

@@ -8,7 +8,18 @@ import pandas as pd
 from matplotlib.axes import Axes
 
 from sln.analysis.confidence import BINS, TEST, Floors, floors, pooled_examples
-from sln.plots.style import COLOURS, RIGHT, WRONG, Figure, dots, legend_of, new_axes, panels, stack_bars
+from sln.plots.style import (
+    COLOURS,
+    RIGHT,
+    WRONG,
+    Figure,
+    dots,
+    legend_of,
+    new_axes,
+    panels,
+    seeds_of,
+    stack_bars,
+)
 from sln.study.statistics import MethodRuns
 
 # the label's colour, dark where the prediction is wrong; no method has these
@@ -69,7 +80,7 @@ def correction_weights(table: pd.DataFrame) -> Figure:
         histogram(table[column], table["wrong"], ax)
         ax.set(xlabel=xlabel, title=title, ylim=(0, 1.05))
         ax.label_outer()
-    axes[0, 0].legend(loc="upper right")
+    axes[0, 0].legend(loc="upper right", title=f"all labels of {seeds_of(table)}")
     return figure
 
 

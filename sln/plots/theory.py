@@ -47,10 +47,10 @@ def verification(table: pd.DataFrame) -> Figure:
             shift = 0.2 * (number - 1) + (0.05 if batch > 1 else -0.05)
             right.plot([sizes.index(P) + shift for P in part["parameters"]], part["error_ratio"], **look)
     left.set(xscale="log", yscale="log", xlim=span, xlabel="expected error, from sampling alone")
-    left.set(ylabel="relative Frobenius error", title="|S drawn − S| / |S|")
+    left.set(ylabel="relative error of the drawn covariance", title="error, and what sampling explains")
     right.set_xticks(range(len(sizes)), [f"{P:,}" for P in sizes])
-    right.set(xlabel="parameters of the network", ylabel="error / expected error")
-    right.set_title("the same, scale-free")
+    right.set(xlabel="parameters of the network", ylabel="ratio of error to expected error")
+    right.set_title("their ratio")
     right.set(ylim=(0, max(3.0, 1.1 * table["error_ratio"].max())), xlim=(-0.5, len(sizes) - 0.5))
     legend_of(left, "lower", 3)
     return figure
@@ -81,10 +81,11 @@ def over_confidence(tables: Mapping[str, pd.DataFrame], binned: Mapping[str, pd.
         for place in means["ratio"].iloc[[0, -1]].items():
             above_it = {"xytext": (0, 9), "textcoords": "offset points", "ha": "center", "weight": "bold"}
             below.annotate(f"{place[1]:.1f}", place, **above_it)
-    figure.suptitle("How much noise does one example put into the gradient, by the network’s confidence?")
+    seen = "a dot per test image, lines: means of bins; one network each"
+    figure.suptitle(f"How much noise does one example put into the gradient?\n({seen})")
     axes[0, 0].set_ylabel("E|noise|² in one example’s gradient")
     highest = 1.05 * max(table["ratio"].max() for table in tables.values())
-    axes[1, 0].set(ylabel="SLN’s noise / variant 2’s noise (ratio)", ylim=(0, highest))
+    axes[1, 0].set(ylabel="ratio of SLN’s noise to variant 2’s", ylim=(0, highest))
     for ax in axes[:, 0]:
         ax.legend(loc="best")
     return figure
