@@ -28,9 +28,9 @@ def memorising(
     """
     training = spirals.trained(sigma, noise_rate, seed)
     maps, scores = training.probabilities(epoch, plane()), training.scores(epoch)
-    figure = Figure(figsize=(8.4, 3.66), layout="none")  # fixed places: a layout takes half of a redraw
+    figure = Figure(figsize=(8.4, 3.5), layout="none")  # fixed places: a layout takes half of a redraw
     for number, (name, title) in enumerate(SHOWN.items()):
-        ax = figure.add_axes((0.004 + number * 0.3335, 0.085, 0.325, 0.746))
+        ax = figure.add_axes((0.004 + number * 0.3335, 0.089, 0.325, 0.78))
         ax.imshow(shades(maps[name]), origin="lower", extent=(-REACH, REACH) * 2, interpolation="bilinear")
         _points(training, ax)
         ax.set_title(f"{title}\n{words(*scores.loc[name])}", fontsize=10)
