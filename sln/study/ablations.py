@@ -276,7 +276,7 @@ def corrections(study: Study) -> pd.DataFrame:
 
 
 def describe_corrections(table: pd.DataFrame) -> str:
-    """Under which kinds of noise each rule of `corrections` is ahead, and how many labels are true after it."""
+    """Under which kinds of noise each rule of `corrections` is ahead, and how many labels it leaves true."""
     lines = []
     for losses, column, names in (
         ("given", "gain", "The clean rule beside no correction"),
