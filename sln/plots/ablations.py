@@ -157,7 +157,7 @@ def best_sigmas(best: pd.DataFrame) -> Figure:
         ax.set_xticks(x, table["classes"])
         ax.set(xlabel="classes C", ylabel=ylabel, yscale="log", xmargin=0.15)
         ax.yaxis.set_major_formatter("{x:g}")
-        ax.yaxis.set_minor_formatter(NullFormatter())
+        ax.minorticks_off()
     ends = np.log([ax.get_ylim() for ax in axes.flat])
     half = np.ptp(ends, axis=1).max() / 2
     for ax, centre in zip(axes.flat, ends.mean(axis=1), strict=True):

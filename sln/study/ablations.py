@@ -285,7 +285,8 @@ def describe_corrections(table: pd.DataFrame) -> str:
     ):
         part = table[table["losses"] == losses]
         lines.append(f"{names}: {_sides(part, column, part['noise'].map(NOISE_NAMES))}.")
-    true = table[table["noise"] != "openset"].pivot(index="noise", columns="losses", values="label_accuracy")
+    true = table.query("noise != 'openset'").pivot(index="noise", columns="losses", values="label_accuracy")
+    true = true.reindex(table["noise"].unique()).dropna()
     shares = "; ".join(
         f"{NOISE_NAMES[row.Index]} {row.none:.0f}, {row.given:.0f}, {row.released:.0f}%"
         for row in true.rename(columns={"as-released": "released"}).itertuples()
