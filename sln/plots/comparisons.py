@@ -48,8 +48,8 @@ def variant_gains(table: pd.DataFrame) -> Figure:
             dots(ax, part, "mean", np.arange(len(part)) + shift, color=COLOURS[method], label=label)
             ax.set_yticks(range(len(part)), part["difference"])
         for y, seeds in enumerate(part["seeds"]):
-            at = {"transform": ax.get_yaxis_transform(), "ha": "right", "va": "center", "fontsize": 8}
-            ax.text(0.99, y, f"{seeds} seeds", **at)
+            at = {"transform": ax.get_yaxis_transform(), "va": "center", "fontsize": 8}
+            ax.text(1.01, y, f"{seeds} seeds", **at)
         ax.axvline(0, color="black", lw=1)
         ax.set(title=strength, xlabel="test accuracy (points)")
     legend_of(axes[0, 0], "upper", 2, "bars: 95% t intervals over seeds")
@@ -108,8 +108,8 @@ def methods(table: pd.DataFrame) -> Figure:
         ax.set_yticks(y, shown["method"])
         ax.set_title(f"{NOISE_NAMES[noises[column]]} noise,\n{settings[row]} settings")
         ax.set_xlim(max(0, part.loc[part["noise"] == noises[column], "low"].min() - 3), 103)
-        ax.set_xlabel("momentum models: test accuracy (%)")
-    figure.supxlabel(f"{bars_of(part)}; dotted: SLN’s mean", fontsize=9)
+        ax.set_xlabel("test accuracy (%)")
+    figure.supxlabel(f"momentum models, {bars_of(part)}; dotted: SLN’s mean", fontsize=9)
     return figure
 
 
