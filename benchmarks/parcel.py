@@ -111,7 +111,8 @@ def _states(folders: list[Path], forks: set[str]) -> Iterator[tuple[str, dict[st
     """What an unfinished run goes on from; and what a corrected run that has not begun forks from."""
     for folder in folders:
         over = (folder / "done.json").exists() and folder.name not in forks
-        states = [] if over else [folder / store.CHECKPOINT, *sorted(folder.glob("state-*"))]
+        on_the_way = (file for kind in ("state-*", "weights-*") for file in sorted(folder.glob(kind)))
+        states = [] if over else [folder / store.CHECKPOINT, *on_the_way]
         files = {f"{folder.name}/{path.name}": path for path in states if path.exists()}
         if files:
             yield f"{folder.name}.state", files
@@ -121,9 +122,10 @@ def export(run: Path, target: Path) -> None:
     """A finished run's folder, small: float16 weights and w, classes in a byte, no training states."""
     left_behind = shutil.ignore_patterns("state-*", "weights*", "done.json", "corrections", ".*")
     shutil.copytree(run, target, ignore=left_behind)
-    weights = store.read_tensors(run / "weights.safetensors")
-    small = {name: value.half() if value.is_floating_point() else value for name, value in weights.items()}
-    store.write_tensors(target / "weights.safetensors", small)
+    for file in sorted(run.glob("weights*")):
+        tensors = store.read_tensors(file)
+        small = {n: tensor.half() if tensor.is_floating_point() else tensor for n, tensor in tensors.items()}
+        store.write_tensors(target / file.name, small)
     for file in sorted((run / "corrections").glob("*.npz")):
         with np.load(file, allow_pickle=False) as arrays:
             w, predictions = arrays["w"].astype(np.float16), arrays["predictions"]

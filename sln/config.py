@@ -36,7 +36,7 @@ NOISE_MODES = {
     "cifar100": (*DRAWN_NOISE[:4], *HUMAN_NOISE["cifar100"]),
     "clothing1m": ("own",),
 }
-MODELS = ("cnn", "linear", "wrn-28-2", "wrn-10-1", "resnet50", "resnet18")
+MODELS = ("cnn", "frozen", "linear", "wrn-28-2", "wrn-10-1", "resnet50", "resnet18")
 NOISE_ON = ("labels", "logits", "gradient")
 CORRECTION_WEIGHTS = ("loss", "reversed", "none", "mixture")
 SIGMA_SCHEDULES = ("constant", "rising", "falling", "first-half", "second-half")
@@ -184,6 +184,13 @@ class Config:
         IN_MEMORY,
         kept=True,
     )
+    keep_weights_every: int = setting(
+        0,
+        "the weights are kept after every so many epochs too (those after the correction epoch, if there is "
+        "one); 0 keeps the last only",
+        Range(0, MANY),
+        IN_MEMORY,
+    )
     precision: str = setting(
         "float32", "of the network's operations (bfloat16: mixed)", ("float32", "bfloat16")
     )
@@ -247,6 +254,7 @@ class Config:
         require(not (embedded and released), none)
         require(self.downsample in (1, 2, 4), f"downsample is {self.downsample}, allowed are 1, 2 and 4")
         belongs = self.model.startswith("resnet") == clothing
+        belongs &= self.model != "frozen" or embedded
         require(belongs, f"model {self.model} does not go with dataset {self.dataset}")
         require(not embedded or not self.augment, f"the {self.dataset} have no augmentation")
         require(self.num_per_class != 0, "num_per_class is 0, allowed are -1 (all) and values from 1 up")

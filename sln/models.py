@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from sln.utils.rng import torch_generator
 
+HIDDEN, FROZEN_SCALE = 2048, 3.0  # of `FrozenHidden`
 _global_generator = threading.Lock()
 
 
@@ -55,6 +56,25 @@ class SmallCNN(nn.Module):
         x = torch.max_pool2d(x, 2)  # (B, 16, H/2, W/2)
         x = torch.relu(self.bn3(self.conv3(x)))  # (B, 32, H/2, W/2)
         return classify(self.linear, x)
+
+
+class FrozenHidden(nn.Module):
+    """For 8x8 images: 2,048 hidden ReLU units whose random weights are not trained, and a linear layer.
+
+    A linear model of random features (Rahimi and Recht, NeurIPS 2007): its J does not depend on the weights.
+    The hidden weights are N(0, 1) times FROZEN_SCALE sqrt(2 / 2048), so that the features' norm is about
+    FROZEN_SCALE times the image's: of 1, 2, 3 the first at which plain training memorises most wrong labels.
+    """
+
+    def __init__(self, in_channels: int, num_classes: int) -> None:
+        super().__init__()
+        hidden = torch.randn(64 * in_channels, HIDDEN) * FROZEN_SCALE * (2 / HIDDEN) ** 0.5
+        self.register_buffer("hidden", hidden)
+        self.linear = nn.Linear(HIDDEN, num_classes)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Normalised images (B, in_channels, 8, 8) -> logits (B, num_classes)."""
+        return classify(self.linear, torch.relu(x.flatten(1) @ self.hidden)[:, :, None, None])
 
 
 class LinearHead(nn.Module):
@@ -138,6 +158,8 @@ def build(
         torch.random.set_rng_state(torch_generator(seed, "initialisation", *counters).get_state())
         if name == "cnn":
             network = SmallCNN(in_channels, num_classes)
+        elif name == "frozen":
+            network = FrozenHidden(in_channels, num_classes)
         elif name == "linear":
             network = LinearHead(in_channels, num_classes)
         else:

@@ -32,6 +32,7 @@ CHANGED = {
     "correction_weight": "reversed",
     "soft_correction": True,
     "measure_test_every": 2,
+    "keep_weights_every": 3,
     "seed": 1,
     "threads": 2,
 }
@@ -239,6 +240,8 @@ def test_the_defaults_are_those_of_the_released_scripts():
         ({"dataset": "cifar10", "downsample": 3}, ("downsample is 3", "1, 2 and 4")),
         ({"dataset": "cifar10", "model": "resnet50"}, ("resnet50", "cifar10")),
         ({"dataset": "clothing1m", "model": "cnn"}, ("cnn", "clothing1m")),
+        ({"dataset": "cifar10", "model": "frozen"}, ("frozen", "cifar10")),
+        ({"dataset": "clothing1m", "keep_weights_every": 2}, ("keep_weights_every", "clothing1m")),
         ({"augment": True}, ("digits", "augmentation")),
         ({"num_per_class": 5}, ("num_per_class", "clothing1m")),
         ({"pretrained": False}, ("pretrained", "clothing1m")),

@@ -7,6 +7,7 @@ import torch
 import torch.nn.functional as F
 
 from sln import data, models, train
+from sln.analysis.theory import jacobian
 from sln.config import Config
 from sln.objective import forward
 from sln.utils.rng import torch_generator
@@ -66,6 +67,25 @@ def test_its_maps_shrink_twice_and_its_logits_are_one_row_an_image():
         layer.register_forward_hook(lambda module, inputs, output: shapes.append(tuple(output.shape)))
     assert network(torch.zeros(2, 3, 32, 32)).shape == (2, 10)
     assert shapes == [(2, 32, 32, 32), (2, 64, 16, 16), (2, 128, 8, 8)]
+
+
+def test_a_frozen_hidden_layer_leaves_a_linear_model_whose_jacobian_does_not_depend_on_the_weights():
+    network = models.build("frozen", in_channels=1, num_classes=10, seed=0)
+    images = torch.randn(40, 1, 8, 8, generator=torch.Generator().manual_seed(0))
+    logits, J = jacobian(network, images)
+    assert [(name, tuple(p.shape)) for name, p in network.named_parameters()] == [
+        ("linear.weight", (10, models.HIDDEN)),
+        ("linear.bias", (10,)),
+    ]
+    with torch.no_grad():
+        for parameter in network.parameters():
+            parameter.mul_(-3)
+    again, same = jacobian(network, images)
+    torch.testing.assert_close(again, -3 * logits)
+    torch.testing.assert_close(same, J)
+    features = torch.relu(images.flatten(1) @ network.hidden)
+    ratio = features.norm(dim=1) / images.flatten(1).norm(dim=1)
+    torch.testing.assert_close(ratio.mean().item(), models.FROZEN_SCALE, rtol=0.05, atol=0)
 
 
 # --- the recipe, by hand ------------------------------------------------------------------------------------

@@ -1,7 +1,18 @@
 """Tables from runs: training, labels, confidence, correction, landscapes, sharpness, theory, results."""
 
 # ruff: noqa: F401
-from sln.analysis import confidence, label_correction, landscape, results, sensitivity, sharpness, theory
+from sln.analysis import (
+    confidence,
+    flatness,
+    label_correction,
+    landscape,
+    quadratic,
+    regulariser,
+    results,
+    sensitivity,
+    sharpness,
+    theory,
+)
 from sln.analysis.tables import (
     accuracies,
     by_alpha,

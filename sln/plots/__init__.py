@@ -6,5 +6,17 @@ Most functions take values and return a Figure in well under half a second, so t
 # ruff: noqa: F401 (names for notebooks and tests)
 
 from sln.config import NOISE_NAMES
-from sln.plots import ablations, comparisons, confidence, labels, landscape, results, theory, training
+from sln.plots import (
+    ablations,
+    comparisons,
+    confidence,
+    flatness,
+    labels,
+    landscape,
+    quadratic,
+    regulariser,
+    results,
+    theory,
+    training,
+)
 from sln.plots.style import COLOURS, RIGHT, STYLES, WRONG, Figure

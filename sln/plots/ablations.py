@@ -89,10 +89,11 @@ def against(table: pd.DataFrame, column: str) -> Figure:
     """Momentum models of `noise_for` or `schedules`: accuracy, and wrong labels that are memorised."""
     part = table[table["weights"] == "momentum"].iloc[::-1]
     figure, ((left, right),) = panels(1, 2, size=(9.6, 0.32 * len(part) + 1.4), sharey=True)
-    dots(left, part, "mean", part[column])
-    right.plot(part["memorised"], part[column], "o", color=COLOURS["SLN-MO"])
-    left.set(xlabel="momentum models: test accuracy (%)", ymargin=0.15)
+    dots(left, part, "mean", part[column], label=f"momentum models: mean and 95% interval, {seeds_of(part)}")
+    dots(right, part, "memorised", part[column], "memorised_")
+    left.set(xlabel="test accuracy (%)", ymargin=0.15)
     right.set(xlabel="wrong labels memorised (%)", xlim=(-3, 103), ymargin=0.15)
+    legend_of(left, "upper", 1)
     return figure
 
 

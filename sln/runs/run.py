@@ -9,6 +9,7 @@ A run is the directory `runs/<run_id>/`:
     examples.csv             one row per training example: labels, predictions, confidence, losses, target
     corrections/091.npz      per corrected epoch: w (N,) and the predicted class (N,) or probabilities (N, C)
     weights.safetensors      final weights of every network
+    weights-010.safetensors  the same after an epoch of `Config.keep_weights_every`
     state-090.safetensors    whole training state after an epoch where a corrected run can start
     checkpoint.safetensors   whole training state, while the run is unfinished
     done.json                written last: SHA-256 of the other files
@@ -86,16 +87,26 @@ class Run:
         table = pd.DataFrame({weights: {"epoch": row.name} | row.to_dict() for weights, row in rows.items()})
         return table.drop(index=["weights", "seconds"]).astype(float)
 
-    def network(self, weights: str = "network") -> nn.Module:
-        """The trained network ("network") or a momentum model ("momentum"), in evaluation mode."""
+    def network(self, weights: str = "network", epoch: int | None = None) -> nn.Module:
+        """The trained network ("network") or a momentum model ("momentum"), in evaluation mode.
+
+        epoch : one of `kept_epochs`; by default the last. Raises InputError for others.
+        """
         if self.config.dataset == "clothing1m":
             network = clothing1m.build(self.config)
         else:
             channels, C = self.data.train.images.shape[1], self.data.num_classes
             network = models.build(self.config.model, in_channels=channels, num_classes=C, seed=0)
-        own, tensors = f"{weights}/", store.read_tensors(self.folder / "weights.safetensors")
+        file = store.weights_file(self.folder, None if epoch == self.config.epochs else epoch)
+        own, tensors = f"{weights}/", store.read_tensors(file)
         network.load_state_dict({n.removeprefix(own): t for n, t in tensors.items() if n.startswith(own)})
         return network.eval()
+
+    @property
+    def kept_epochs(self) -> list[int]:
+        """The epochs after which the weights were kept, the last one included."""
+        kept = (int(path.stem.removeprefix("weights-")) for path in self.folder.glob("weights-*.safetensors"))
+        return [*sorted(kept), self.config.epochs]
 
     @property
     def corrected_epochs(self) -> list[int]:
@@ -186,6 +197,8 @@ def in_turns(
             if epoch.number == keep < config.epochs and not config.corrects:
                 store.write_history(path, rows)
                 store.write_tensors(store.state_file(path, epoch.number), state.tensors())
+            if _keeps_weights(config, epoch.number):
+                store.write_tensors(store.weights_file(path, epoch.number), trainer.weights())
             stopping = stop() and epoch.number < config.epochs
             if stopping or time.monotonic() - saved > checkpoint_seconds:
                 store.write_history(path, rows)
@@ -201,6 +214,13 @@ def in_turns(
 def _found(config: Config) -> Run | None:
     """`find` by process 0, for all processes, which wait for it here."""
     return distributed.broadcast(find(config) if distributed.is_main() else None)
+
+
+def _keeps_weights(config: Config, epoch: int) -> bool:
+    """Whether the weights after `epoch` get a file of their own; those of the last epoch have one anyway."""
+    every = config.keep_weights_every
+    # up to the correction epoch they are the uncorrected run's
+    return every > 0 and epoch % every == 0 and config.correction < epoch < config.epochs
 
 
 def _source(path: Path, config: Config) -> tuple[Path, Path] | None:
@@ -236,7 +256,7 @@ def _finish(path: Path, trainer: Trainer, rows: list[dict]) -> None:
     examples = trainer.examples()
     if examples is not None:
         write_text(path / "examples.csv", examples.to_csv(index=False, lineterminator="\n"))
-    store.write_tensors(path / "weights.safetensors", trainer.weights())
+    store.write_tensors(store.weights_file(path), trainer.weights())
     store.seal(path)
     (path / store.CHECKPOINT).unlink(missing_ok=True)  # after the seal: a kill between them loses nothing
 

@@ -37,6 +37,11 @@ def state_file(path: Path, epoch: int) -> Path:
     return path / f"state-{epoch:03d}.safetensors"
 
 
+def weights_file(path: Path, epoch: int | None = None) -> Path:
+    """Where the run folder `path` keeps the weights after `epoch`, by default the last."""
+    return path / ("weights.safetensors" if epoch is None else f"weights-{epoch:03d}.safetensors")
+
+
 def checkpointed(config: Config) -> int | None:
     """When the run last wrote a checkpoint, in nanoseconds; None if it has none."""
     try:

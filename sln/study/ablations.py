@@ -250,10 +250,11 @@ def describe_against(table: pd.DataFrame, column: str, reference: str) -> str:
         f"{row.Index} {_points(row, 'gain')} ({row.memorised:.0f}% memorised)"
         for row in part.drop(index=reference).itertuples()
     )
-    at = part.loc[reference]
+    at, gains = part.loc[reference], part.drop(index=reference)
     return (
         f"Momentum models against {reference} ({at['mean']:.1f}%, {at['memorised']:.0f}% of the wrong labels "
-        f"memorised), in points: {others}."
+        f"memorised), in points: {others}.\nSo, beside {reference}, over {at['seeds']:.0f} seeds: "
+        f"{_sides(gains, 'gain', gains.index.to_series())}."
     )
 
 
@@ -376,7 +377,7 @@ def _sides(rows: pd.DataFrame, name: str, of: pd.Series) -> str:
             means = rows.loc[side, name]
             low, high = f"{means.min():+.1f}", f"{means.max():+.1f}"
             points = f"{low} points" if low == high else f"{low} to {high} points"
-            parts.append(f"{words} for {', '.join(of[side])} ({points})")
+            parts.append(f"{words} with {', '.join(of[side])} ({points})")
     return "; ".join(parts)
 
 
@@ -391,7 +392,7 @@ def _by_weights(found: Mapping[str, MethodRuns], column: str, reference: str) ->
         for weights in ("network", "momentum"):
             runs = method.through(weights)
             row = {column: name, "weights": weights} | accuracies(runs)
-            row |= {"memorised": 100 * runs.final("wrong_memorised").mean()}
+            row |= interval(100 * runs.final("wrong_memorised")).row("memorised", "memorised_")
             row |= {"right_learnt": 100 * runs.final("right_accuracy").mean()}
             gain = paired(runs, found[reference].through(weights))
             rows.append(row | gain.row("gain", "gain_"))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 
 import pandas as pd
 
@@ -216,20 +216,23 @@ def _changed(arm: Arm, **changes: object) -> Arm:
     return Arm([config.replace(**changes) for config in arm.configs], arm.weights)
 
 
-def matched_penalty(study: Study, noise_mode: str, sln: Arm) -> Arm:
+def matched_penalty(
+    study: Study, noise_mode: str, sln: Arm, tried: Sequence[float] = MATCHED_STRENGTHS, **settings: object
+) -> Arm:
     """The confidence penalty whose mean confidence is nearest SLN's: is SLN more than less confidence?
 
+    tried : its strengths; settings : those of `Config` that `sln` has too, such as another model
     Both means are over test images, without their labels, of the momentum models after the last epoch.
     """
     name, seeds = "confidence penalty", study.profile.comparison_seeds
-    tried = {b: Arm(configs(study, noise_mode, name, b, seeds), "momentum") for b in MATCHED_STRENGTHS}
-    everything = [config for arm in (sln, *tried.values()) for config in arm.configs]
+    arms = {b: Arm(configs(study, noise_mode, name, b, seeds, **settings), "momentum") for b in tried}
+    everything = [config for arm in (sln, *arms.values()) for config in arm.configs]
     study.dependent.extend(everything)
     if _unknown(study, everything):
-        return next(iter(tried.values()))
-    found = study.runs_of({"SLN": sln, **tried}, "matched confidence")
+        return next(iter(arms.values()))
+    found = study.runs_of({"SLN": sln, **arms}, "matched confidence")
     confidence = {key: method.final("test_confidence").mean() for key, method in found.items()}
-    return tried[min(tried, key=lambda beta: abs(confidence[beta] - confidence["SLN"]))]
+    return arms[min(arms, key=lambda beta: abs(confidence[beta] - confidence["SLN"]))]
 
 
 def compared(study: Study) -> Iterator[tuple[str, str, dict[str, MethodRuns]]]:

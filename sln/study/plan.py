@@ -21,7 +21,7 @@ from sln.datasets import clothing1m, label_files, registry
 from sln.datasets.images import CIFAR_MEAN, CIFAR_STD, clean
 from sln.datasets.load import threads
 from sln.runs import parallel
-from sln.study import ablations, comparisons
+from sln.study import ablations, comparisons, mechanism
 from sln.study.recipes import RECIPES
 from sln.study.statistics import Arm
 from sln.study.study import VARIANTS, Study
@@ -85,6 +85,9 @@ def _asked(study: Study) -> Iterator[Config]:
         yield from _configs(comparisons.arms(study, mode))
         if mode in profile.tuned_modes:
             yield from _configs(comparisons.arms(study, mode, tuned=True))
+    if profile.comparison_modes:
+        yield from _configs(mechanism.late_arms(study))
+        yield from _configs(mechanism.less_sure_arms(study))
     if not profile.recipes:
         yield from _configs(ablations.clean_price_arms(study))
     if profile.noise_rates:

@@ -24,6 +24,7 @@ STREAMS = (
     "cross-fitting",  # the fold of an example, and the training seeds of the folds
     "instance-dependent noise",  # the seeds of the networks that give its scores
     "letters",  # the drawn letters: font, place, clutter and noise of every image
+    "regression",  # inputs of the regression with v∘v
 )
 
 

@@ -234,6 +234,21 @@ def test_an_unfinished_run_goes_on_from_the_parcel_alone(parcel, tmp_path, monke
         assert trained == epochs
 
 
+def test_weights_on_the_way_travel_with_an_unfinished_and_with_a_finished_run(parcel, tmp_path, monkeypatch):
+    config = tiny(keep_weights_every=1)
+    wanted = runs.get(config, quiet=True).network(epoch=1).state_dict()
+    monkeypatch.setenv("SLN_RUNS", str(tmp_path / "there"))
+    interrupted(config, 1)
+    for folder, exactly in (("later", True), ("home", False)):
+        parcel.pack(files.runs_folder(), tmp_path / "out")
+        monkeypatch.setenv("SLN_RUNS", str(tmp_path / folder))
+        parcel.unpack(tmp_path / "out", files.runs_folder())
+        run = runs.get(config, quiet=True)
+        assert run.kept_epochs == [1, 2, 3]
+        for name, value in run.network(epoch=1).state_dict().items():
+            torch.testing.assert_close(value, wanted[name], rtol=0, atol=0 if exactly else 1e-3)
+
+
 def test_a_finished_run_keeps_the_state_that_a_fork_is_to_start_from(parcel, tmp_path):
     run = runs.get(tiny(), quiet=True, keep_state_at=1)
     for forks, kept in (([], 0), ([run.folder.name], 1)):

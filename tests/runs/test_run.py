@@ -194,6 +194,44 @@ def test_a_resumed_run_equals_an_uninterrupted_one(unfinished, trained, monkeypa
     assert not (unfinished / "checkpoint.safetensors").exists()
 
 
+KEPT = PLAIN.replace(keep_weights_every=1)
+
+
+@pytest.mark.parametrize("seconds", [0, 1e9], ids=["from a checkpoint", "from the start"])
+def test_weights_on_the_way_are_those_of_shorter_runs_also_in_a_resumed_run(
+    seconds, trained, tmp_path, monkeypatch, refused
+):
+    whole = in_folder(tmp_path / "whole", KEPT)
+    assert whole.kept_epochs == [1, 2, 3, 4]
+    assert numbers(whole) == numbers(in_folder(trained, PLAIN))
+    for epoch in whole.kept_epochs:
+        shorter = in_folder(tmp_path / "shorter", PLAIN.replace(epochs=epoch))
+        for weights in ("network", "momentum"):
+            found, last = (run.network(weights, epoch).state_dict() for run in (whole, shorter))
+            assert all(torch.equal(found[name], last[name]) for name in last)
+    with refused("weights-005.safetensors is missing"):
+        whole.network(epoch=5)
+    stop_after(monkeypatch, 2)
+    with pytest.raises(KeyboardInterrupt):
+        runs.get(KEPT, quiet=True, checkpoint_seconds=seconds)
+    resumed = runs.get(KEPT, quiet=True)
+    files = sorted(path.name for path in whole.folder.glob("weights*"))
+    assert len(files) == 4
+    assert files == sorted(path.name for path in resumed.folder.glob("weights*"))
+    assert all((whole.folder / n).read_bytes() == (resumed.folder / n).read_bytes() for n in files)
+    assert set(files) < set(json.loads((resumed.folder / "done.json").read_text())["sha256"])
+
+
+def test_a_corrected_run_keeps_the_weights_after_its_correction_epoch_forked_or_not(tmp_path):
+    config = KEPT.replace(correction=2)
+    scratch = in_folder(tmp_path / "scratch", config)
+    in_folder(tmp_path / "forked", config.uncorrected, keep_state_at=2)
+    forked = in_folder(tmp_path / "forked", config)
+    assert scratch.kept_epochs == forked.kept_epochs == [3, 4]
+    ours, theirs = (run.network("momentum", 3).state_dict() for run in (scratch, forked))
+    assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
+
+
 CHILD = """
 import json, os, sys
 from sln import runs

@@ -114,14 +114,18 @@ def test_the_table_of_image_counts_is_written_from_its_runs(smoke_study, monkeyp
 
 
 def test_sentences_state_the_numbers_of_the_tables():
-    gains = {"gain": [0.0, -30.0], "gain_low": [0.0, -33.0], "gain_high": [0.0, -27.0]}
+    gains = {"gain": [0.0, -30.0, -1, 2], "gain_low": [0.0, -33.0, -3, 1], "gain_high": [0.0, -27.0, 1, 3]}
+    shares = {"mean": [90.0, 60.0, 89.0, 92.0], "memorised": [3.0, 65.0, 4.0, 2.0], "seeds": 5}
     table = pd.DataFrame(
-        {"noise_for": ["all", "none"], "weights": "momentum", "mean": [90.0, 60.0], "memorised": [3.0, 65.0]}
-        | gains
+        {"noise_for": ["all", "none", "some", "more"], "weights": "momentum"} | shares | gains
     )
     text = ablations.describe_against(table, "noise_for", "all")
     assert "against all (90.0%, 3% of the wrong labels memorised)" in text
     assert "none -30.0 (-33.0 to -27.0) (65% memorised)" in text
+    assert text.endswith(
+        "So, beside all, over 5 seeds: ahead with more (+2.0 points); behind with none (-30.0 points); "
+        "not to be told from it with some (-1.0 points)."
+    )
 
 
 def leads(name, means, half, **columns):
@@ -135,9 +139,9 @@ def test_a_conclusion_names_a_side_only_where_the_interval_excludes_zero():
     rates = leads("gain", [0.5, 16.0, 45.0, -3.0], 1.0, rate=[0.0, 0.2, 0.6, 0.9])
     rates = rates.join(leads("over_early", [2.0] * 4, 3.0).drop(columns="method"))
     text = ablations.describe_noise_rates(rates)
-    assert "ahead for 0.2, 0.6 (+16.0 to +45.0 points); behind for 0.9 (-3.0 points); " in text
-    assert "not to be told from it for 0 (+0.5 points). Beside CE-MO stopped early" in text
-    assert text.endswith("labels: not to be told from it for 0, 0.2, 0.6, 0.9 (+2.0 points).")
+    assert "ahead with 0.2, 0.6 (+16.0 to +45.0 points); behind with 0.9 (-3.0 points); " in text
+    assert "not to be told from it with 0 (+0.5 points). Beside CE-MO stopped early" in text
+    assert text.endswith("labels: not to be told from it with 0, 0.2, 0.6, 0.9 (+2.0 points).")
 
 
 def test_single_runs_conclude_nothing_about_the_number_of_images():
@@ -148,7 +152,7 @@ def test_single_runs_conclude_nothing_about_the_number_of_images():
     table = leads("over_early", [8.9, 9.6], 1.0, images=[2000, 4000], seeds=3)
     text = ablations.describe_image_counts(table)
     assert "does not fall at every step" in text
-    assert "ahead for 2,000, 4,000 (+8.9 to +9.6 points)" in text
+    assert "ahead with 2,000, 4,000 (+8.9 to +9.6 points)" in text
 
 
 def test_both_rules_of_correction_are_compared_seed_by_seed(smoke_study):

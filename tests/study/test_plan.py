@@ -92,9 +92,9 @@ def test_the_plan_counts_what_is_there_and_what_a_fork_saves(monkeypatch):
     assert table["runs"].sum() == len(plan.planned(study))
     assert table["found"].sum() == 1
     row = table.loc["digits-sym0.4-ce"]
-    # two seeds, and two step sizes of the second choice, over two seeds each
-    assert (row["runs"], row["found"], row["to_train"], row["epochs"]) == (6, 1, 5, 15)
-    assert row["hours"] == pytest.approx(15 * 0.01)
+    # two seeds each: as usual, with weights kept, of the linear model, at the second choice's two step sizes
+    assert (row["runs"], row["found"], row["to_train"], row["epochs"]) == (10, 1, 9, 27)
+    assert row["hours"] == pytest.approx(27 * 0.01)
     corrected = table.loc["digits-asym0.4-sln0.5-lc1"]
     # two seeds, two rules of correction; one of three epochs comes from the fork
     assert corrected["epochs"] == 2 * 2 * 2
