@@ -1,4 +1,4 @@
-"""Tables from runs: training, labels, confidence, correction, landscapes, sharpness, theory, results."""
+"""Tables: training, labels, confidence, correction, landscapes, sharpness, spirals, theory, results."""
 
 # ruff: noqa: F401
 from sln.analysis import (
@@ -11,6 +11,7 @@ from sln.analysis import (
     results,
     sensitivity,
     sharpness,
+    spirals,
     theory,
 )
 from sln.analysis.tables import (

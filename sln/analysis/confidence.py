@@ -15,6 +15,7 @@ from sklearn.metrics import average_precision_score, roc_auc_score
 from torch import Tensor
 
 from sln.analysis.tables import curves
+from sln.config import NOISE_NAMES
 from sln.data import Data
 from sln.datasets.load import load_data, threads
 from sln.metrics import calibration_error, measure_test, reliability
@@ -75,6 +76,15 @@ def floors_by_noise(study: Study) -> pd.DataFrame:
     """The floors of seed 0's labels, one row per kind of noise."""
     found = {mode: vars(floors(load_data(study.config(mode)))) for mode in study.profile.noise_modes}
     return pd.DataFrame.from_dict(found, orient="index").drop(columns="T").rename_axis("noise")
+
+
+def describe_floors(table: pd.DataFrame) -> str:
+    """What a classifier that knows every true class, and T, scores on given labels (`floors_by_noise`)."""
+    return "\n".join(
+        f"{NOISE_NAMES[row.Index]}: {row.accuracy:.1%} of the given labels are right. From the true class at "
+        f"most {row.best_accuracy:.1%} of them can be guessed, at a loss of {row.entropy:.2f} nats."
+        for row in table.itertuples()
+    )
 
 
 def memorised_nats(methods: Mapping[str, MethodRuns]) -> pd.DataFrame:

@@ -82,7 +82,7 @@ def describe(table: pd.DataFrame, where: str) -> str:
             f"{where}, {rule}: {mean.moved} of all labels move, of which {mean.precision} were wrong; "
             f"{mean.recall} of the wrong ones move. True labels: {mean.given_accuracy} before, "
             f"{mean.label_accuracy} after, {truer} points. "
-            f"That correction makes labels truer {truer.verdict()}."
+            f"Correction makes labels truer: {truer.verdict()}."
         )
     return "\n".join(lines)
 
@@ -152,6 +152,19 @@ def worked_example(rules: Mapping[str, MethodRuns], example: int) -> pd.DataFram
     return pd.DataFrame(rows)
 
 
+def describe_worked_example(table: pd.DataFrame) -> str:
+    """The target of `worked_example` at the first and the last corrected epoch, one line per rule."""
+    lines = []
+    for rule, part in table.groupby("rule", sort=False):
+        first, last = part.iloc[0], part.iloc[-1]
+        lines.append(
+            f"{rule}: w is {first.w:.2f} at epoch {first.epoch} and {last.w:.2f} at epoch {last.epoch}; the "
+            f"target’s entry of the given label goes from {first.on_given:.2f} to {last.on_given:.2f}, that "
+            f"of the true one from {first.on_true:.2f} to {last.on_true:.2f}."
+        )
+    return "\n".join(lines)
+
+
 def weights(corrected: MethodRuns) -> pd.DataFrame:
     """The last correction of each run, one row per training example and seed.
 
@@ -175,6 +188,15 @@ def weights_summary(table: pd.DataFrame) -> pd.DataFrame:
         label=table["wrong"].map({True: "wrong", False: "right"}), moved=table["on_given"] < 0.5
     )
     return named.groupby("label")[["w", "on_given", "moved"]].mean()
+
+
+def describe_weights(summary: pd.DataFrame) -> str:
+    """`weights_summary` in words."""
+    return "\n".join(
+        f"{row.Index} labels: w is {row.w:.2f} on average, {row.on_given:.2f} of the target is on the given "
+        f"label, {row.moved:.0%} have moved."
+        for row in summary.itertuples()
+    )
 
 
 def most_moved(run: Run, epoch: int, count: int) -> pd.DataFrame:

@@ -162,6 +162,16 @@ def _committed_cells() -> pd.DataFrame:
     return table.set_index(["recipe", "method"])
 
 
+def describe_recipes(table: pd.DataFrame) -> str:
+    """Each recipe of `of_the_recipes` that has runs, ours beside the paper's; or that none has."""
+    lines = [
+        f"{row.recipe}, {row.method}: ours {row.ours:.2f}% ({row.seeds} runs), the paper’s {row.paper:.2f}%."
+        for row in table[table["seeds"] > 0].itertuples()
+    ]
+    train = "`make reproduce PROFILE=cifar10` trains them"
+    return "\n".join(lines) or f"No recipe has a finished run, so all numbers are published ones; {train}."
+
+
 def recipe_table() -> pd.DataFrame:
     """`of_the_recipes` in words: recipe, command, method, paper, ours (or "no runs"), difference."""
     table = of_the_recipes()

@@ -71,14 +71,15 @@ def table(
 def ratios(table: pd.DataFrame) -> pd.DataFrame:
     """The first method's value over the second's: geometric mean over seeds, and its t interval.
 
-    One row per quantity; columns mean of each method, ratio, low, high, and the verdict of "larger for the
-    first" (`Estimate.verdict`).
+    One row per quantity; columns mean of each method, ratio, low, high, seeds, and the verdict of "larger for
+    the first" (`Estimate.verdict`).
     """
     parts, rows = {name: part.set_index("seed") for name, part in table.groupby("method", sort=False)}, {}
     for column, words in QUANTITIES.items():
         found, apart = compared(*(part[column] for part in parts.values()))
         rows[words] = {name: part[column].mean() for name, part in parts.items()}
-        rows[words] |= {"ratio": found.mean, "low": found.low, "high": found.high, "verdict": apart.verdict()}
+        rows[words] |= {"ratio": found.mean, "low": found.low, "high": found.high}
+        rows[words] |= {"seeds": apart.seeds, "verdict": apart.verdict()}
     return pd.DataFrame(rows).T.rename_axis("quantity")
 
 
@@ -91,5 +92,6 @@ def describe(ratios: pd.DataFrame) -> str:
         f"|J|² of {first} is {text['training']} times that of {second} as training feels it, and "
         f"{text['evaluation']} times with running statistics. The logits’ own size |f|² has the ratio "
         f"{text['logit_size']}, so sensitivity relative to it {text['relative']}. |θ|² has the ratio "
-        f"{text['weights']}: longer weights in front of a BatchNorm make J smaller by themselves."
+        f"{text['weights']}: longer weights in front of a BatchNorm make J smaller by themselves. "
+        f"[95% t intervals, seeds: {ratios['seeds'].max()}]"
     )

@@ -89,7 +89,10 @@ def over_sigma(grid: Mapping[float, MethodRuns], columns: Sequence[str]) -> pd.D
 
 
 def by_alpha(averaged: MethodRuns) -> pd.DataFrame:
-    """Test accuracy of all momentum models of the same runs: columns epoch, alpha (0: network), mean, std."""
+    """Test accuracy of all momentum models of the same runs, by epoch and alpha (0: network).
+
+    Columns: epoch, alpha, mean and std (standard deviation) over seeds, seeds.
+    """
     config = averaged.first.config
     weights = {0.0: "network", config.alpha: "momentum"}
     weights |= {alpha: f"momentum {alpha:g}" for alpha in config.extra_alphas}
@@ -97,7 +100,7 @@ def by_alpha(averaged: MethodRuns) -> pd.DataFrame:
     for alpha in sorted(weights):
         values = averaged.through(weights[alpha]).curve("test_accuracy")
         parts.append(pd.DataFrame({"alpha": alpha, "mean": values.mean(axis=1), "std": values.std(axis=1)}))
-    return pd.concat(parts).reset_index()
+    return pd.concat(parts).reset_index().assign(seeds=len(averaged.runs))
 
 
 def stacked(tables: Mapping[str, pd.DataFrame], name: str = "method") -> pd.DataFrame:

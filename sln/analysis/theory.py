@@ -14,7 +14,7 @@ noise is linear in z, so it is exactly Gaussian; it does not depend on the targe
 """
 
 import itertools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 import pandas as pd
@@ -26,11 +26,13 @@ from torch.func import functional_call, grad, jacrev, vmap
 from sln import method
 from sln.data import Data
 from sln.datasets.load import threads
+from sln.runs.run import Run
 from sln.utils.rng import torch_generator
 
 VARIANTS = ("gradient", "logits", "labels")  # Config.noise_on: variants 1, 2 and 3 of the paper
 # Channels of the two convolutions of `small_network`: 122, 521 and 1,956 parameters for ten classes.
 SIZES = ((2, 3), (5, 8), (10, 18))
+EDGES = (0, 0.2, 0.4, 0.6, 0.8, 0.9, 0.95, 1)  # bins of confidence
 
 Parameters = dict[str, Tensor]
 Batch = tuple[Tensor, Tensor]  # images (B, channels, H, W), targets (B, C)
@@ -130,6 +132,16 @@ def errors(noise: Tensor, covariance: Tensor) -> dict[str, float]:
     return {name: value.item() for name, value in found.items()}
 
 
+def describe_errors(table: pd.DataFrame) -> str:
+    """The errors of `verification` or `covariance_check` in words."""
+    ratio, norm, mean = table["error_ratio"], table["norm_error"].abs().max(), table["mean_error"].max()
+    return (
+        f"{len(table)} covariances: the error is {ratio.min():.2f} to {ratio.max():.2f} times what sampling "
+        f"alone makes. E|noise|² is off the trace by at most {norm:.1f} standard errors, the mean of the "
+        f"noise off zero by at most {mean:.1f}."
+    )
+
+
 def within_sampling_error(table: pd.DataFrame) -> bool:
     """Whether all errors of `verification` or `covariance_check` are below 3 times the expected ones."""
     # norm_error below 4: it is one nearly normal number, so among many rows some reach 3
@@ -206,6 +218,11 @@ def fitted(network: nn.Module, images: Tensor, targets: Tensor, steps: int = 100
     return network.eval()
 
 
+def fitted_networks(images: Tensor, targets: Tensor) -> list[nn.Module]:
+    """`small_network` of each of SIZES, `fitted`."""
+    return [fitted(small_network(channels, targets.shape[1]), images, targets) for channels in SIZES]
+
+
 @threads(1)
 def by_confidence(network: nn.Module, images: Tensor, sigma: float) -> pd.DataFrame:
     """E|noise|^2 in the parameter gradient of each image by itself (N rows), in evaluation mode.
@@ -244,7 +261,32 @@ def by_confidence(network: nn.Module, images: Tensor, sigma: float) -> pd.DataFr
     return pd.DataFrame({name: values.cpu().numpy() for name, values in columns.items()})
 
 
-def binned(table: pd.DataFrame, edges: Sequence[float]) -> pd.DataFrame:
+def over_test_images(runs: Mapping[str, Run], count: int = 300) -> dict[str, pd.DataFrame]:
+    """`by_confidence` at sigma = 1 for each run's network and its first `count` test images."""
+    return {
+        name: by_confidence(run.network(), run.data.normalise(run.data.test.images[:count]), sigma=1.0)
+        for name, run in runs.items()
+    }
+
+
+def describe_by_confidence(tables: Mapping[str, pd.DataFrame], bins: Mapping[str, pd.DataFrame]) -> str:
+    """How E|noise|^2 grows from the least to the most confident bin (`binned`), one line per network."""
+    lines = []
+    for name, table in tables.items():
+        first, last = bins[name].iloc[0], bins[name].iloc[-1]
+        rank = table["confidence"].corr(table["ratio"], method="spearman")
+        lines.append(
+            f"{name}: from confidence {first.confidence:.2f} to {last.confidence:.2f}, E|noise|² grows "
+            f"{last.labels / first.labels:.1f} times for SLN, {last.logits / first.logits:.1f} times for "
+            f"variant 2. Their ratio goes from {first.ratio:.1f} to {last.ratio:.1f}; it would go to "
+            f"{last.ratio_of_differences:.1f} if all differences of logits were equally sensitive. Its rank "
+            f"correlation with confidence is {rank:.2f}; {table['common'].mean():.1%} of |J|² moves all "
+            "logits equally."
+        )
+    return "\n".join(lines)
+
+
+def binned(table: pd.DataFrame, edges: Sequence[float] = EDGES) -> pd.DataFrame:
     """Means of `by_confidence` in bins of confidence with five images or more, and `images`, their number."""
     groups = table.groupby(pd.cut(table["confidence"], edges, include_lowest=True), observed=True)
     means = groups.mean()
@@ -270,7 +312,7 @@ def drawn_at_logits(p: Tensor, sigma: float, draws: int, generator: Generator) -
     z = torch.randn(draws, len(p), dtype=p.dtype, generator=generator)
     logits = p.log().repeat(draws, 1).requires_grad_()
     method.soft_cross_entropy(logits, method.noisy_labels(y, sigma, z)).sum().backward()
-    return logits.grad - (p - y)  # less the gradient without noise
+    return logits.grad - (p - y)  # minus the gradient without noise
 
 
 @threads(1)
@@ -287,6 +329,26 @@ def covariance_check(sigma: float, num_classes: int, draws: int) -> pd.DataFrame
         stds = {"std_formula": S[0, 0].sqrt().item(), "std_drawn": noise[:, 0].std().item()}
         rows.append({"p": probability} | stds | errors(noise, S))
     return pd.DataFrame(rows)
+
+
+def one_step(run: Run, example: int, sigma: float) -> pd.DataFrame:
+    """What one step of SLN does with one training image, by the run's last network: one row per class.
+
+    y, z, noisy_label : the given label, one draw, and y + sigma z; p : the prediction, in evaluation mode
+    gradient, noisy_gradient : at the logits, by autograd: p - y, and (1 + sigma sum_i z_i) p - y - sigma z
+    """
+    data = run.data
+    y = F.one_hot(data.train.given[example], data.num_classes)[None].float()
+    z = torch.randn(y.shape, generator=torch_generator(run.config.seed, "stochastic noise", example))
+    noisy = method.noisy_labels(y, sigma, z)
+    with torch.no_grad():
+        logits = run.network()(data.normalise(data.train.images[[example]]))
+    columns = {"y": y, "z": z, "noisy_label": noisy, "p": F.softmax(logits, dim=1)}
+    for name, targets in (("gradient", y), ("noisy_gradient", noisy)):
+        at_logits = grad(lambda f, t=targets: method.soft_cross_entropy(f, t).sum())
+        columns[name] = at_logits(logits)
+    table = pd.DataFrame({name: values[0].numpy() for name, values in columns.items()})
+    return table.rename_axis("class").reset_index()
 
 
 def by_classes(

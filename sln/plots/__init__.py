@@ -16,7 +16,8 @@ from sln.plots import (
     quadratic,
     regulariser,
     results,
+    spirals,
     theory,
     training,
 )
-from sln.plots.style import COLOURS, RIGHT, STYLES, WRONG, Figure
+from sln.plots.style import COLOURS, RIGHT, STYLES, WRONG, Figure, seeds_of

@@ -82,7 +82,7 @@ def correction_weights(table: pd.DataFrame) -> Figure:
         histogram(table[column], table["wrong"], ax)
         ax.set(xlabel=xlabel, title=title, ylim=(0, 1.05))
         ax.label_outer()
-    axes[0, 0].legend(loc="upper right")
+    axes[0, 0].legend(loc="upper right", title=f"all labels of {seeds_of(table)}")
     return figure
 
 

@@ -89,8 +89,12 @@ def suspects(
     """`count` labels (`scores.table`) from rank `first` on: given → suggested, framed by `true` (N,)."""
     shown = labels.sort_values("rank").iloc[first - 1 : first - 1 + count]
     wrong = shown["given"] != true[shown.index]
-    titles = [f"{row.given} → {row.suggested}\nsuspect {row.suspect:.2f}" for row in shown.itertuples()]
-    heading = f"ranks {first} to {first + len(shown) - 1}, given → suggested; {wrong.sum()} are wrong"
+    titles = [f"{row.given} → {row.suggested}" for row in shown.itertuples()]
+    ends = " to ".join(f"{suspect:.2f}" for suspect in shown["suspect"].iloc[[0, -1]])
+    heading = (
+        f"given → suggested, ranks {first} to {first + len(shown) - 1}, suspect {ends}; "
+        f"{wrong.sum()} are wrong"
+    )
     figure = gallery(images[shown.index.tolist()], titles, wrong, 255, heading)
     figure.words = heading
     return figure
@@ -179,6 +183,7 @@ def correction(table: pd.DataFrame) -> Figure:
         ax.set(xlabel="epoch", ylim=(0, 1.02), title=rule)
     axes[0, 0].set_ylabel("share")
     legend_of(axes[0, 0], "lower", 2)
+    figure.legends[0].set_title(f"band: ± one standard deviation over {seeds_of(table)}")
     return figure
 
 
@@ -222,6 +227,7 @@ def suspect_threshold(table: pd.DataFrame) -> Figure:
         ("true_after", "labels that are true once the flagged are replaced", RIGHT, "-."),
     ):
         ax.plot(table["threshold"], table[column], color=colour, ls=style, marker="o", ms=3, label=name)
+    ax.axvline(0.5, ymin=0.3, color="black", lw=1, ls=":", label="the default, 0.5")
     ax.set(xlabel="threshold on how suspect a label is", ylabel="share", xlim=(0, 1), ylim=(0, 1.02))
     ax.legend(loc="lower left")
     return ax.figure

@@ -4,7 +4,7 @@ import pandas as pd
 from matplotlib.lines import Line2D
 
 from sln.config import NOISE_NAMES
-from sln.plots.style import COLOURS, Figure, bars, differences, dots, legend_of, panels
+from sln.plots.style import COLOURS, Figure, bars, differences, dots, legend_of, panels, seeds_of
 
 
 def table(accuracies: pd.DataFrame) -> Figure:
@@ -21,7 +21,8 @@ def table(accuracies: pd.DataFrame) -> Figure:
             ax.plot(row["early"], [y], "o", mfc="none", color=colour, ms=9)
         ax.set_yticks(range(len(part)), part["method"].iloc[::-1])
         ax.set(title=NOISE_NAMES[noise], xlabel="test accuracy (%)", ymargin=0.15)
-    marks = {"last epoch, 95% interval": ("o", "black"), "stopped early, on noisy labels": ("o", "none")}
+    last = f"last epoch, 95% t interval over {seeds_of(accuracies)}"
+    marks = {last: ("o", "black"), "stopped early, on noisy labels": ("o", "none")}
     figure.legend(handles=_handles(marks), loc="outside upper center", ncols=2)
     return figure
 
@@ -35,7 +36,8 @@ def _handles(marks: dict[str, tuple[str, str]]) -> list[Line2D]:
 def one_noise(table: pd.DataFrame, paper: pd.DataFrame, noise: str) -> Figure:
     """Our accuracy under one kind of noise (`results.table`), and the paper's (`results.of_the_paper`)."""
     part = table[table["noise"] == noise]
-    ax = bars(part, (7.2, 3.8), f"{NOISE_NAMES[noise]} noise; rings: the paper")
+    legend = f"bars: 95% t interval, {seeds_of(part)}; rings: the paper"
+    ax = bars(part, (7.2, 3.8), f"{NOISE_NAMES[noise]} noise ({legend})")
     words = []
     for row in part.itertuples():
         published = paper["mean"].get((noise, row.method))
@@ -69,26 +71,35 @@ def beside_published(table: pd.DataFrame, published: pd.DataFrame) -> Figure:
     names, marks = ("CE", "SLN", "SLN-MO", "SLN-MO-LC"), {"paper": ("o", "none"), "re-sln": ("D", "none")}
     marks |= {"ours": ("o", "black")} if numbers["seeds"].any() else {}
     handles = [Line2D([], [], color=COLOURS[name], label=name, lw=3) for name in names] + _handles(marks)
-    figure.legend(handles=handles, loc="outside upper center", ncols=len(handles))
+    title = None if numbers["seeds"].any() else "published numbers: no run of ours is finished"
+    figure.legend(handles=handles, loc="outside upper center", ncols=len(handles), title=title)
     return figure
 
 
-def steps(table: pd.DataFrame, profile: str) -> Figure:
-    """Each step of the paper's order: our gain with its t interval, and its own (`steps_of_the_order`)."""
+def steps(table: pd.DataFrame, ours: str, seeds: str) -> Figure:
+    """Each step of the paper's order: our gain, and the paper's (`results.steps_of_the_order`).
+
+    ours : a name for our data; seeds : `seeds_of` the runs
+    """
     figure, axes = panels(1, table["step"].nunique(), size=(9.6, 2.8), sharey=True)
-    ours = {"xlabel": "gain in test accuracy (points)", "label": f"ours ({profile})"}
+    label = f"ours ({ours}), 95% t interval over {seeds}"
+    shown = {"xlabel": "gain in test accuracy (points)", "label": label}
     for (step, part), ax in zip(table.groupby("step", sort=False), axes.flat, strict=True):
         noises = part["noise"].map(NOISE_NAMES)
-        differences(ax, part, "ours", noises, step, **ours)
+        differences(ax, part, "ours", noises, step, **shown)
         ax.plot(part["paper"], noises, "o", color="black", mfc="none", ms=9, label="paper (CIFAR-10)")
     legend_of(axes[0, 0], "upper", 2)
     return figure
 
 
-def rivals(table: pd.DataFrame) -> Figure:
-    """SLN-MO minus its rivals with t intervals, one panel per kind of noise (`results.early_stopping`)."""
+def rivals(table: pd.DataFrame, seeds: str) -> Figure:
+    """SLN-MO minus its rivals with t intervals, one panel per kind of noise (`results.early_stopping`).
+
+    seeds : `seeds_of` the runs
+    """
     count = table["noise"].nunique()
     figure, axes = panels(1, count, size=(2.4 * count + 1.6, 2.4), sharey=True)
     for (noise, part), ax in zip(table.groupby("noise", sort=False), axes.flat, strict=True):
         differences(ax, part, "gain", part["rival"], NOISE_NAMES[noise], "SLN-MO minus … (points)")
+    figure.suptitle(f"mean of the paired difference, 95% t interval over {seeds}", fontsize=10)
     return figure

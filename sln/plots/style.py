@@ -74,8 +74,8 @@ def band(ax: Axes, mean: pd.Series, std: pd.Series, alpha: float = 0.15, **line:
 
 
 def seeds_of(table: pd.DataFrame) -> str:
-    """ "1 seed" or "5 seeds", by the column of that name."""
-    count = int(table["seeds"].max())
+    """ "1 seed" or "5 seeds": the column of that name, or the different values of the column "seed"."""
+    count = int(table["seeds"].max()) if "seeds" in table else table["seed"].nunique()
     return f"{count} seed{'s' * (count != 1)}"
 
 

@@ -10,7 +10,9 @@ from matplotlib.patches import Ellipse
 
 from sln.analysis.theory import drawn_at_logits, noise_at_logit, peaked
 from sln.method import label_noise_covariance
+from sln.plots.labels import caption, show_image
 from sln.plots.style import COLOURS, RIGHT, WRONG, Figure, legend_of, new_axes, panels
+from sln.runs.run import Run
 from sln.utils.rng import torch_generator
 
 # Name, colour and marker of what the noise is on, by Config.noise_on.
@@ -45,10 +47,10 @@ def verification(table: pd.DataFrame) -> Figure:
             shift = 0.2 * (number - 1) + (0.05 if batch > 1 else -0.05)
             right.plot([sizes.index(P) + shift for P in part["parameters"]], part["error_ratio"], **look)
     left.set(xscale="log", yscale="log", xlim=span, xlabel="expected error, from sampling alone")
-    left.set(ylabel="relative Frobenius error", title="|S drawn − S| / |S|")
+    left.set(ylabel="relative error of the drawn covariance", title="error, and what sampling explains")
     right.set_xticks(range(len(sizes)), [f"{P:,}" for P in sizes])
-    right.set(xlabel="parameters of the network", ylabel="error / expected error")
-    right.set_title("the same, scale-free")
+    right.set(xlabel="parameters of the network", ylabel="ratio of error to expected error")
+    right.set_title("their ratio")
     right.set(ylim=(0, max(3.0, 1.1 * table["error_ratio"].max())), xlim=(-0.5, len(sizes) - 0.5))
     legend_of(left, "lower", 3)
     return figure
@@ -79,10 +81,11 @@ def over_confidence(tables: Mapping[str, pd.DataFrame], binned: Mapping[str, pd.
         for place in means["ratio"].iloc[[0, -1]].items():
             above_it = {"xytext": (0, 9), "textcoords": "offset points", "ha": "center", "weight": "bold"}
             below.annotate(f"{place[1]:.1f}", place, **above_it)
-    figure.suptitle("How much noise does one example put into the gradient, by the network’s confidence?")
+    seen = "a dot per test image, lines: means of bins; one network each"
+    figure.suptitle(f"How much noise does one example put into the gradient?\n({seen})")
     axes[0, 0].set_ylabel("E|noise|² in one example’s gradient")
     highest = 1.05 * max(table["ratio"].max() for table in tables.values())
-    axes[1, 0].set(ylabel="SLN’s noise / variant 2’s noise (ratio)", ylim=(0, highest))
+    axes[1, 0].set(ylabel="ratio of SLN’s noise to variant 2’s", ylim=(0, highest))
     for ax in axes[:, 0]:
         ax.legend(loc="best")
     return figure
@@ -126,6 +129,31 @@ def stochastic_noise(sigma: float, probability: float, num_classes: int = 10) ->
     left.set(xlabel="entry of y + σ z", ylabel="density", xlim=(-4, 5), ylim=(0, highest))
     left.legend(loc="upper right")
     _deviation(right, sigma, probability, num_classes)
+    return figure
+
+
+def one_step(run: Run, example: int, table: pd.DataFrame) -> Figure:
+    """One step by hand on a training image: label, prediction, gradient at the logits (`theory.one_step`)."""
+    figure, axes = panels(1, 4, size=(9.6, 3.0), width_ratios=(0.6, 1.1, 1, 1.1))
+    figure.get_layout_engine().set(wspace=0.06)
+    split = run.data.train
+    title = caption(run.data, int(split.given[example]), int(split.true[example]))
+    show_image(split.images[example], axes[0, 0], title, WRONG, run.data.scale)
+    shown = (
+        ("label", {"y": "label y", "noisy_label": "y + σ z"}),
+        ("prediction", {"p": "p"}),
+        ("gradient at the logits", {"gradient": "without noise: p − y", "noisy_gradient": "with noise"}),
+    )
+    for (title, columns), ax in zip(shown, axes[0, 1:], strict=True):
+        for number, (column, name) in enumerate(columns.items()):
+            place = table["class"] + 0.4 * (number - (len(columns) - 1) / 2)
+            ax.bar(place, table[column], 0.4, color=("dimgrey", COLOURS["SLN"])[number], label=name)
+        ax.axhline(0, color="black", lw=0.8)
+        ax.set(title=title, xlabel="class")
+        ax.locator_params(axis="x", integer=True, nbins=10)
+        ax.grid(axis="x", visible=False)
+        if len(columns) > 1:
+            ax.legend(loc="upper center", bbox_to_anchor=(0.5, -0.22), ncols=2)
     return figure
 
 

@@ -230,7 +230,8 @@ def momentum_models(table: pd.DataFrame, alpha: float | None = None) -> Figure:
             ax.lines[-1].set_alpha(0.25)
             ax.collections[-1].set_alpha(0.04)
     ax.set(xlabel="epoch", ylabel="test accuracy", xlim=(1, table["epoch"].max()), ylim=(0, 1.02))
-    ax.set_title("The same runs, read through several momentum models")
+    title = "The same runs, read through several momentum models"
+    ax.set_title(f"{title}\n(band: ± one standard deviation over {seeds_of(table)})")
     place = 2.0
     for end, name, colour in sorted(ends, reverse=True):
         place = min(end, place - 0.055)  # apart enough to be read

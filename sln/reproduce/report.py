@@ -74,7 +74,7 @@ def notebook_page(notebook: NotebookNode, title: str) -> str:
                 output["data"] = {"text/html": SLIDER_NOTE}
     notebook.metadata.pop("widgets", None)
     notebook.metadata["title"] = title
-    page, _ = HTMLExporter(template_name="lab", embed_images=True).from_notebook_node(notebook)
+    page, _ = HTMLExporter(template_name="lab").from_notebook_node(notebook)
     # the template's scripts load MathJax and others from the network; the page needs none of them
     return re.sub(r"<script\b.*?</script>", "", page, flags=re.DOTALL)
 

@@ -25,6 +25,7 @@ STREAMS = (
     "instance-dependent noise",  # the seeds of the networks that give its scores
     "letters",  # the drawn letters: font, place, clutter and noise of every image
     "regression",  # inputs of the regression with v∘v
+    "spirals",  # points of the three spirals
 )
 
 

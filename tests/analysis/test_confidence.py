@@ -59,6 +59,11 @@ def test_the_floors_of_data_are_those_of_their_realised_matrix(smoke_study):
     assert (table["best_accuracy"] >= table["accuracy"]).all()
     assert table["p_right"]["openset"] == 1  # images of a class keep their labels, the others have a row
     assert table["p_wrong"]["openset"] == pytest.approx(0.1, abs=0.01)
+    lines = confidence.describe_floors(table).splitlines()
+    assert lines[0].startswith(
+        "symmetric: 60.0% of the given labels are right. From the true class at most 60.0%"
+    )
+    assert lines[0].endswith(f"{table['entropy']['sym']:.2f} nats.")
 
 
 def test_true_labels_have_no_floor(few_digits):

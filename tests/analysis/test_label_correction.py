@@ -49,6 +49,8 @@ def test_the_share_of_the_target_on_the_given_label_is_w_or_everything(corrected
     assert np.allclose(on_given[agrees], 1, atol=1e-6)
     assert np.allclose(on_given[~agrees], table["w"].to_numpy()[~agrees], atol=1e-6)
     summary = label_correction.weights_summary(table)
+    wrong = label_correction.describe_weights(summary).splitlines()[1]
+    assert wrong.startswith(f"wrong labels: w is {table['w'][table['wrong']].mean():.2f} on average")
     assert summary["w"]["wrong"] == pytest.approx(table.loc[table["wrong"], "w"].mean())
 
 
@@ -73,6 +75,10 @@ def test_the_worked_example_is_a_row_of_the_targets_and_the_rules_disagree_on_it
         assert row["on_given"] == pytest.approx(target[split.given[example]].item())
         assert row["on_true"] == pytest.approx(target[split.true[example]].item())
         assert row["w"] == pytest.approx(corrected.correction(epoch).w[example].item())
+    last = table.iloc[-1]
+    words = label_correction.describe_worked_example(table.reset_index())
+    assert f"and {last.w:.2f} at epoch {last.name};" in words
+    assert words.endswith(f"to {last.on_true:.2f}.")
     other = torch.nn.functional.one_hot(split.true, 10).float()  # a rule that makes every label true
     real = label_correction.targets_at
     monkeypatch.setattr(
@@ -115,8 +121,8 @@ def test_the_sentences_on_the_rules_state_their_last_epoch_and_whether_labels_ar
     good, bad = label_correction.describe(pd.DataFrame(rows), "here").splitlines()
     assert good.startswith("here, good: 20% of all labels move, of which 50% were wrong; 30% of the wrong")
     assert "60% before, 81% after, +21.0 (+18.5 to +23.5) points" in good
-    assert good.endswith("truer holds.")
-    assert bad.endswith("truer does not hold.")
+    assert good.endswith("truer: holds.")
+    assert bad.endswith("truer: does not hold.")
 
 
 def test_on_the_photographs_both_rules_make_labels_less_true():

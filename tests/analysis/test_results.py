@@ -9,6 +9,13 @@ from sln.study import ablations
 from sln.study.study import METHODS, Study
 
 
+def test_recipes_with_runs_are_named_and_a_lack_of_runs_too():
+    columns = ["recipe", "method", "ours", "paper", "seeds"]
+    table = pd.DataFrame([("a", "CE", 80.0, 81.5, 2), ("b", "SLN", np.nan, 80.0, 0)], columns=columns)
+    assert results.describe_recipes(table) == "a, CE: ours 80.00% (2 runs), the paper’s 81.50%."
+    assert results.describe_recipes(table[1:]).startswith("No recipe has a finished run")
+
+
 @pytest.fixture
 def study():
     return Study("smoke")

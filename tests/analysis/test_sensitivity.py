@@ -56,3 +56,4 @@ def test_ratios_are_geometric_means_paired_over_seeds_with_t_intervals():
     assert (row["ratio"], row["low"], row["high"]) == pytest.approx((np.exp(logs.mean()), low, high))
     words = sensitivity.describe(ratios)
     assert f"|J|² of CE is {row['ratio']:.3g} [{low:.3g}, {high:.3g}] times that of SLN" in words
+    assert "seeds: 3" in words

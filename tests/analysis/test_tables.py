@@ -91,6 +91,7 @@ def test_momentum_models_by_alpha_are_sorted_and_start_with_the_network(smoke_st
     averaged = smoke_study.averaged("sym")
     table = analysis.by_alpha(averaged)
     assert list(dict.fromkeys(table["alpha"])) == [0.0, 0.9, 0.99]
+    assert set(table["seeds"]) == {len(averaged.runs)}
     network = averaged.through("network").curve("test_accuracy").mean(axis=1)
     assert np.allclose(table.query("alpha == 0")["mean"], network)
 

@@ -3,6 +3,7 @@
 import copy
 import dataclasses
 import math
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -12,7 +13,7 @@ from torch import nn
 
 from sln import method, models
 from sln.analysis import theory
-from sln.config import NOISE_ON
+from sln.config import NOISE_ON, Config
 from sln.data import Split
 from sln.datasets.images import digits
 from sln.method import label_noise_covariance
@@ -303,6 +304,21 @@ def test_bins_hold_five_images_or_more_and_their_means(networks):
     assert bins["images"].tolist() == [count for count in counts if count >= 5]
     low = table["confidence"].between(0.3, 0.5, inclusive="right")
     assert np.isclose(bins["ratio"], table["ratio"][low].mean()).sum() == 1
+    words = theory.describe_by_confidence({"a": table}, {"a": bins})
+    grows = bins["labels"].iloc[-1] / bins["labels"].iloc[0]
+    assert f"E|noise|² grows {grows:.1f} times for SLN" in words
+    assert f"ratio goes from {bins['ratio'].iloc[0]:.1f} to {bins['ratio'].iloc[-1]:.1f}" in words
+
+
+def test_the_networks_of_the_notebook_are_the_small_ones_fitted(batch):
+    assert [theory.parameter_count(net) for net in theory.fitted_networks(*batch)] == [122, 521, 1956]
+
+
+def test_the_first_test_images_of_a_run_are_looked_at(smoke_study):
+    run = smoke_study.runs("sym", 1.0)[0]
+    table = theory.over_test_images({"SLN": run}, count=7)["SLN"]
+    p = run.network()(run.data.normalise(run.data.test.images[:7])).softmax(dim=1)
+    assert np.allclose(table["confidence"], p.amax(dim=1).detach(), atol=1e-5)
 
 
 # --- at the logits ------------------------------------------------------------------------------------------
@@ -311,6 +327,9 @@ def test_bins_hold_five_images_or_more_and_their_means(networks):
 def test_the_drawn_covariance_is_the_formulas_within_sampling_error():
     table = theory.covariance_check(sigma=0.7, num_classes=4, draws=20_000)
     assert theory.within_sampling_error(table)
+    ratio = table["error_ratio"]
+    words = f"5 covariances: the error is {ratio.min():.2f} to {ratio.max():.2f} times"
+    assert theory.describe_errors(table).startswith(words)
     assert table["std_formula"].iloc[0] == pytest.approx(0.7 * (1 - 1 / 4) ** 0.5)
 
 
@@ -331,3 +350,17 @@ def test_the_noise_at_a_certain_class_grows_with_the_root_of_the_other_classes()
     assert (table["error"].abs() < 4).all()
     certain = table[table["p"] == 0.999]
     assert np.allclose(certain["std_formula"], certain["limit"], rtol=0.002)
+
+
+def test_one_step_has_the_gradients_of_the_equation(few_noisy_digits):
+    network = models.build("cnn", in_channels=1, num_classes=10, seed=0).eval()
+    run = SimpleNamespace(data=few_noisy_digits, config=Config(), network=lambda: network)
+    table, sigma = theory.one_step(run, 5, 0.7), 0.7
+    y, z, p = (table[name].to_numpy() for name in ("y", "z", "p"))
+    image = few_noisy_digits.normalise(few_noisy_digits.train.images[5:6])
+    assert np.allclose(p, network(image).softmax(dim=1).detach()[0], atol=1e-6)
+    assert y.argmax() == few_noisy_digits.train.given[5]
+    assert np.allclose(table["gradient"], p - y, atol=1e-6)
+    assert np.allclose(table["noisy_label"], y + sigma * z, atol=1e-6)
+    assert np.allclose(table["noisy_gradient"], (1 + sigma * z.sum()) * p - y - sigma * z, atol=1e-6)
+    assert 0.3 < z.std() < 2

@@ -1,8 +1,10 @@
 """Pictures of the theory: they show the covariance and their tables."""
 
 import math
+from types import SimpleNamespace
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from sln import plots
@@ -58,3 +60,13 @@ def test_the_pictures_show_their_tables(networks, batch):
     ax = plots.theory.over_classes(classes, 1.0).axes[0]
     assert np.allclose(ax.lines[1].get_ydata(), classes["std_drawn"])
     assert len(plots.theory.stochastic_noise(0.0, 0.5).axes) == 2
+
+
+def test_one_step_shows_its_table_beside_the_image(few_noisy_digits):
+    names = ("y", "noisy_label", "p", "gradient", "noisy_gradient")
+    table = pd.DataFrame({name: np.arange(10.0) + number for number, name in enumerate(names)})
+    run = SimpleNamespace(data=few_noisy_digits)
+    image, *axes = plots.theory.one_step(run, 3, table.rename_axis("class").reset_index()).axes
+    assert np.allclose(image.images[0].get_array(), few_noisy_digits.train.images[3, 0] / 16)
+    shown = [bar.get_height() for ax in axes for bar in ax.patches]
+    assert shown == table[list(names)].to_numpy().T.ravel().tolist()

@@ -47,9 +47,10 @@ def test_the_words_are_the_historys_numbers_at_that_epoch(smoke_study):
 
 def test_one_momentum_model_is_brought_forward():
     rows = [(epoch, a, 0.1 * epoch + a / 10, 0.01) for a in (0.0, 0.9, 0.99) for epoch in (1, 2)]
-    table = pd.DataFrame(rows, columns=["epoch", "alpha", "mean", "std"])
+    table = pd.DataFrame(rows, columns=["epoch", "alpha", "mean", "std"]).assign(seeds=3)
     figure = plots.training.momentum_models(table, 0.9)
     assert [line.get_alpha() for line in figure.axes[0].lines] == [0.25, None, 0.25]
+    assert "over 3 seeds" in figure.axes[0].get_title()
     assert figure.words == (
         "α = 0.9: test accuracy 29.0 ± 1.0% after the last epoch; the network itself 20.0%"
     )
@@ -57,7 +58,7 @@ def test_one_momentum_model_is_brought_forward():
 
 def test_the_ends_of_momentum_models_are_named_apart_from_each_other():
     rows = [(epoch, a, 0.9 + a / 100) for a in (0.0, 0.9, 0.97, 0.99) for epoch in (1, 2)]
-    table = pd.DataFrame(rows, columns=["epoch", "alpha", "mean"]).assign(std=0.0)
+    table = pd.DataFrame(rows, columns=["epoch", "alpha", "mean"]).assign(std=0.0, seeds=3)
     names = plots.training.momentum_models(table).axes[0].texts
     assert [name.get_text().split(":")[0] for name in names] == [
         "α = 0.99",

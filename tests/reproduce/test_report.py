@@ -134,6 +134,12 @@ def test_a_note_replaces_a_slider_and_the_rest_is_kept(pages):
     assert "Does it?" in Page(text).text
 
 
+def test_a_folded_answer_stays_inside_its_fold():
+    cell = new_markdown_cell("<details><summary>Answer</summary>\n\n*folded*\n\n</details>")
+    page = report.notebook_page(new_notebook(cells=[cell]), "title")
+    assert page.index("<summary>Answer") < page.index("<em>folded") < page.index("</details>")
+
+
 def test_links_between_the_pages_lead_somewhere(pages):
     text = (pages / "report.html").read_text()
     targets = {link for link in Page(text).links if "01_good" in link}
