@@ -277,6 +277,22 @@ def temperatures(outputs: Mapping[str, list[Outputs]]) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
+def describe_temperatures(table: pd.DataFrame) -> str:
+    """Whose calibration error of `temperatures` each temperature lowers, and whom it makes less sure."""
+    errors, fitted = (
+        table.pivot(index="method", columns="remedy", values=value).loc[table["method"].unique()]
+        for value in ("error", "temperature")
+    )
+    lines = []
+    for remedy in errors.columns.intersection(["temperature, given labels", "temperature, through T"]):
+        change = errors[remedy] - errors["as trained"]
+        groups = {"it lowers the error of": change < 0, "it raises that of": change > 0}
+        groups["it makes less sure"] = fitted[remedy] > 1
+        words = "; ".join(f"{text} {', '.join(errors.index[of]) or 'none'}" for text, of in groups.items())
+        lines.append(f"{remedy[0].upper()}{remedy[1:]}, by means over seeds: {words}.")
+    return "\n".join(lines) or "No image is held out here, so no temperature can be fitted."
+
+
 def _remedies(run: Outputs) -> dict[str, tuple[float, float]]:
     """Temperature and calibration error on test images by remedy."""
     fits = {"as trained": 1.0}

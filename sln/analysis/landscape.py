@@ -153,6 +153,31 @@ def line(network: nn.Module, data: Data, *, radius: float, points: int, seed: in
     return pd.DataFrame([{"x": a} | losses_at(network, images, [(a, x)]) for a in steps])
 
 
+def lines(
+    methods: Mapping[str, MethodRuns], *, radius: float, points: int, images: int = 0
+) -> dict[str, pd.DataFrame]:
+    """`line` of each method's first run, over its first `images` images (0: all)."""
+    size = {"radius": radius, "points": points}
+    return {
+        name: line(m.first.network(m.weights), first_images(m.first.data, images), **size)
+        for name, m in methods.items()
+    }
+
+
+def describe_lines(tables: Mapping[str, pd.DataFrame]) -> str:
+    """The loss of `lines` at the minimum, on all three kinds of labels, and its rise to the ends."""
+    texts = []
+    for name, table in tables.items():
+        table = table.set_index("x")
+        centre = table.loc[table.index[table.index.to_series().abs().argmin()]]
+        ends = table["given"].iloc[[0, -1]].mean() - centre["given"]
+        texts.append(
+            f"{name}: {centre['given']:.2f} on given labels, {centre['true']:.2f} on true ones, "
+            f"{centre['test']:.2f} on test images; on given labels it rises by {ends:.2f} to the ends"
+        )
+    return "Loss at the minimum. " + ". ".join(texts) + "."
+
+
 def surface(
     network: nn.Module, data: Data, *, radius: float, points: int, seed: int = 0, quiet: bool = False
 ) -> pd.DataFrame:
@@ -175,6 +200,24 @@ def surface_of(run: Run, weights: str, *, radius: float, points: int, images: in
     name = f"{weights}-radius{radius:g}-points{points}-seed0" + f"-images{images}" * bool(images)
     size = {"radius": radius, "points": points}
     return cached(run, name, lambda: surface(run.network(weights), first_images(run.data, images), **size))
+
+
+def surfaces(methods: Mapping[str, MethodRuns], **size: float) -> dict[str, pd.DataFrame]:
+    """`surface_of` each method's first run."""
+    return {name: surface_of(m.first, m.weights, **size) for name, m in methods.items()}
+
+
+def centre_errors(methods: Mapping[str, MethodRuns]) -> pd.DataFrame:
+    """How far the losses at the `centre` of each first run are from those that training recorded.
+
+    Columns: method, given, test.
+    """
+    rows = []
+    for name, method in methods.items():
+        found, recorded = centre(method.first, method.weights), method.first.final(method.weights)
+        row = {"method": name, "given": abs(found["given"] - recorded["train_loss"])}
+        rows.append(row | {"test": abs(found["test"] - recorded["test_loss"])})
+    return pd.DataFrame(rows)
 
 
 def cached(run: Run, name: str, compute: Callable[[], pd.DataFrame]) -> pd.DataFrame:

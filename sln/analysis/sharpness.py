@@ -251,6 +251,7 @@ def summary(table: pd.DataFrame) -> pd.DataFrame:
     scale_free : whether the measure compares networks whose weights differ in scale
     relative, relative_std : divided by CE's mean; evaluation : the mean in evaluation mode, of CONTROLS
     ratio, low, high : of the row's method to SLN, paired over seeds (`compared`)
+    seeds : their number
     compared : "ratio", or "difference" where a value is not positive
     verdict : whether SLN is flatter than the row's method (`Estimate.verdict`); empty for SLN and |theta|^2
     """
@@ -258,7 +259,7 @@ def summary(table: pd.DataFrame) -> pd.DataFrame:
     for measure, method in itertools.product((*MEASURES, "squared_norm"), table["method"].unique()):
         values, scale = by_seed[measure][method], abs(by_seed[measure]["CE"].mean())
         row = {"measure": measure, "method": method, "scale_free": measure == SCALE_FREE}
-        row |= {"mean": values.mean(), "std": values.std()}
+        row |= {"mean": values.mean(), "std": values.std(), "seeds": values.count()}
         row |= {"relative": row["mean"] / scale, "relative_std": row["std"] / scale}
         if measure in CONTROLS:
             row["evaluation"] = by_seed[f"{measure}_evaluation"][method].mean()
@@ -268,6 +269,14 @@ def summary(table: pd.DataFrame) -> pd.DataFrame:
             row["verdict"] = apart.verdict() if measure in MEASURES else ""
         rows.append(row)
     return pd.DataFrame(rows).fillna({"verdict": "", "compared": ""})
+
+
+def means(summary: pd.DataFrame) -> pd.DataFrame:
+    """The means of `summary`, a row per method and a column per measure; last those in evaluation mode."""
+    order = {"index": "method", "columns": "measure"}
+    wide = summary.pivot(**order, values="mean")[summary["measure"].unique()]
+    control = summary.pivot(**order, values="evaluation")[list(CONTROLS)].add_suffix(", evaluation")
+    return wide.join(control).loc[summary["method"].unique()]
 
 
 def compared(values: pd.Series, ours: pd.Series) -> tuple[Estimate, Estimate]:

@@ -6,7 +6,19 @@ import numpy as np
 import pandas as pd
 
 from sln.config import NOISE_NAMES
-from sln.plots.style import COLOURS, Figure, differences, dots, legend_of, look, new_axes, panels, reach
+from sln.plots.style import (
+    COLOURS,
+    Figure,
+    bars_of,
+    differences,
+    dots,
+    legend_of,
+    look,
+    new_axes,
+    panels,
+    reach,
+    seeds_of,
+)
 from sln.plots.training import curve
 
 OTHER = "#777777"  # a method that is not the paper's
@@ -14,13 +26,14 @@ PAPERS = {"CE": "CE-MO", "SLN": "SLN-MO", "SLN + LC": "SLN-MO-LC"}  # the paper'
 
 
 def over_epochs(tables: Mapping[str, pd.DataFrame]) -> Figure:
-    """Test accuracy over epochs, mean ± standard deviation; one panel per table of `analysis.curves`."""
+    """Test accuracy over epochs, mean over seeds; one panel per table of `analysis.curves`."""
     figure, axes = panels(1, len(tables), size=(5.1 * len(tables), 3.8), sharex=True, sharey=True)
     for (title, table), ax in zip(tables.items(), axes.flat, strict=True):
         curve(table, "test_accuracy", ax)
         ax.set_title(title)
+        names = [f"{method}, {seeds_of(part)}" for method, part in table.groupby("method", sort=False)]
+        ax.legend(ax.get_legend_handles_labels()[0], names, loc="lower right", title="mean over seeds")
     axes[0, 0].set_ylabel("test accuracy")
-    axes[0, 0].legend(loc="lower right")
     return figure
 
 
@@ -34,9 +47,12 @@ def variant_gains(table: pd.DataFrame) -> Figure:
             part = group[group["weights"] == weights].iloc[::-1]
             dots(ax, part, "mean", np.arange(len(part)) + shift, color=COLOURS[method], label=label)
             ax.set_yticks(range(len(part)), part["difference"])
+        for y, seeds in enumerate(part["seeds"]):
+            at = {"transform": ax.get_yaxis_transform(), "va": "center", "fontsize": 8}
+            ax.text(1.01, y, f"{seeds} seeds", **at)
         ax.axvline(0, color="black", lw=1)
         ax.set(title=strength, xlabel="test accuracy (points)")
-    legend_of(axes[0, 0], "upper", 2)
+    legend_of(axes[0, 0], "upper", 2, "bars: 95% t intervals over seeds")
     return figure
 
 
@@ -46,11 +62,11 @@ def strengths(table: pd.DataFrame) -> Figure:
     titles = {"test_mean": "test accuracy", "validation_mean": "noisy validation labels"}
     for (column, title), ax in zip(titles.items(), axes.flat, strict=True):
         for variant, part in table.groupby("variant", sort=False):
-            error = part["test_std"] if column == "test_mean" else None
+            error = part[column.replace("mean", "std")]
             ax.errorbar(part["sigma"], part[column], error, marker="o", capsize=3, **look(variant))
         ax.set(xlabel="σ of the variant", xscale="log", ylim=(0, 102), title=f"momentum models: {title}")
     axes[0, 0].set_ylabel("accuracy (%)")
-    axes[0, 0].legend(loc="lower left")
+    legend_of(axes[0, 0], "upper", 3, f"{seeds_of(table)}, bars: ± one standard deviation")
     return figure
 
 
@@ -65,7 +81,7 @@ def one_strength(table: pd.DataFrame, variant: str) -> Figure:
     ax.set(xlabel="σ", ylabel="momentum models: test accuracy (%)", xscale="log", ylim=(0, 102))
     ax.set_xticks(part["sigma"], part["sigma"].map("{:g}".format))
     ax.minorticks_off()
-    ax.legend(loc="lower left")
+    ax.legend(loc="lower left", title=f"{seeds_of(part)}, bars: ± one standard deviation")
     row = best.loc[variant]
     ax.figure.words = f"{variant}: {row.test_mean:.1f} ± {row.test_std:.1f}% at its chosen σ = {row.sigma:g}"
     return ax.figure
@@ -90,9 +106,10 @@ def methods(table: pd.DataFrame) -> Figure:
         ax.scatter(shown["mean"], y, c=colours, s=34, zorder=3)
         ax.axvline(shown.set_index("method")["mean"]["SLN"], color=COLOURS["SLN-MO"], lw=1, ls=":")
         ax.set_yticks(y, shown["method"])
-        ax.set_title(f"{NOISE_NAMES[noises[column]]}, {settings[row]}")
-    for ax in axes[-1]:
+        ax.set_title(f"{NOISE_NAMES[noises[column]]} noise,\n{settings[row]} settings")
+        ax.set_xlim(max(0, part.loc[part["noise"] == noises[column], "low"].min() - 3), 103)
         ax.set_xlabel("test accuracy (%)")
+    figure.supxlabel(f"momentum models, {bars_of(part)}; dotted: SLN’s mean", fontsize=9)
     return figure
 
 
@@ -110,7 +127,8 @@ def choices(table: pd.DataFrame) -> Figure:
         ax.set_title(method)
     for ax in axes[:, 0]:
         ax.set_ylabel("accuracy on noisy\nvalidation labels (%)")
-    legend_of(axes[0, 0], "upper", 3)
+    scored = f"{seeds_of(part)}, bars: ± one standard error; dots: chosen"
+    legend_of(axes[0, 0], "upper", 3, scored)
     return figure
 
 
@@ -121,4 +139,5 @@ def gains(table: pd.DataFrame) -> Figure:
     for (name, part), ax in zip(table.groupby("gain", sort=False), axes.flat, strict=True):
         rows = part["noise"].map(NOISE_NAMES) + ", " + part["settings"]
         differences(ax, part, "mean", rows, name, "gain in test accuracy (points)")
+    figure.supxlabel(bars_of(table), fontsize=9)
     return figure

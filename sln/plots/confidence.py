@@ -13,6 +13,7 @@ from sln.plots.style import (
     RIGHT,
     WRONG,
     Figure,
+    bars_of,
     dots,
     legend_of,
     new_axes,
@@ -56,7 +57,8 @@ def histograms(grid: Mapping[float, MethodRuns], sigma: float) -> Figure:
         ax.set_title(name + at)
         ax.label_outer()
         means.append(f"{name} {grid[value].through(weights).final('wrong_confidence').mean():.2f}")
-    legend_of(axes[0, 0], "lower", 4)
+    count = len(grid[sigma].runs)
+    legend_of(axes[0, 0], "lower", 4, f"{count} seeds together" if count > 1 else "1 seed")
     figure.words = f"σ = {sigma:g}: mean probability of wrong labels: {', '.join(means)}"
     return figure
 
@@ -114,7 +116,9 @@ def reliability(table: pd.DataFrame, calibrated: pd.DataFrame, demanded: Floors)
         ax.set(xlabel="confidence", ylabel=f"accuracy\n{kind.replace(', ', chr(10))}")
         ax.set(xlim=(0, 1), ylim=(0, 1), xticks=[0, 0.5, 1], yticks=[0, 0.5, 1], aspect="equal")
         ax.label_outer()
-    legend_of(axes[-1, 0], "lower", 3)
+    legend_of(
+        axes[-1, 0], "lower", 3, f"{seeds_of(calibrated)} together; in brackets: 95% t intervals over seeds"
+    )
     return figure
 
 
@@ -136,7 +140,9 @@ def memorised_nats(table: pd.DataFrame) -> Figure:
     ax = new_axes((6.4, 2.6))
     intervals(ax, table, "below")
     ax.axvline(0, **FLOOR)
-    ax.set_xlabel(f"nats of the loss on given labels below the floor of {table['floor'].mean():.3f}")
+    ax.set_xlabel(
+        f"nats of the loss on given labels below the floor of {table['floor'].mean():.3f}\n{bars_of(table)}"
+    )
     return ax.figure
 
 
@@ -145,7 +151,7 @@ def temperatures(table: pd.DataFrame) -> Figure:
     ax = new_axes((7.2, 4.0))
     intervals(ax, table, "error", "remedy")
     ax.set(xlabel="calibration error, true labels of test images", xlim=(0, None))
-    legend_of(ax, "lower", 2)
+    legend_of(ax, "lower", 2, bars_of(table))
     return ax.figure
 
 
@@ -157,6 +163,7 @@ def clean_price(table: pd.DataFrame) -> Figure:
         intervals(ax, part, "mean")
         ax.set_xlabel(quantity)
         ax.label_outer()
+    figure.supxlabel(bars_of(table), fontsize=9)
     return figure
 
 

@@ -17,7 +17,7 @@ from scipy.interpolate import RectBivariateSpline
 
 from sln.analysis.landscape import PAPER
 from sln.analysis.sharpness import MEASURES
-from sln.plots.style import COLOURS, Figure, legend_of, look, new_axes, panels
+from sln.plots.style import COLOURS, Figure, legend_of, look, new_axes, panels, seeds_of
 
 # The labels that a loss surface can be over: columns of `landscape.surface`.
 LOSSES = {
@@ -290,7 +290,7 @@ def sharpness(summary: pd.DataFrame) -> Figure:
         ax.set_xlim(left=summary["relative"].min() / 2)
     else:  # around a point that is no minimum, a loss can fall
         ax.set_xscale("symlog", linthresh=0.01)
-    ax.set_xlabel("relative to the mean of CE (± one standard deviation): further left is flatter")
+    ax.set_xlabel("ratio to the mean of CE: further left is flatter")
     ax.axvline(1, color="black", lw=1, zorder=0.9)
-    legend_of(ax, "upper", len(methods))
+    legend_of(ax, "upper", len(methods), f"{seeds_of(summary)}, bars: ± one standard deviation")
     return ax.figure

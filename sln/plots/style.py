@@ -16,6 +16,8 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.layout_engine import PlaceHolderLayoutEngine
 
+from sln.study.statistics import LEVEL
+
 matplotlib.style.use(Path(__file__).parent / "style.mplstyle")
 
 COLOURS = {"CE": "#D55E00", "CE-MO": "#E69F00", "SLN": "#56B4E9", "SLN-MO": "#0072B2", "SLN-MO-LC": "#009E73"}
@@ -77,6 +79,12 @@ def seeds_of(table: pd.DataFrame) -> str:
     return f"{count} seed{'s' * (count != 1)}"
 
 
+def bars_of(table: pd.DataFrame) -> str:
+    """ "5 seeds, bars: 95% t intervals", for a legend; of one seed there are no bars."""
+    several = table["seeds"].max() > 1
+    return seeds_of(table) + f", bars: {LEVEL:.0%} t intervals" * bool(several)
+
+
 def reach(table: pd.DataFrame, column: str = "mean", prefix: str = "") -> np.ndarray:
     """(2, rows): how far the interval reaches to both sides of `column`, for `errorbar`."""
     return np.abs(table[[f"{prefix}low", f"{prefix}high"]].to_numpy() - table[[column]].to_numpy()).T
@@ -120,6 +128,7 @@ def stack_bars(
     ax.grid(False)
 
 
-def legend_of(ax: Axes, place: str, columns: int) -> None:
+def legend_of(ax: Axes, place: str, columns: int, title: str | None = None) -> None:
     """A legend of what `ax` shows, outside all panels of its figure: "upper", "lower" or "right"."""
-    ax.figure.legend(*ax.get_legend_handles_labels(), loc=f"outside {place} center", ncols=columns)
+    where = {"loc": f"outside {place} center", "ncols": columns}
+    ax.figure.legend(*ax.get_legend_handles_labels(), title=title, **where)

@@ -137,13 +137,12 @@ def noise_rates(study: Study) -> pd.DataFrame:
 
 
 def describe_noise_rates(table: pd.DataFrame) -> str:
-    """What SLN adds to the momentum model at each rate of `noise_rates`."""
+    """At which rates of `noise_rates` SLN's average is ahead of that of plain training."""
     ours = table[table["method"] == "SLN-MO"]
-    plain = [f"{row.rate:g} (σ {row.sigma:g}): {_points(row, 'gain')}" for row in ours.itertuples()]
-    early = [f"{row.rate:g}: {_points(row, 'over_early')}" for row in ours.itertuples()]
+    rates = ours["rate"].map("{:g}".format)
     return (
-        f"SLN-MO minus CE-MO by noise rate, in points of test accuracy: {'; '.join(plain)}. Minus CE-MO "
-        f"stopped early on noisy labels: {'; '.join(early)}."
+        f"By noise rate, SLN-MO beside CE-MO: {_sides(ours, 'gain', rates)}. "
+        f"Beside CE-MO stopped early on noisy labels: {_sides(ours, 'over_early', rates)}."
     )
 
 
@@ -167,12 +166,17 @@ def image_counts(study: Study) -> pd.DataFrame:
 
 
 def describe_image_counts(table: pd.DataFrame) -> str:
-    """What SLN-MO has over CE-MO stopped early, by number of images of `image_counts`."""
-    ours = table[table["method"] == "SLN-MO"]
-    parts = [f"{row.images:,}: {row.mean:.1f}%, {_points(row, 'over_early')}" for row in ours.itertuples()]
+    """What becomes of SLN-MO's lead over CE-MO stopped early with more images of `image_counts`."""
+    ours = table[table["method"] == "SLN-MO"].sort_values("images")
+    lead, images = ours["over_early"], ours["images"].map("{:,}".format)
+    course = "falls at every step" if lead.is_monotonic_decreasing else "does not fall at every step"
+    told = f"By number of images: {_sides(ours, 'over_early', images)}."
+    if ours["seeds"].max() == 1:
+        told = "With one run each, none of this can be told from chance."
     return (
-        f"SLN-MO (σ {ours['sigma'].iloc[0]:g}) after the last epoch by number of training images, and minus "
-        f"CE-MO stopped early on noisy labels, in points: {'; '.join(parts)}."
+        f"SLN-MO after the last epoch minus CE-MO stopped early on noisy labels {course}, from "
+        f"{lead.iloc[0]:+.1f} points with {images.iloc[0]} images to {lead.iloc[-1]:+.1f} with "
+        f"{images.iloc[-1]}. {told}"
     )
 
 
@@ -206,8 +210,8 @@ def describe_clean_price(table: pd.DataFrame) -> str:
 def kinds_of_noise(study: Study) -> pd.DataFrame:
     """What SLN adds for each kind of noise, paired over seeds, in points of test accuracy.
 
-    Columns: noise, weights ("network" or "momentum"), sigma, gain, low, high (its t interval), verdict on
-    "SLN helps" (`Estimate.verdict`).
+    Columns: noise, weights ("network" or "momentum"), sigma, gain, gain_low, gain_high (its t interval),
+    seeds, verdict on "SLN helps" (`Estimate.verdict`).
     """
     rows = []
     for mode in study.profile.noise_modes:
@@ -215,18 +219,17 @@ def kinds_of_noise(study: Study) -> pd.DataFrame:
         for weights, (plain, noisy) in {"network": ("CE", "SLN"), "momentum": ("CE-MO", "SLN-MO")}.items():
             gain = paired(methods[noisy], methods[plain])
             row = {"noise": mode, "weights": weights, "sigma": methods[noisy].first.config.sigma}
-            rows.append(row | gain.row("gain") | {"verdict": gain.verdict()})
+            rows.append(row | gain.row("gain", "gain_") | {"seeds": gain.seeds, "verdict": gain.verdict()})
     return pd.DataFrame(rows)
 
 
 def describe_kinds_of_noise(table: pd.DataFrame) -> str:
-    """The verdicts of `kinds_of_noise`."""
-    verdicts = [
-        f"{NOISE_NAMES[row.noise]} ({row.weights}): {row.verdict}, "
-        f"{row.gain:+.1f} ({row.low:+.1f} to {row.high:+.1f})"
-        for row in table.itertuples()
-    ]
-    return "SLN helps, in points over no stochastic noise: " + "; ".join(verdicts) + "."
+    """Under which kinds of noise of `kinds_of_noise` SLN is ahead of training without it."""
+    lines = []
+    for weights, names in {"network": "SLN beside CE", "momentum": "SLN-MO beside CE-MO"}.items():
+        part = table[table["weights"] == weights]
+        lines.append(f"{names}: {_sides(part, 'gain', part['noise'].map(NOISE_NAMES))}.")
+    return "\n".join(lines)
 
 
 def noise_for(study: Study) -> pd.DataFrame:
@@ -248,51 +251,48 @@ def describe_against(table: pd.DataFrame, column: str, reference: str) -> str:
         for row in part.drop(index=reference).itertuples()
     )
     at, gains = part.loc[reference], part.drop(index=reference)
-    groups = {
-        "these are behind:": gains["gain_high"] < 0,
-        "these are ahead:": gains["gain_low"] > 0,
-        "these cannot be told from it:": (gains["gain_low"] <= 0) & (gains["gain_high"] >= 0),
-    }
-    conclusion = "; ".join(
-        f"{where} {', '.join(gains.index[is_])}" for where, is_ in groups.items() if any(is_)
-    )
     return (
         f"Momentum models against {reference} ({at['mean']:.1f}%, {at['memorised']:.0f}% of the wrong labels "
-        f"memorised), in points: {others}.\nSo, beside {reference}, over {at['seeds']:.0f} seeds, "
-        f"{conclusion}."
+        f"memorised), in points: {others}.\nSo, beside {reference}, over {at['seeds']:.0f} seeds: "
+        f"{_sides(gains, 'gain', gains.index.to_series())}."
     )
 
 
 def corrections(study: Study) -> pd.DataFrame:
     """Clean and released correction by kind of noise: noise, losses, and those of `accuracies` (%).
 
-    gain, gain_low, gain_high : over no correction, paired over seeds
-    label_accuracy : share of training labels that are true after correction (the targets' largest entries);
-        images of no class (open-set) are left out
+    gain, gain_low, gain_high : over no correction, paired over seeds; over_clean, ... : over the clean rule
+    label_accuracy, label_low, label_high : share of training labels that are true after correction (the
+        targets' largest entries); images of no class (open-set) are left out
     """
     rows, found = [], study.runs_of(correction_arms(study), "label correction")
     for (mode, losses), runs in found.items():
         of_a_class = [run.examples.query("true >= 0") for run in runs.runs]
-        truer = [(examples["target"] == examples["true"]).mean() for examples in of_a_class]
-        gain = paired(runs, found[mode, "none"]).row("gain", "gain_")
-        row = {"noise": mode, "losses": losses} | accuracies(runs) | gain
-        rows.append(row | {"label_accuracy": 100 * float(np.mean(truer))})
+        truer = [100 * (examples["target"] == examples["true"]).mean() for examples in of_a_class]
+        row = {"noise": mode, "losses": losses} | accuracies(runs)
+        row |= paired(runs, found[mode, "none"]).row("gain", "gain_")
+        row |= paired(runs, found[mode, "given"]).row("over_clean", "over_clean_")
+        rows.append(row | interval(truer).row("label_accuracy", "label_"))
     return pd.DataFrame(rows)
 
 
 def describe_corrections(table: pd.DataFrame) -> str:
-    """What each rule of `corrections` gains, and how many labels are true after it."""
-    rules = {"given": "clean rule", "as-released": "as released"}
-    parts = []
-    for noise, part in table.groupby("noise", sort=False):
-        part = part.set_index("losses")
-        gains = ", ".join(
-            f"{name} {_points(part.loc[losses], 'gain')} points, labels "
-            f"{part.loc[losses, 'label_accuracy']:.0f}% true"
-            for losses, name in rules.items()
-        )
-        parts.append(f"{NOISE_NAMES[noise]} (labels {part.loc['none', 'label_accuracy']:.0f}% true): {gains}")
-    return "Correction against SLN-MO without it: " + "; ".join(parts) + "."
+    """Under which kinds of noise each rule of `corrections` is ahead, and how many labels it leaves true."""
+    lines = []
+    for losses, column, names in (
+        ("given", "gain", "The clean rule beside no correction"),
+        ("as-released", "gain", "The released rule beside no correction"),
+        ("as-released", "over_clean", "The released rule beside the clean one"),
+    ):
+        part = table[table["losses"] == losses]
+        lines.append(f"{names}: {_sides(part, column, part['noise'].map(NOISE_NAMES))}.")
+    true = table.query("noise != 'openset'").pivot(index="noise", columns="losses", values="label_accuracy")
+    true = true.reindex(table["noise"].unique()).dropna()
+    shares = "; ".join(
+        f"{NOISE_NAMES[row.Index]} {row.none:.0f}, {row.given:.0f}, {row.released:.0f}%"
+        for row in true.rename(columns={"as-released": "released"}).itertuples()
+    )
+    return "\n".join([*lines, f"True labels after no, the clean and the released correction: {shares}."])
 
 
 def class_counts(study: Study) -> pd.DataFrame:
@@ -309,7 +309,10 @@ def class_counts(study: Study) -> pd.DataFrame:
 
 
 def best_sigmas(study: Study) -> pd.DataFrame:
-    """The sigma above 0 of the best test accuracy by classes and seed; of equals the smallest."""
+    """The sigma above 0 of the best test accuracy by classes and seed; of equals the smallest.
+
+    It answers a question about the curve; no setting of the study is chosen so.
+    """
     found = study.runs_of(class_arms(study), "class counts")
     rows = []
     for C in study.profile.class_counts:
@@ -317,6 +320,21 @@ def best_sigmas(study: Study) -> pd.DataFrame:
         for seed, best in enumerate(accuracy.argmax(axis=0)):
             rows.append({"classes": C, "seed": seed, "sigma": CLASS_COUNT_SIGMAS[1:][best]})
     return pd.DataFrame(rows)
+
+
+def best_by_classes(best: pd.DataFrame) -> pd.DataFrame:
+    """Geometric means over the seeds of `best_sigmas`, of sigma and of when_sure = sigma sqrt(C - 1).
+
+    Columns: classes, seeds, and of both the mean and its t interval (sigma, sigma_low, sigma_high, ...).
+    """
+    rows = []
+    for C, part in best.groupby("classes"):
+        row = {"classes": C, "seeds": len(part)}
+        for name, factor in {"sigma": 1.0, "when_sure": math.sqrt(C - 1)}.items():
+            row |= interval(np.log(factor * part["sigma"])).row(name, f"{name}_")
+        rows.append(row)
+    table = pd.DataFrame(rows).set_index(["classes", "seeds"])
+    return np.exp(table).reset_index()
 
 
 def describe_class_counts(best: pd.DataFrame) -> str:
@@ -328,19 +346,18 @@ def describe_class_counts(best: pd.DataFrame) -> str:
     slope = interval([np.polyfit(part["x"], part["y"], 1)[0] for _, part in log.groupby("seed")])
     falls, constant = (slope.low <= value <= slope.high for value in (-1, 0))
     verdict = {
-        (True, False): "the best σ falls with the number of classes as the theory predicts",
+        (True, False): "the best σ falls with the number of classes, and the theory’s −1 is in the interval",
         (False, True): "the best σ does not depend on the number of classes",
         (True, True): f"which of the two holds cannot be told with {slope.seeds} seeds",
         (False, False): "the best σ falls with the number of classes, but not as the theory predicts"
         if slope.high < 0
         else "the best σ does not fall with the number of classes",
     }[falls, constant]
-    means = np.exp(log.groupby("classes")["y"].mean())
+    edge = best[best["sigma"] == CLASS_COUNT_SIGMAS[-1]]
+    further = f" Of {len(best)} best σ, {len(edge)} are the largest that was tried." * bool(len(edge))
     return (
-        f"Best σ by number of classes (means over seeds): "
-        f"{', '.join(f'{C}: {sigma:.2g}' for C, sigma in means.items())}. "
-        f"Its slope against √(C − 1), in logarithms, is {slope.mean:+.2f} ({slope.low:+.2f} to "
-        f"{slope.high:+.2f}), where σ √(C − 1) = constant would be −1 and σ = constant 0: {verdict}."
+        f"The slope of the best σ against √(C − 1), in logarithms, is {slope.mean:+.2f} ({slope.low:+.2f} to "
+        f"{slope.high:+.2f}), where σ √(C − 1) = constant would be −1 and σ = constant 0: {verdict}.{further}"
     )
 
 
@@ -348,6 +365,20 @@ def _points(row: Any, name: str) -> str:
     """A difference of a table's row and its interval, which a single run has not, in points."""
     mean, low, high = (getattr(row, f"{name}{end}") for end in ("", "_low", "_high"))
     return f"{mean:+.1f} " + (f"({low:+.1f} to {high:+.1f})" if math.isfinite(high) else "(one run)")
+
+
+def _sides(rows: pd.DataFrame, name: str, of: pd.Series) -> str:
+    """On which side of 0 the intervals of the difference `name` are, in points; `of` names the rows."""
+    sides = {"ahead": rows[f"{name}_low"] > 0, "behind": rows[f"{name}_high"] < 0}
+    sides["not to be told from it"] = ~(sides["ahead"] | sides["behind"])
+    parts = []
+    for words, side in sides.items():
+        if side.any():
+            means = rows.loc[side, name]
+            low, high = f"{means.min():+.1f}", f"{means.max():+.1f}"
+            points = f"{low} points" if low == high else f"{low} to {high} points"
+            parts.append(f"{words} with {', '.join(of[side])} ({points})")
+    return "; ".join(parts)
 
 
 def _by_weights(found: Mapping[str, MethodRuns], column: str, reference: str) -> pd.DataFrame:

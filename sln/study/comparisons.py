@@ -350,8 +350,9 @@ def _differences(part: pd.DataFrame, name: str) -> str:
 def strengths(study: Study, noise_mode: str = "sym") -> pd.DataFrame:
     """Last-epoch accuracy of each variant of SGD noise by its strength, for the seeds of choices.
 
-    Columns: variant, sigma, test_mean, test_std, validation_mean (on noisy labels), all in per cent and of
-    the momentum model; relative : sigma over the variant's best on noisy validation labels.
+    Columns: variant, sigma, seeds, and mean and standard deviation of test and of noisy validation labels
+    (test_mean, ...), in per cent and of the momentum model; relative : sigma over the variant's best on
+    noisy validation labels.
     """
     seeds = study.profile.choice_seeds
     grids = {name: study.strengths(noise_on, noise_mode, seeds) for name, noise_on in VARIANTS.items()}
@@ -360,9 +361,11 @@ def strengths(study: Study, noise_mode: str = "sym") -> pd.DataFrame:
     for name, grid in grids.items():
         for sigma, method in study.runs_of(grid, f"{name} by strength").items():
             momentum = method.through("momentum")
-            test = 100 * momentum.final("test_accuracy")
-            row = {"variant": name, "sigma": sigma, "test_mean": test.mean(), "test_std": test.std(ddof=1)}
-            rows.append(row | {"validation_mean": 100 * momentum.final("validation_accuracy").mean()})
+            row = {"variant": name, "sigma": sigma, "seeds": len(momentum.runs)}
+            for split in ("test", "validation"):
+                found = interval(100 * momentum.final(f"{split}_accuracy"))
+                row |= {f"{split}_mean": found.mean, f"{split}_std": found.std}
+            rows.append(row)
     found = pd.DataFrame(rows)
     best = found.loc[found.groupby("variant")["validation_mean"].idxmax()].set_index("variant")["sigma"]
     found["relative"] = found["sigma"] / found["variant"].map(best)

@@ -87,6 +87,18 @@ def test_memorised_nats_are_the_floor_minus_the_loss_on_given_labels(methods):
     assert "c 1.50, not to be told" in text
 
 
+def test_the_words_say_whom_a_temperature_helps_and_whom_it_makes_less_sure():
+    rows = [("a", "as trained", 1.0, 0.3), ("b", "as trained", 1.0, 0.1)]
+    rows += [("a", "temperature, through T", 0.4, 0.2), ("b", "temperature, through T", 1.5, 0.2)]
+    table = pd.DataFrame(rows, columns=["method", "remedy", "temperature", "error"])
+    text = confidence.describe_temperatures(table)
+    assert text == (
+        "Temperature, through T, by means over seeds: it lowers the error of a; it raises that of b; "
+        "it makes less sure b."
+    )
+    assert "No image is held out" in confidence.describe_temperatures(table.iloc[:2])
+
+
 # --- on training labels -------------------------------------------------------------------------------------
 
 

@@ -249,6 +249,27 @@ def test_the_ranges_stand_beside_the_papers_and_the_words_compare_the_order():
     assert "CE, SLN, gradient noise, logit noise; in the paper CE, gradient noise" in other
 
 
+def test_a_line_is_described_by_its_middle_and_its_ends():
+    x = np.linspace(-1, 1, 5)
+    table = pd.DataFrame({"x": x, "given": 1 + x**2, "true": 2 + x**2, "test": 3 + x**2})
+    text = landscape.describe_lines({"CE": table})
+    assert "CE: 1.00 on given labels, 2.00 on true ones, 3.00 on test images" in text
+    assert text.endswith("it rises by 1.00 to the ends.")
+
+
+def test_lines_and_surfaces_have_at_their_centres_what_training_recorded(smoke_study):
+    methods = {name: smoke_study.methods("sym")[name] for name in ("CE", "SLN-MO")}
+    lines = landscape.lines(methods, radius=0.1, points=3)
+    surfaces = landscape.surfaces(methods, radius=0.1, points=3)
+    for name, method in methods.items():
+        recorded = method.first.final(method.weights)["train_loss"]
+        assert lines[name]["given"][1] == pytest.approx(recorded, abs=1e-5)
+        assert surfaces[name]["given"][4] == pytest.approx(recorded, abs=1e-5)
+    errors = landscape.centre_errors(methods)
+    assert errors["method"].tolist() == ["CE", "SLN-MO"]
+    assert errors[["given", "test"]].to_numpy().max() < 1e-5
+
+
 @pytest.mark.parametrize("statistics", landscape.AROUND)
 def test_the_rise_is_the_mean_over_both_directions_and_their_opposites(statistics, few_noisy_digits):
     network, images = a_network(), landscape.EvaluationSet(few_noisy_digits)

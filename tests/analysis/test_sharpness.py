@@ -340,6 +340,14 @@ def test_one_seed_settles_nothing():
     assert "cannot be told with 1 seed by the scale-free measure" in sharpness.describe(summary)
 
 
+def test_means_are_a_row_per_method_in_the_order_of_the_table():
+    table = sharpness.means(sharpness.summary(rows(SLN=(1, 2, 3), CE=(9, 10, 11))))
+    assert table.index.tolist() == ["SLN", "CE"]
+    controls = [f"{name}, evaluation" for name in sharpness.CONTROLS]
+    assert table.columns.tolist() == [*sharpness.MEASURES, "squared_norm", *controls]
+    assert set(table.loc["CE"]) == {10}
+
+
 def test_the_words_lead_with_the_scale_free_measure():
     table = rows(CE=(9, 10, 11), SLN=(1, 1.1, 1.2))
     table.loc[table["method"] == "CE", "trace"] = [0.1, 0.11, 0.12]

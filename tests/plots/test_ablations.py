@@ -16,6 +16,7 @@ def test_every_picture_shows_its_table(smoke_study):
         plots.ablations.against(ablations.noise_for(smoke_study), "noise_for"),
         plots.ablations.corrections(ablations.corrections(smoke_study)),
         plots.ablations.class_counts(ablations.class_counts(smoke_study)),
+        plots.ablations.best_sigmas(ablations.best_sigmas(smoke_study)),
     ]
     for figure in figures:
         assert isinstance(figure, plots.Figure)

@@ -45,7 +45,8 @@ def test_reliability_leaves_out_bins_of_few_images_and_fades_others(demanded):
     table = stacked(kinds, "labels").assign(method="CE")
     rows = [("error", 0.2), ("error_given", 0.4)]
     calibrated = pd.DataFrame([{"quantity": q, "mean": m, "low": 0.1, "high": 0.5} for q, m in rows])
-    figure = plots.reliability(table, calibrated.assign(method="CE"), demanded)
+    figure = plots.reliability(table, calibrated.assign(method="CE", seeds=3), demanded)
+    assert figure.legends[0].get_title().get_text().startswith("3 seeds together")
     for ax, title in zip(
         figure.axes, ("CE\nerror 0.20 [0.10, 0.50]", "error 0.40 [0.10, 0.50]"), strict=True
     ):
@@ -60,7 +61,7 @@ def test_reliability_leaves_out_bins_of_few_images_and_fades_others(demanded):
 def test_markers_stand_at_the_means_and_bars_reach_over_the_intervals():
     rows = [("SLN", "as trained", 0.4, 0.3, 0.6), ("SLN", "T inverted", 0.1, 0.0, 0.2)]
     table = pd.DataFrame(rows, columns=["method", "remedy", "error", "low", "high"])
-    ax = plots.temperatures(table).axes[0]
+    ax = plots.temperatures(table.assign(seeds=5)).axes[0]
     found = [(c.lines[0].get_xdata()[0], c.lines[2][0].get_segments()[0][:, 0]) for c in ax.containers]
     for (mean, ends), (_, _, wanted, low, high) in zip(found, rows, strict=True):
         assert mean == wanted
@@ -68,7 +69,9 @@ def test_markers_stand_at_the_means_and_bars_reach_over_the_intervals():
 
 
 def test_memorised_nats_have_the_floor_at_zero():
-    table = pd.DataFrame({"method": ["CE"], "below": [1.0], "low": [0.9], "high": [1.2], "floor": [1.55]})
+    table = pd.DataFrame(
+        {"method": ["CE"], "below": [1.0], "low": [0.9], "high": [1.2], "floor": [1.55]}
+    ).assign(seeds=1)
     ax = plots.memorised_nats(table).axes[0]
     assert "1.550" in ax.get_xlabel()
     assert [line.get_xdata()[0] for line in dashed(ax)] == [0]
@@ -76,7 +79,8 @@ def test_memorised_nats_have_the_floor_at_zero():
 
 def test_clean_price_draws_methods_and_leaves_differences_to_the_sentence():
     rows = [(m, q, 0.9, 0.8, 1.0) for m in ("CE", "SLN", "SLN minus CE") for q in ("accuracy", "confidence")]
-    figure = plots.clean_price(pd.DataFrame(rows, columns=["method", "quantity", "mean", "low", "high"]))
+    table = pd.DataFrame(rows, columns=["method", "quantity", "mean", "low", "high"]).assign(seeds=5)
+    figure = plots.clean_price(table)
     assert [ax.get_xlabel() for ax in figure.axes] == ["accuracy", "confidence"]
     assert [len(ax.containers) for ax in figure.axes] == [2, 2]
 

@@ -5,6 +5,7 @@ import io
 import pandas as pd
 
 from sln import plots
+from sln.plots import style
 from sln.study.study import METHODS, VARIANTS
 
 
@@ -22,6 +23,11 @@ def test_saving_does_not_move_what_has_fixed_places():
     before = figure._repr_png_()
     figure.savefig(io.BytesIO(), format="png")
     assert figure._repr_png_() == before
+
+
+def test_a_legend_names_bars_only_where_there_are_several_seeds():
+    assert style.bars_of(pd.DataFrame({"seeds": [2, 5]})) == "5 seeds, bars: 95% t intervals"
+    assert style.bars_of(pd.DataFrame({"seeds": [1]})) == "1 seed"
 
 
 def test_a_method_has_one_colour_and_no_two_share_it():

@@ -61,7 +61,7 @@ def test_class_counts_are_compared_on_letters_with_no_noise_as_the_reference(smo
 
 @pytest.mark.parametrize(
     ("exponent", "words"),
-    [(-1, "as the theory predicts"), (0, "does not depend"), (-0.4, "but not as"), (0.7, "does not fall")],
+    [(-1, "−1 is in the interval"), (0, "does not depend"), (-0.4, "but not as"), (0.7, "does not fall")],
 )
 def test_the_slope_over_class_counts_decides_between_two_hypotheses(exponent, words):
     rows = [
@@ -80,7 +80,7 @@ def test_kinds_of_noise_are_judged_by_paired_differences(smoke_study):
     gains = 100 * (methods["SLN"].final("test_accuracy") - methods["CE"].final("test_accuracy"))
     row = table.loc[("asym", "network")]
     assert row["gain"] == pytest.approx(gains.mean())
-    assert row["high"] - row["gain"] == pytest.approx(12.7062 * abs(gains[0] - gains[1]) / 2, rel=1e-4)
+    assert row["gain_high"] - row["gain"] == pytest.approx(12.7062 * abs(gains[0] - gains[1]) / 2, rel=1e-4)
 
 
 def test_differences_to_a_reference_are_paired_within_the_same_weights(smoke_study):
@@ -111,8 +111,6 @@ def test_the_table_of_image_counts_is_written_from_its_runs(smoke_study, monkeyp
     gains = 100 * (runs["SLN-MO"].final("test_accuracy") - runs["CE-MO"].early("test_accuracy"))
     assert table.loc["SLN-MO", "over_early"] == pytest.approx(gains.mean())
     assert table.loc["CE", "memorised"] == pytest.approx(100 * runs["CE"].final("wrong_memorised").mean())
-    text = ablations.describe_image_counts(table.reset_index())
-    assert f"4,000: {table.loc['SLN-MO', 'mean']:.1f}%, {gains.mean():+.1f} (" in text
 
 
 def test_sentences_state_the_numbers_of_the_tables():
@@ -125,15 +123,50 @@ def test_sentences_state_the_numbers_of_the_tables():
     assert "against all (90.0%, 3% of the wrong labels memorised)" in text
     assert "none -30.0 (-33.0 to -27.0) (65% memorised)" in text
     assert text.endswith(
-        "So, beside all, over 5 seeds, these are behind: none; these are ahead: more; "
-        "these cannot be told from it: some."
+        "So, beside all, over 5 seeds: ahead with more (+2.0 points); behind with none (-30.0 points); "
+        "not to be told from it with some (-1.0 points)."
     )
-    rates = pd.DataFrame({"rate": [0.4], "method": ["SLN-MO"], "sigma": [1.0]})
-    for name, mean in {"gain": 33.0, "over_early": 3.0}.items():
-        rates[[name, f"{name}_low", f"{name}_high"]] = [mean, mean - 1, mean + 1]
-    one = pd.DataFrame({"images": [4000], "method": ["SLN-MO"], "sigma": [0.5], "mean": [42.45]})
-    one[["over_early", "over_early_low", "over_early_high"]] = [1.65, -np.inf, np.inf]
-    assert ablations.describe_image_counts(one).endswith("42.5%, +1.6 (one run).")
+
+
+def leads(name, means, half, **columns):
+    """A table with a row per mean of the difference `name`, and an interval of ± `half`."""
+    means = np.array(means)
+    ends = {name: means, f"{name}_low": means - half, f"{name}_high": means + half}
+    return pd.DataFrame({"method": "SLN-MO"} | columns | ends)
+
+
+def test_a_conclusion_names_a_side_only_where_the_interval_excludes_zero():
+    rates = leads("gain", [0.5, 16.0, 45.0, -3.0], 1.0, rate=[0.0, 0.2, 0.6, 0.9])
+    rates = rates.join(leads("over_early", [2.0] * 4, 3.0).drop(columns="method"))
     text = ablations.describe_noise_rates(rates)
-    assert "0.4 (σ 1): +33.0 (+32.0 to +34.0)" in text
-    assert "stopped early on noisy labels: 0.4: +3.0 (+2.0 to +4.0)" in text
+    assert "ahead with 0.2, 0.6 (+16.0 to +45.0 points); behind with 0.9 (-3.0 points); " in text
+    assert "not to be told from it with 0 (+0.5 points). Beside CE-MO stopped early" in text
+    assert text.endswith("labels: not to be told from it with 0, 0.2, 0.6, 0.9 (+2.0 points).")
+
+
+def test_single_runs_conclude_nothing_about_the_number_of_images():
+    table = leads("over_early", [8.9, 1.6, -2.0], np.inf, images=[2000, 4000, 10_000], seeds=1)
+    text = ablations.describe_image_counts(table)
+    assert "falls at every step, from +8.9 points with 2,000 images to -2.0 with 10,000." in text
+    assert text.endswith("none of this can be told from chance.")
+    table = leads("over_early", [8.9, 9.6], 1.0, images=[2000, 4000], seeds=3)
+    text = ablations.describe_image_counts(table)
+    assert "does not fall at every step" in text
+    assert "ahead with 2,000, 4,000 (+8.9 to +9.6 points)" in text
+
+
+def test_both_rules_of_correction_are_compared_seed_by_seed(smoke_study):
+    table = ablations.corrections(smoke_study).set_index(["noise", "losses"])
+    runs = smoke_study.runs_of(ablations.correction_arms(smoke_study))
+    one, other = (runs["asym", rule].final("test_accuracy") for rule in ("as-released", "given"))
+    assert table.loc[("asym", "as-released"), "over_clean"] == pytest.approx(100 * (one - other).mean())
+    assert (table["label_low"] <= table["label_accuracy"]).all()
+    assert (table["label_accuracy"] <= table["label_high"]).all()
+
+
+def test_best_sigmas_are_averaged_over_seeds_as_geometric_means():
+    best = pd.DataFrame({"classes": [2, 2, 5, 5], "seed": [0, 1, 0, 1], "sigma": [2.0, 8.0, 1.0, 1.0]})
+    two, five = ablations.best_by_classes(best).to_dict("records")
+    assert two["sigma"] == two["when_sure"] == pytest.approx(4)
+    assert two["sigma_low"] * two["sigma_high"] == pytest.approx(16)
+    assert (five["sigma_low"], five["sigma_high"], five["when_sure"]) == (1, 1, 2)
