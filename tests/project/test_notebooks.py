@@ -13,6 +13,7 @@ from sln.study.plan import planned
 
 ROOT = Path(__file__).parents[2]
 PATHS = sorted((ROOT / "notebooks").glob("[0-9][0-9]_*.ipynb"))
+FOLDED = "jp-MarkdownHeadingCollapsed"  # JupyterLab's own name
 every_notebook = pytest.mark.parametrize("path", PATHS, ids=lambda path: path.stem)
 
 
@@ -56,7 +57,7 @@ def test_it_is_valid_and_stripped_of_all_traces_of_a_run(path):
     nbformat.validate(notebook)
     assert not {"papermill", "widgets"} & set(notebook.metadata)
     for cell in notebook.cells:
-        assert set(cell.metadata) <= {"tags"}
+        assert set(cell.metadata) <= {"tags", FOLDED}
         if cell.cell_type == "code":
             assert cell.outputs == []
             assert cell.execution_count is None
@@ -68,6 +69,23 @@ def test_it_opens_with_a_title_and_a_question(path):
     assert first.cell_type == "markdown"
     assert first.source.startswith("# ")
     assert "?" in first.source
+
+
+@every_notebook
+def test_it_ends_as_all_do_with_its_checks_folded(path):
+    texts = [cell.source for cell in cells_of(path, "markdown")]
+    titles = [text.splitlines()[0] for text in texts if text.startswith("## ")]
+    assert titles[-4:] == ["## Take-aways", "## Exercises", "## References", "## Checks"]
+    take_aways = next(text for text in texts if text.startswith("## Take-aways"))
+    assert len(re.findall("^- ", take_aways, re.M)) == 3
+    checks = next(cell for cell in cells_of(path, "markdown") if cell.source.startswith("## Checks"))
+    assert checks.metadata[FOLDED] is True
+
+
+@every_notebook
+def test_its_map_leads_to_all_others(path):
+    links = re.findall(r"\]\((\d\d_\w+\.ipynb)\)", cells_of(path, "markdown")[0].source)
+    assert links == [other.name for other in PATHS if other != path]
 
 
 @every_notebook
