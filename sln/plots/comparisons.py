@@ -95,7 +95,7 @@ def methods(table: pd.DataFrame) -> Figure:
     part = table[table["weights"] == "momentum"].sort_values("mean")
     noises, settings = table["noise"].unique(), table["settings"].unique()
     size = (4.6 * len(noises), (0.27 * part["method"].nunique() + 0.9) * len(settings) + 0.3)
-    figure, axes = panels(len(settings), len(noises), size=size, sharex="col")
+    figure, axes = panels(len(settings), len(noises), size=size)
     for (row, column), ax in np.ndenumerate(axes):
         shown = part[(part["noise"] == noises[column]) & (part["settings"] == settings[row])]
         if shown.empty:  # not every kind of noise has tuned settings
@@ -105,11 +105,11 @@ def methods(table: pd.DataFrame) -> Figure:
         ax.errorbar(shown["mean"], y, xerr=reach(shown), fmt="none", ecolor=colours, elinewidth=1.4)
         ax.scatter(shown["mean"], y, c=colours, s=34, zorder=3)
         ax.axvline(shown.set_index("method")["mean"]["SLN"], color=COLOURS["SLN-MO"], lw=1, ls=":")
-        ax.set_yticks(y, shown["method"])
+        ax.set_yticks(y, [PAPERS.get(name, name) for name in shown["method"]])
         ax.set_title(f"{NOISE_NAMES[noises[column]]} noise,\n{settings[row]} settings")
         ax.set_xlim(max(0, part.loc[part["noise"] == noises[column], "low"].min() - 3), 103)
         ax.set_xlabel("test accuracy (%)")
-    figure.supxlabel(f"momentum models, {bars_of(part)}; dotted: SLN’s mean", fontsize=9)
+    figure.supxlabel(f"momentum models, {bars_of(part)}; dotted: SLN-MO’s mean", fontsize=9)
     return figure
 
 

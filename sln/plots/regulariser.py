@@ -32,10 +32,10 @@ def noise_over_curvature(table: pd.DataFrame) -> Figure:
     figure, ((left, right),) = panels(1, 2, size=(9.6, 3.6))
     left.plot(table["p"], table["noise"], color=COLOURS["SLN"], label="variance of the noise, σ = 1")
     left.plot(table["p"], table["curvature"], color=COLOURS["CE"], label="curvature of the loss")
-    left.set(title="along the predicted class’s logit", ylabel="(squared loss: 1 and 1)", yscale="log")
+    left.set(title="the predicted class’s logit against the others", yscale="log")
     right.plot(table["p"], table["ratio"], color=COLOURS["SLN-MO"], label="softmax")
     right.axhline(1, color="black", lw=1, ls=":", label="squared loss")
-    right.set(title="how far the noise carries it", ylabel="noise / curvature", yscale="log")
+    right.set(title="their ratio: how far the noise carries it", ylabel="noise / curvature", yscale="log")
     for ax in (left, right):
         ax.set(xlabel="probability of the predicted class")
         ax.legend()

@@ -301,17 +301,17 @@ def describe_methods(table: pd.DataFrame, settings: str) -> str:
     for noise, part in shown.groupby("noise", sort=False):
         sln = part[part["method"] == "SLN"].iloc[0]
         others = part[part["beside_sln"] != "itself"].sort_values("difference", ascending=False)
-        told = {"SLN is ahead of": "behind", "behind": "ahead"}
+        told = {"it is ahead of": "behind", "behind": "ahead"}
         groups = {words: others[others["beside_sln"] == verdict] for words, verdict in told.items()}
-        untold = f"it cannot be told, with {sln['seeds']} seeds, from"
+        untold = f"not to be told, with {sln['seeds']} seeds, from"
         groups[untold] = others[~others["beside_sln"].isin(told.values())]
         words = "; ".join(
             f"{words} {', '.join(f'{r.method} ({r.difference:+.1f})' for r in group.itertuples()) or 'none'}"
             for words, group in groups.items()
         )
         lines.append(
-            f"{NOISE_NAMES[noise]}, {settings} settings: SLN {sln['mean']:.1f}% "
-            f"[{sln['low']:.1f}, {sln['high']:.1f}]. In points beside it: {words}."
+            f"{NOISE_NAMES[noise]}, {settings} settings: SLN-MO {sln['mean']:.1f}% "
+            f"[{sln['low']:.1f}, {sln['high']:.1f}]. In points beside it, momentum models: {words}."
         )
     return "\n".join(lines)
 

@@ -171,8 +171,8 @@ def test_methods_are_described_by_what_the_intervals_tell():
     table = a_table(GCE=(-4.0, "behind"), mixup=(2.0, "ahead"), ELR=(0.5, untold), SAM=(-9.0, "behind"))
     words = comparisons.describe_methods(table, "tuned")
     assert words == (
-        "symmetric, tuned settings: SLN 93.0% [91.5, 94.5]. In points beside it: SLN is ahead of GCE (-4.0), "
-        "SAM (-9.0); behind mixup (+2.0); it cannot be told, with 5 seeds, from ELR (+0.5)."
+        "symmetric, tuned settings: SLN-MO 93.0% [91.5, 94.5]. In points beside it, momentum models: it is "
+        "ahead of GCE (-4.0), SAM (-9.0); behind mixup (+2.0); not to be told, with 5 seeds, from ELR (+0.5)."
     )
     assert "behind none" in comparisons.describe_methods(a_table(GCE=(-4.0, "behind")), "tuned")
 
