@@ -22,13 +22,14 @@ from sln.utils.rng import numpy_generator, torch_generator
 
 IMAGES, RADIUS, DIRECTIONS = 500, 0.25, 2  # of the rise: training images, length of a move, moves
 BATCH, DRAWS = 64, 4  # of |J|^2: images, draws
-OUTCOMES = ("accuracy", "memorised")  # that flatness might predict
+OUTCOMES = ("accuracy", "peak", "memorised")  # that flatness might predict
+FEW = 60  # per cent of the wrong labels: methods that memorise less are also looked at by themselves
 
 
 @threads(1)
 def measured(run: Run, weights: str = "network", epoch: int | None = None) -> dict[str, float]:
-    """rise and squared_jacobian of one network after `epoch` (default: the last), cached beside the run."""
-    path = run.folder / "sharpness" / f"{weights}-flatness-epoch{epoch or run.config.epochs:03d}.json"
+    """rise, squared_jacobian and squared_norm (|theta|^2) after `epoch` (default: the last), cached."""
+    path = run.folder / "sharpness" / f"{weights}-sensitivity-epoch{epoch or run.config.epochs:03d}.json"
     if not path.exists():
         network = run.network(weights, epoch).to(device())
         seen = EvaluationSet(first_images(run.data, IMAGES))
@@ -37,6 +38,7 @@ def measured(run: Run, weights: str = "network", epoch: int | None = None) -> di
         images = seen.train[:BATCH]
         z = torch.randn(DRAWS, len(images), run.data.num_classes, generator=torch_generator(0, "bootstrap"))
         found["squared_jacobian"], _ = sensitivity.squared_jacobian(network, images, z.to(device()))
+        found["squared_norm"] = sum(p.detach().square().sum().item() for p in network.parameters())
         write_json(path, found)
     return read_json(path)
 
@@ -47,8 +49,9 @@ def measured(run: Run, weights: str = "network", epoch: int | None = None) -> di
 def late(study: Study) -> pd.DataFrame:
     """CE, and noise in the second half only (`mechanism.late_arms`), at the epochs whose weights were kept.
 
-    One row per method, seed and epoch; columns accuracy and memorised (%), and those of `measured`. Until the
-    noise starts all methods are CE's training, so the others' rows begin at that epoch.
+    One row per method, seed and epoch; columns accuracy and memorised (%), those of `measured`, and
+    sensitivity, |theta|^2 |J|^2: BatchNorm lets weights grow and J shrink while the function stays the same.
+    Until the noise starts all methods are CE's training, so the others' rows begin at that epoch.
     """
     rows = []
     for name, method in study.runs_of(mechanism.late_arms(study), "noise in the second half").items():
@@ -59,7 +62,8 @@ def late(study: Study) -> pd.DataFrame:
                 accuracy, memorised = history.loc[epoch]
                 row = {"method": name, "seed": run.config.seed, "epoch": epoch}
                 row |= {"accuracy": accuracy, "memorised": memorised}
-                rows.append(row | measured(run, "network", epoch))
+                row |= measured(run, "network", epoch)
+                rows.append(row | {"sensitivity": row["squared_norm"] * row["squared_jacobian"]})
     return pd.DataFrame(rows)
 
 
@@ -75,11 +79,11 @@ def describe_late(table: pd.DataFrame) -> str:
     for name, part in table.groupby("method", sort=False):
         before, after = (part[part["epoch"] == epoch].set_index("seed") for epoch in (first, last))
         change = interval(after["memorised"] - before["memorised"])
-        rise, squared = (_change(after[name], before[name]) for name in ("rise", "squared_jacobian"))
+        rise, squared = (_change(after[name], before[name]) for name in ("rise", "sensitivity"))
         lines.append(
             f"{'no noise' if name == 'CE' else name}: {before['memorised'].mean():.0f}% of the wrong labels "
             f"memorised, then {after['memorised'].mean():.0f}% ({change} points); sharpness "
-            f"{rise}, |J|² {squared}."
+            f"{rise}, |θ|²|J|² {squared}."
         )
     order = table[table["epoch"] == last].groupby("method")["rise"].mean().sort_values(ascending=False)
     return "\n".join([*lines, f"At the end, the sharpest first: {', '.join(order.index)}."])
@@ -97,11 +101,16 @@ def _change(after: pd.Series, before: pd.Series) -> str:
 def of_methods(study: Study) -> pd.DataFrame:
     """Sharpness and accuracy of every method of the comparison under symmetric noise, at published settings.
 
+    And of SAM at tuned ones, where the profile tunes.
+
     One row per method, of momentum models, means over seeds: rise; in per cent accuracy and memorised after
     the last epoch, and peak (accuracy where noisy validation labels say to stop); seeds. A method that does
     not fit the given labels is at no minimum of their loss, so its rise can be below 0.
     """
-    found = study.runs_of(comparisons.arms(study, "sym"), "sym noise, published settings")
+    arms = comparisons.arms(study, "sym")
+    if "sym" in study.profile.tuned_modes:
+        arms["SAM, tuned"] = comparisons.arms(study, "sym", tuned=True)["SAM"]
+    found = study.runs_of(arms, "sym noise, published settings")
     return pd.DataFrame([{"method": name} | _flatness(method) for name, method in found.items()])
 
 
@@ -132,7 +141,7 @@ def rank_correlations(table: pd.DataFrame, draws: int = 2000) -> pd.DataFrame:
 
 
 def describe_methods(table: pd.DataFrame) -> str:
-    """The rank correlations, and where SAM and SLN are: their ranks in flatness, peak and last accuracy."""
+    """The rank correlations, among methods that memorise little too, and where CE, SAM and SLN are."""
     words = {
         row.outcome: f"{row.correlation:+.2f} ({row.low:+.2f} to {row.high:+.2f})"
         for row in rank_correlations(table).itertuples()
@@ -142,10 +151,13 @@ def describe_methods(table: pd.DataFrame) -> str:
         f"{name} is number {row['rank']:.0f} of {len(table)} in flatness, memorises "
         f"{row['memorised']:.0f}% of the wrong labels, and has {row['peak']:.1f}% when stopped early, "
         f"{row['accuracy']:.1f}% at the end"
-        for name, row in named.loc[["CE", "SAM", "SLN"]].iterrows()
+        for name, row in named[named.index.isin(["CE", "SAM", "SAM, tuned", "SLN"])].iterrows()
     ]
+    few = table[table["memorised"] < FEW]
+    alone = few["rise"].corr(few["accuracy"], method="spearman")
     return (
         f"Rank correlation of sharpness over {len(table)} methods: with test accuracy {words['accuracy']}, "
-        f"with memorised labels {words['memorised']}. The methods are few and related, and a correlation "
-        f"shows no cause.\n{'; '.join(places)}."
+        f"stopped early {words['peak']}, with memorised labels {words['memorised']}. Among the "
+        f"{len(few)} that memorise less than {FEW}%, with test accuracy: {alone:+.2f}. The methods are few "
+        f"and related, and a correlation shows no cause.\n{'; '.join(places)}."
     )

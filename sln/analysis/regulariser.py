@@ -77,6 +77,11 @@ class Minimum:
             Sigma = method.label_noise_covariance(outputs.softmax(dim=1), 1.0)
         return torch.einsum("bcp,bcd,bdq->pq", J, Sigma, J) / len(J) ** 2
 
+    def seen(self, theta: Tensor) -> tuple[float, float]:
+        """Mean |J_i|^2 and mean largest probability at theta."""
+        squares = jacrev(self.logits)(theta).square().sum() / len(self.images)
+        return squares.item(), self.logits(theta).softmax(dim=1).amax(dim=1).mean().item()
+
     def mean_loss(self, theta: Tensor, noise: Tensor | float = 0.0) -> Tensor:
         """The mean loss () at theta, with `noise` (B, C) on the targets."""
         return self.loss(self.logits(theta), self.targets + noise).mean()
@@ -125,7 +130,7 @@ def drift(data: Data, *, sigma: float = 0.02, steps: int = 200, pairs: int = 200
     Columns: case, step; extra, extra_measured, extra_error (standard error over pairs); drift,
     drift_measured (lengths of the mean move), drift_error; cosine (of both means); rest (eta/4 E|noise|^2,
     what the extra loss rests at for small eta); noise (E|noise|^2 after the measured mean move, divided by
-    that at the minimum).
+    that at the minimum); jacobian (mean |J_i|^2, likewise); confidence (the change of it).
     """
     rows = []
     for confidence in (None, *CONFIDENCES):
@@ -143,7 +148,11 @@ def drift(data: Data, *, sigma: float = 0.02, steps: int = 200, pairs: int = 200
             row["drift_error"] = m_drawn[:, step - 1].std(dim=0).norm().item() / pairs**0.5
             row["cosine"] = torch.cosine_similarity(ours, mean, dim=0).item()
             noise = minimum.covariance(minimum.theta + mean).trace() / minimum.S.trace()
-            rows.append(row | {"rest": rest, "noise": noise.item()})
+            (squares, after), (first, before) = (
+                minimum.seen(m) for m in (minimum.theta + mean, minimum.theta)
+            )
+            row |= {"rest": rest, "noise": noise.item()}
+            rows.append(row | {"jacobian": squares / first, "confidence": after - before})
     return pd.DataFrame(rows)
 
 
@@ -153,7 +162,8 @@ def describe_drift(table: pd.DataFrame) -> str:
     return "\n".join(
         f"{row.case}: measured extra loss {row.extra_measured / row.extra:.2f} times the predicted one; "
         f"drift {row.drift_measured / row.drift:.2f} times, in its direction up to a cosine of "
-        f"{row.cosine:.3f}. There E|noise|² is {100 * (row.noise - 1):+.2f}%."
+        f"{row.cosine:.3f}. There E|noise|² has changed by {100 * (row.noise - 1):+.2f}%, |J|² by "
+        f"{100 * (row.jacobian - 1):+.2f}%, the confidence by {100 * row.confidence:+.2f} points."
         for row in last.itertuples()
     )
 

@@ -11,7 +11,7 @@ ALONG = {  # columns of `flatness.late`
     "accuracy": "test accuracy (%)",
     "memorised": "wrong labels memorised (%)",
     "rise": "sharpness: rise of the loss",
-    "squared_jacobian": "|J|²: sensitivity of the logits",
+    "sensitivity": "|θ|² |J|²: sensitivity of the logits",
 }
 DARK = 50  # per cent memorised: up to it the colour is dark
 

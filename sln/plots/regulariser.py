@@ -12,6 +12,7 @@ def drift(table: pd.DataFrame) -> Figure:
     cases = list(table.groupby("case", sort=False))
     colours = mpl.colormaps["viridis"]([0.0, 0.3, 0.6, 0.85][: len(cases)])
     for (case, part), colour in zip(cases, colours, strict=True):
+        left.plot(part["step"], part["rest"], color=colour, lw=1, ls=":")
         for ax, column in ((left, "extra"), (right, "drift")):
             ax.plot(part["step"], part[column], color=colour)
             measured, errors = part[f"{column}_measured"], 2 * part[f"{column}_error"]
@@ -22,7 +23,7 @@ def drift(table: pd.DataFrame) -> Figure:
         *left.get_legend_handles_labels(),
         loc="outside lower center",
         ncols=2,
-        title="lines: predicted; dots: measured, ± 2 standard errors",
+        title="lines: predicted; dots: measured, ± 2 standard errors; dotted: η/4 E|noise|²",
     )
     return figure
 

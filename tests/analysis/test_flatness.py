@@ -46,7 +46,7 @@ def test_what_was_measured_is_kept_beside_the_run_by_weights_and_epoch():
     run = runs.get(ALONG, quiet=True)
     first = flatness.measured(run, "network", 1)
     assert flatness.measured(run, "network") == flatness.measured(run, "network", 3) != first
-    write_json(run.folder / "sharpness" / "network-flatness-epoch001.json", {"rise": 7.0})
+    write_json(run.folder / "sharpness" / "network-sensitivity-epoch001.json", {"rise": 7.0})
     assert flatness.measured(run, "network", 1) == {"rise": 7.0}
 
 
@@ -69,7 +69,7 @@ def test_the_table_of_late_noise_starts_where_the_noise_does(smoke_study):
 def test_the_sentence_on_late_noise_has_paired_changes_with_t_intervals():
     before, after = np.array([50.0, 44.0, 47.0]), np.array([4.0, 5.0, 9.0])
     parts = [
-        pd.DataFrame({"seed": range(3), "memorised": values, "rise": values, "squared_jacobian": 2 * values})
+        pd.DataFrame({"seed": range(3), "memorised": values, "rise": values, "sensitivity": 2 * values})
         for values in (before, before, before, after)
     ]
     keys = [("CE", 50), ("CE", 100), ("SLN", 50), ("SLN", 100)]
@@ -84,13 +84,13 @@ def test_the_sentence_on_late_noise_has_paired_changes_with_t_intervals():
     assert f"then 6% ({change.mean():+.1f} ({low:+.1f} to {high:+.1f}) points)" in ours
     low, high = np.exp(t.interval(0.95, 2, ratio.mean(), ratio.std(ddof=1) / 3**0.5))
     words = f"{np.exp(ratio.mean()):.2g} ({low:.2g} to {high:.2g})"
-    assert f"sharpness times {words}, |J|² times {words}." in ours
+    assert f"sharpness times {words}, |θ|²|J|² times {words}." in ours
 
 
 def test_the_table_of_methods_is_of_the_comparisons_averages(smoke_study):
     table = flatness.of_methods(smoke_study).set_index("method")
     found = smoke_study.runs_of(comparisons.arms(smoke_study, "sym"))
-    assert list(table.index) == list(found)
+    assert list(table.index) == [*found, "SAM, tuned"]
     sam = found["SAM"]
     rises = [flatness.measured(run, "momentum")["rise"] for run in sam.runs]
     assert table.loc["SAM", "rise"] == pytest.approx(np.mean(rises))
@@ -111,3 +111,5 @@ def test_rank_correlations_are_one_where_the_order_is_the_same_and_their_interva
     text = flatness.describe_methods(table)
     assert "over 6 methods" in text
     assert "SAM is number 2 of 6 in flatness" in text
+    assert "stopped early +nan" not in text
+    assert "Among the 6 that memorise less than 60%, with test accuracy: -0.89." in text
