@@ -73,7 +73,7 @@ def of_methods(table: pd.DataFrame) -> Figure:
         ax.plot([], [], " ", label=f"{number}  {row['method']}")
     ax.set_xscale("symlog", linthresh=0.1)
     ax.axvline(0, color="black", lw=0.8)
-    ax.set(xlabel="sharpness: rise of the loss", ylabel=f"test accuracy (%), {seeds_of(table)}")
+    ax.set(xlabel="sharpness: rise of the loss", ylabel=f"test accuracy of averages (%), {seeds_of(table)}")
     figure.colorbar(shown, label="wrong labels memorised (%)")
     figure.legend(loc="outside right center", handlelength=0, handletextpad=0)
     return figure

@@ -101,7 +101,7 @@ def test_the_table_of_methods_is_of_the_comparisons_averages(smoke_study):
 def test_rank_correlations_are_one_where_the_order_is_the_same_and_their_intervals_hold_them():
     rise = np.array([0.1, 0.2, 0.4, 1.0, 3.0, 2.0])
     names = ["SLN", "SAM", "CE", "a", "b", "c"]
-    table = pd.DataFrame({"method": names, "rise": rise, "peak": 90.0, "memorised": rise**2})
+    table = pd.DataFrame({"method": names, "rise": rise, "peak": 90.0 - rise, "memorised": rise**2})
     table["accuracy"] = [90.0, 91, 80, 70, 60, 50]
     found = flatness.rank_correlations(table).set_index("outcome")
     assert found.loc["memorised", ["correlation", "low", "high"]].tolist() == pytest.approx([1, 1, 1])
