@@ -3,7 +3,7 @@
 import numpy as np
 import pandas as pd
 import seaborn as sns
-from matplotlib.ticker import NullFormatter
+from matplotlib.ticker import LogLocator, NullFormatter
 
 from sln.config import NOISE_NAMES
 from sln.plots.style import (
@@ -132,6 +132,8 @@ def class_counts(table: pd.DataFrame) -> Figure:
             ax.errorbar(part[column], part["gain"], reach(part, "gain", "gain_"), **style)
         ax.axhline(0, color="black", lw=0.8)
         ax.set(xscale="log", ylim=(-10, max(5, 1.1 * table["gain_high"].max())))
+        ax.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        ax.xaxis.set_major_formatter("{x:g}")
         ax.xaxis.set_minor_formatter(NullFormatter())
     axes[0, 0].set(xlabel="σ", ylabel="gain of SLN-MO over σ = 0 (points)")
     axes[0, 1].set(xlabel="σ √(C − 1): noise at the logit of a sure class")

@@ -141,7 +141,7 @@ def memorised_nats(table: pd.DataFrame) -> Figure:
     intervals(ax, table, "below")
     ax.axvline(0, **FLOOR)
     ax.set_xlabel(
-        f"nats of the loss on given labels below the floor of {table['floor'].mean():.3f}\n{bars_of(table)}"
+        f"memorised: nats by which the loss is below the floor of {table['floor'].mean():.3f}\n{bars_of(table)}"
     )
     return ax.figure
 
