@@ -140,9 +140,7 @@ def memorised_nats(table: pd.DataFrame) -> Figure:
     ax = new_axes((6.4, 2.6))
     intervals(ax, table, "below")
     ax.axvline(0, **FLOOR)
-    ax.set_xlabel(
-        f"memorised: nats by which the loss is below the floor of {table['floor'].mean():.3f}\n{bars_of(table)}"
-    )
+    ax.set_xlabel(f"memorised: nats by which the loss is below {table['floor'].mean():.3f}\n{bars_of(table)}")
     return ax.figure
 
 
