@@ -33,7 +33,7 @@ def test_a_claim_has_its_number_interval_and_verdict_for_each_data_set(numbers):
         "digits": "+32.1 points (+29.0 to +35.2), holds",
         "letters": "-1.0 points (+29.0 to +35.2), cannot be told with 5 seeds",
         "photographs": "not run",
-        "notebook": "5",
+        "notebook": "6",
     }
 
 
