@@ -27,7 +27,8 @@ class SLNLoss(nn.CrossEntropyLoss):
     Labels that are `ignore_index` count nothing and get no noise. The gradient's mean over z is torch's.
 
     sigma : strength of the noise; may be set between steps (to 0 once labels are corrected)
-    generator : draws z, on the logits' device; default: torch's global one. Save its `get_state()` to resume
+    generator : draws z, on the logits' device, with another seed in every process; default: torch's global
+        one. Save its `get_state()` to resume bit for bit.
 
     z is drawn in float32, and float16 or bfloat16 logits, as under autocast, are made float32 first, also at
     sigma 0. Raises InputError for values that are not allowed and for shapes that do not fit.
@@ -104,7 +105,7 @@ class MomentumModel(method.MomentumModel):
 
     def update(self, model: nn.Module) -> None:
         """One step of the average, towards `model` as it is now."""
-        super().update_parameters(plain(model))
+        super().update_parameters(model)  # in order, so a wrapper's names make no difference
         self.steps += 1
 
     update_parameters = update  # as torch's AveragedModel calls it

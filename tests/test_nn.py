@@ -16,9 +16,9 @@ from sln import method, train
 from sln.config import CORRECTION_WEIGHTS, Config
 from sln.nn import LabelCorrection, MomentumModel, SLNLoss
 
-# 72 examples in batches of 16: four whole ones and one of 8
+# 72 examples in batches of 21, the last one of 9: no powers of two, whose means are exact
 SMALL = Config(
-    epochs=4, batch_size=16, lr=0.05, weight_decay=0.01, sigma=0.5, alpha=0.9, correction=2, seed=5
+    epochs=4, batch_size=21, lr=0.05, weight_decay=0.01, sigma=0.5, alpha=0.9, correction=2, seed=5
 )
 NOISELESS = 1e-30  # takes the way of the noise, and y + sigma z is y, but for rounding
 
@@ -90,7 +90,7 @@ def test_a_plain_loop_of_these_parts_is_the_studys_training_bit_for_bit(
         assert_identical(average.module.state_dict(), state.averages["momentum"].module.state_dict())
     assert torch.equal(targets, state.targets)
     assert (targets != F.one_hot(labels, 10)).any()
-    assert average.steps == 20
+    assert average.steps == 16
 
 
 def test_the_loop_of_the_readme_runs_and_moves_targets(few_noisy_digits):
@@ -148,6 +148,8 @@ def test_without_noise_it_is_torchs_loss_bit_for_bit(kind, shape):
     logits, target = 3 * draws(*shape), targets_of(kind, shape)
     before = torch.get_rng_state()
     for settings in settings_of(kind):
+        if kind == "indices":
+            target.view(-1)[0] = settings["ignore_index"]
         expected = loss_and_gradient(nn.CrossEntropyLoss(**settings), logits, target)
         for criterion in (SLNLoss(0.0, **settings), SLNLoss(1.0, **settings).eval()):
             for found, value in zip(loss_and_gradient(criterion, logits, target), expected, strict=True):
@@ -161,6 +163,8 @@ def test_weights_smoothing_and_what_is_ignored_are_torchs_also_on_the_way_of_the
     logits, target = 3 * draws(*shape).double(), targets_of(kind, shape)
     target = target.double() if kind == "probabilities" else target
     for settings in settings_of(kind):
+        if kind == "indices":
+            target.view(-1)[0] = settings["ignore_index"]
         oracle, criterion = nn.CrossEntropyLoss(**settings), SLNLoss(NOISELESS, **settings)
         expected = loss_and_gradient(oracle.double(), logits, target)
         for found, value in zip(loss_and_gradient(criterion.double(), logits, target), expected, strict=True):
