@@ -213,8 +213,12 @@ def sweep_command(options: argparse.Namespace) -> int:
 
 @command("runs list", "every run, finished or not")
 def list_command(options: argparse.Namespace) -> None:
-    """List every run: done, or the last epoch saved; test accuracy; size."""
-    table, none = runs.listing(), f"no runs in {runs.runs_folder()}"
+    """List every run: done, or the last epoch saved; test accuracy; size.
+
+    Runs that are damaged are named on stderr, a line each.
+    """
+    table = runs.listing(on_damaged=lambda error: print(f"sln: {error}", file=sys.stderr))
+    none = f"no runs in {runs.runs_folder()}"
     print(table.to_string(index=False, float_format="%.3f", na_rep="-") if len(table) else none)
 
 
