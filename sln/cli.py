@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import io
 import os
 import sys
 from collections.abc import Callable, Iterable, Sequence
@@ -42,6 +43,8 @@ subparsers = {"": parser.add_subparsers(required=True, metavar="COMMAND")}
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command: 1 if a reproduction failed or a worker was killed, 2 for bad input, 130 for Ctrl-C."""
+    if isinstance(sys.stdout, io.TextIOWrapper) and sys.stdout.errors == "strict":
+        sys.stdout.reconfigure(errors="backslashreplace")  # as stderr: not every terminal can show σ and ±
     options = parser.parse_args(arguments)
     try:
         code = options.command(options) or 0
