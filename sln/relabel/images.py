@@ -7,13 +7,16 @@ from __future__ import annotations
 
 import contextlib
 import csv
+import functools
+import importlib
 import io
 import itertools
+import re
 import statistics
 import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import NamedTuple
 
 import numpy as np
@@ -29,6 +32,11 @@ from sln.utils.progress import Progress
 COLUMNS = ("path", "label")
 BOM = "\ufeff"  # byte order mark, the first character of CSV files by some spreadsheets
 FORMATS = (*clothing1m.FORMATS, "TIFF", "PPM")
+HEIC = re.compile(rb".{4}ftyp(hei|hev|mif1|msf1)", re.DOTALL)  # what such a file begins with
+ARCHIVES = (".zip", ".tar", ".tgz", ".gz", ".bz2", ".xz", ".zst", ".7z", ".rar")
+# What file managers, archives and network storage leave in folders, beside hidden files.
+SYSTEM = {"__macosx", "thumbs.db", "ehthumbs.db", "desktop.ini", "icon\r", "@eadir", "#recycle", "lost+found"}
+SYSTEM |= {"$recycle.bin", "system volume information"}
 LARGEST_SIDE = 32  # pixels, the default size of large images
 SAMPLE = 1000  # images that the default size and the brightest value are taken from
 BATCH = 64  # images that are encoded at once
@@ -96,6 +104,8 @@ def listed(source: Path, root: Path | None = None) -> LabelledImages:
         found = _in_folder(source)
     else:
         require(source.is_file(), f"{source} is neither a folder nor a file")
+        packed = source.suffix.lower() in ARCHIVES
+        require(not packed, f"{source} is an archive; unpack it and give the folder that comes out")
         found = _in_csv(source, source.parent if root is None else root)
     require(bool(found.entries), f"{source} lists no image that can be used{_first(found.skipped)}")
     return found
@@ -113,8 +123,12 @@ def _first(skipped: list[tuple[str, str]]) -> str:
     return "".join(f" ({name!r}: {reason})" for name, reason in skipped[:1])
 
 
+def _visible(path: PurePath) -> bool:
+    return not any(part.startswith(".") or part.casefold() in SYSTEM for part in path.parts)
+
+
 def _in_folder(folder: Path) -> LabelledImages:
-    visible = sorted(path for path in contents(folder) if not path.name.startswith("."))
+    visible = sorted(path for path in contents(folder) if _visible(PurePath(path.name)))
     classes = [path for path in visible if path.is_dir()]
     require(bool(classes), f"{folder} has no sub-folders; expected is one per class, or a CSV of path,label")
     loose = [(path.name, "it is in no class's sub-folder") for path in visible if path.is_file()]
@@ -123,7 +137,7 @@ def _in_folder(folder: Path) -> LabelledImages:
         before, skipped = len(found.entries), len(found.skipped)
         files = (file for file in path.rglob("*") if file.is_symlink() or file.is_file())
         for name in sorted(file.relative_to(folder).as_posix() for file in files):
-            if "/." not in name:  # hidden
+            if _visible(PurePath(name)):
                 found.add(Entry(name, path.name))
         if len(found.entries) == before:
             reason = _first(found.skipped[skipped:])
@@ -239,16 +253,29 @@ def _default_side(found: LabelledImages) -> int:
     return int(np.clip(statistics.median(sides or [LARGEST_SIDE]), SMALLEST_SIDE, LARGEST_SIDE))
 
 
+@functools.cache
+def _formats() -> tuple[str, ...]:
+    """The decoders that may run: HEIF's is an optional package."""
+    try:
+        importlib.import_module("pillow_heif").register_heif_opener()
+    except ImportError:
+        return FORMATS
+    return (*FORMATS, "HEIF")
+
+
 @contextlib.contextmanager
 def _opened(path: Path) -> Iterator[Image.Image]:
     """An image file; all errors inside are raised as InputError."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # about harmless oddities of the file
-            with Image.open(path, formats=FORMATS) as image:
+            with Image.open(path, formats=_formats()) as image:
                 yield image
     except UnidentifiedImageError:
-        raise InputError(f"it is none of {', '.join(FORMATS)}") from None
+        with path.open("rb") as file:
+            heic = HEIC.match(file.read(12)) and "HEIF" not in _formats()
+        way = "; convert it to one of them" + " or pip install pillow-heif, as it is HEIC" * bool(heic)
+        raise InputError(f"it is none of {', '.join(_formats())}{way}") from None
     except Exception as error:  # noqa: BLE001  damaged files raise errors of many types
         reason = " ".join(str(getattr(error, "strerror", None) or error).split())
         raise InputError(reason or type(error).__name__) from None

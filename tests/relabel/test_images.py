@@ -1,9 +1,12 @@
 """Reading your own images, of any size and mode; unusable ones are named and counted."""
 
+import sys
+import types
+
 import numpy as np
 import pytest
 from own_images import lay, names, pictures, save, write_csv
-from PIL import Image, ImageOps
+from PIL import Image, ImageFile, ImageOps
 
 from sln.relabel import images
 
@@ -99,6 +102,44 @@ def test_bad_sources_are_refused_in_one_line(folder, tmp_path, refused):
     for size in (7, 2000):
         with refused(f"size is {size}"):
             images.read(lay(tmp_path / "two", count=4), size=size)
+
+
+# --- HEIC, the format of telephones
+
+
+@pytest.fixture
+def heic(tmp_path):
+    """A folder of two classes whose images are all HEIC, under whatever name."""
+    for number, name in enumerate(["a/0.HEIC", "a/1.jpg", "b/0.heif", "b/1.heic"]):
+        (tmp_path / "mine" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "mine" / name).write_bytes(b"\0\0\0\x18ftypheic" + bytes([number]) * 200)
+    images._formats.cache_clear()
+    yield tmp_path / "mine"
+    images._formats.cache_clear()
+
+
+def test_a_folder_of_heic_says_what_to_install(heic, monkeypatch, refused):
+    monkeypatch.setitem(sys.modules, "pillow_heif", None)  # not installed
+    with refused("'a/0.HEIC'", "convert", "pip install pillow-heif"):
+        images.read(heic)
+
+
+def test_heic_is_read_if_its_decoder_is_installed(heic, monkeypatch):
+    class Decoder(ImageFile.ImageFile):
+        format = "HEIF"
+
+        def _open(self):
+            self._size, self._mode = (8, 8), "L"
+            self.tile = [ImageFile._Tile("raw", (0, 0, 8, 8), 12, ("L", 0, 1))]
+
+    decoder = types.ModuleType("pillow_heif")
+    decoder.register_heif_opener = lambda: Image.register_open(
+        "HEIF", Decoder, lambda start: start[4:8] == b"ftyp"
+    )
+    monkeypatch.setitem(sys.modules, "pillow_heif", decoder)
+    monkeypatch.setattr(Image, "OPEN", dict(Image.OPEN))
+    monkeypatch.setattr(Image, "ID", list(Image.ID))
+    assert images.read(heic).images[:, 0, 0, 0].tolist() == [0, 1, 2, 3]
 
 
 # --- sizes and modes

@@ -53,6 +53,24 @@ def test_hidden_files_are_ignored_and_loose_ones_are_named(folder):
     assert len(found.entries) == 12
 
 
+def test_what_systems_leave_in_folders_is_no_class_and_no_image(folder):
+    before = listed(folder)
+    for name in ("__MACOSX", "@eaDir", ".ipynb_checkpoints", "$RECYCLE.BIN", "left/@eaDir", "right/__MACOSX"):
+        (folder / name / "left").mkdir(parents=True)
+        for inner in ("._000.png", "000.png", "left/001.png"):
+            (folder / name / inner).write_bytes(b"x")
+    for name in ("Thumbs.db", "left/thumbs.db", "left/desktop.ini", "right/Desktop.ini", "right/.DS_Store"):
+        (folder / name).write_bytes(b"x")
+    assert listed(folder) == before
+
+
+@pytest.mark.parametrize("name", ["images.zip", "IMAGES.ZIP", "images.tar.gz", "images.tgz", "images.7z"])
+def test_an_archive_is_refused(name, tmp_path, refused):
+    (tmp_path / name).write_bytes(b"PK\x03\x04")
+    with refused(name, "archive", "unpack"):
+        listed(tmp_path / name)
+
+
 def test_links_that_lead_nowhere_or_out_are_named(folder, tmp_path, refused):
     (folder / "left" / "nowhere.png").symlink_to("none.png")
     assert listed(folder).skipped == [("left/nowhere.png", "it is missing")]
