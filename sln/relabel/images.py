@@ -13,11 +13,12 @@ import io
 import itertools
 import re
 import statistics
+import sys
 import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePath
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -43,6 +44,11 @@ BATCH = 64  # images that are encoded at once
 # How to turn an image back by its EXIF orientation. Pillow's exif_transpose rewrites all tags, odd ones fail.
 TURNS = {2: "FLIP_LEFT_RIGHT", 3: "ROTATE_180", 4: "FLIP_TOP_BOTTOM", 5: "TRANSPOSE", 6: "ROTATE_270"}
 TURNS |= {7: "TRANSVERSE", 8: "ROTATE_90"}
+# Pillow's names of 16-bit colours (B: big-endian, L: little-endian, N: as here) and of the other byte order
+SWAPPED = {"B": "L", "L": "B", "N": "B" if sys.byteorder == "little" else "L"}
+ORDERS = {f"{mode};16{a}": f"{mode};16{b}" for mode in ("RGB", "RGBX", "RGBA") for a, b in SWAPPED.items()}
+GREY = "LA;16B"  # has no other order in Pillow: its four bytes are read as they are
+ORDERS |= {GREY: "RGBA"}
 
 
 class Entry(NamedTuple):
@@ -247,8 +253,9 @@ def _default_side(found: LabelledImages) -> int:
     for entry in found.entries[:: -(-len(found.entries) // SAMPLE)]:
         with contextlib.suppress(InputError), _opened(found.root / entry.name) as image:
             sides.append(min(image.size))
-            if image.mode.startswith("I"):
-                brightest.append(int(np.asarray(image).max()))
+            deep = _deep(found.root / entry.name, image)
+            if deep is not None:
+                brightest.append(int(deep.max()))
     found.white = max(brightest, default=0) or found.white
     return int(np.clip(statistics.median(sides or [LARGEST_SIDE]), SMALLEST_SIDE, LARGEST_SIDE))
 
@@ -284,13 +291,38 @@ def _opened(path: Path) -> Iterator[Image.Image]:
 def decode(path: Path, white: int = 2**16 - 1) -> Image.Image:
     """The image in RGB, upright, transparent on white, `white` of more than 8 bits as 255; or InputError."""
     with _opened(path) as image:
-        turn = TURNS.get(image.getexif().get(ExifTags.Base.Orientation))
+        require(image.mode != "F", "its pixels are floating-point numbers; save it with 8 or 16 bits")
+        deep, turn = _deep(path, image), TURNS.get(image.getexif().get(ExifTags.Base.Orientation))
+        if deep is not None:
+            opacity = image.getchannel("A") if image.mode == "RGBA" else None
+            image = Image.fromarray((deep.clip(0, white) * 255.0 / white).astype(np.uint8))
+            if opacity is not None:
+                image.putalpha(opacity)
         if turn is not None:
             image = image.transpose(Image.Transpose[turn])
-        require(image.mode != "F", "its pixels are floating-point numbers; save it with 8 or 16 bits")
-        if image.mode.startswith("I"):  # more than 8 bits
-            image = Image.fromarray((np.asarray(image).clip(0, white) * 255.0 / white).astype(np.uint8))
         if image.has_transparency_data:
             image = image.convert("RGBA")
             image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
         return image.convert("RGB")
+
+
+def _deep(path: Path, image: Image.Image) -> np.ndarray | None:
+    """The numbers (H, W) or (H, W, 3) of an image of more than 8 bits, without opacity; None for 8 bits.
+
+    Of 16-bit colours Pillow keeps the high bytes only; read in the other byte order, these are the low ones.
+    """
+    if image.mode.startswith("I"):
+        return np.asarray(image)
+    tiles = [_other_order(tile) for tile in image.tile]
+    if not tiles or None in tiles:
+        return None
+    with Image.open(path, formats=_formats()) as again:
+        again.tile, grey = tiles, image.tile[0].args == GREY
+        low = np.asarray(again)[..., 1:2] if grey else np.asarray(again)[..., :3]
+    return np.asarray(image)[..., :3] * np.uint16(256) + low
+
+
+def _other_order(tile: Any) -> Any:
+    """A part of a file of 16-bit colours, to be read in the other byte order; None for all others."""
+    order, *others = tile.args if isinstance(tile.args, tuple) else (tile.args,)
+    return tile._replace(args=(ORDERS[order], *others)) if order in ORDERS else None
