@@ -1,7 +1,9 @@
 """The command line: every command, every bad input in one line, and nothing left behind."""
 
 import dataclasses
+import errno
 import io
+import itertools
 import json
 import os
 import shutil
@@ -223,6 +225,26 @@ def test_the_process_prints_where_only_ascii_can_be_shown():
 
 def rate_said(text):
     return float(next(line for line in text.splitlines() if "a rate of" in line).split()[-1])
+
+
+@pytest.mark.parametrize("kept", [False, True])
+@pytest.mark.parametrize("failing", [0, 1])
+def test_on_a_full_disk_label_file_and_manifest_stay_as_they_were(
+    kept, failing, fails, tell, tmp_path, monkeypatch
+):
+    writes, write = itertools.count(), Path.write_text
+
+    def full(path, text, **options):
+        stops = next(writes) == failing
+        write(path, text[:9] if stops else text, **options)
+        if stops:
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    if kept:
+        tell("noise", "--out", tmp_path / "labels.csv", "--noise-seed", "1")
+    monkeypatch.setattr(Path, "write_text", full)
+    words = ["cannot write", "labels.", "No space left", "free some space"]
+    fails("noise", "--out", tmp_path / "labels.csv", words=words)
 
 
 def test_noise_writes_the_labels_that_a_run_trains_on_and_checks_them(tell, tmp_path):

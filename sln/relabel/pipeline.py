@@ -32,7 +32,7 @@ from sln.relabel import features, images
 from sln.relabel.crossfit import Fitted, fit, require_settings
 from sln.relabel.images import BOM, COLUMNS, LabelledImages, contents
 from sln.utils.errors import require
-from sln.utils.files import write_text
+from sln.utils.files import write_text, write_together
 
 WORK = ".sln-relabel"
 SOURCE = "source"  # file in WORK that holds the path of the data
@@ -100,10 +100,10 @@ def relabel(
     skipped = found.skipped
     sentences = [*describe(fitted, len(skipped)), f"Made by python -m sln relabel from {source}."]
     html = page(source.name, by_rank, pictures, threshold, sentences)
-    write_text(folder / "labels.csv", as_csv([list(labels.columns), *by_rank.itertuples(index=False)]))
-    write_text(folder / "corrected.csv", corrected_csv(found, corrected))
-    write_text(folder / "skipped.csv", as_csv([("path", "reason"), *skipped]))
-    write_text(folder / "suspects.html", printable(html))
+    texts = {"labels.csv": as_csv([list(labels.columns), *by_rank.itertuples(index=False)])}
+    texts |= {"corrected.csv": corrected_csv(found, corrected), "suspects.html": printable(html)}
+    texts |= {"skipped.csv": as_csv([("path", "reason"), *skipped])}
+    write_together({folder / name: text for name, text in texts.items()})
     return Relabelled(folder, labels, fitted, int(replaced.sum()), skipped)
 
 

@@ -237,7 +237,9 @@ def tiff_of_16_bits(pixels, order, *, deflated=False):
     short, long = f"{order}HHIHH", f"{order}HHII"
     entries = [struct.pack(short, tag, 3, 1, value, 0) for tag, value in [(256, width), (257, height)]]
     entries.append(struct.pack(long, 258, 3, 3, after))
-    entries += [struct.pack(short, tag, 3, 1, value, 0) for tag, value in [(259, 8 if deflated else 1), (262, 2)]]
+    entries += [
+        struct.pack(short, tag, 3, 1, value, 0) for tag, value in [(259, 8 if deflated else 1), (262, 2)]
+    ]
     entries.append(struct.pack(long, 273, 4, 1, after + 6))
     entries += [struct.pack(short, tag, 3, 1, value, 0) for tag, value in [(277, 3), (278, height)]]
     entries.append(struct.pack(long, 279, 4, 1, len(content)))
