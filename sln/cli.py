@@ -308,6 +308,8 @@ def noise_command(options: argparse.Namespace) -> None:
     option("source", type=Path, metavar="FOLDER_OR_CSV", help="a sub-folder per class, or path,label"),
     option("--out", type=Path, metavar="DIR", help="where the files go (default NAME-relabelled, here)"),
     option("--images", dest="root", type=Path, metavar="FOLDER", help="where a CSV's paths start"),
+    option("--path-column", metavar="NAME", help="a CSV's column of paths (default path)"),
+    option("--label-column", metavar="NAME", help="a CSV's column of labels (default label)"),
     option("--threshold", type=float, metavar="P", help="replace labels at least that suspect (default 0.5)"),
     option("--sigma", type=sigma_or_auto, metavar="S", help="stochastic noise (auto: on noisy labels)"),
     option("--folds", type=int, metavar="K", help="parts, each judged by networks trained on the others (5)"),

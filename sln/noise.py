@@ -81,7 +81,7 @@ class Corruption:
         return facts | {f"sha256_{name}": labels_sha256(values) for name, values in self._arrays().items()}
 
     def save(self, path: Path) -> None:
-        """Write the labels to the CSV `path`, columns as released, with the manifest beside it, or neither."""
+        """Write the labels to the CSV `path`, columns as released, and the manifest beside it, or neither."""
         require(path.suffix == ".csv", f"labels are written to a .csv file and a .json beside it; got {path}")
         columns = {COLUMNS[name]: values for name, values in self._arrays().items()}
         table = pd.DataFrame(columns).to_csv(index=False, lineterminator="\n")

@@ -15,7 +15,7 @@ import re
 import statistics
 import sys
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePath
 from typing import Any, NamedTuple
@@ -31,7 +31,8 @@ from sln.utils.errors import InputError, require
 from sln.utils.progress import Progress
 
 COLUMNS = ("path", "label")
-BOM = "\ufeff"  # byte order mark, the first character of CSV files by some spreadsheets
+# Before the header, some spreadsheets write a byte order mark and the separator, sep=;
+START = re.compile("\ufeff?(sep=.\r?\n)?")
 FORMATS = (*clothing1m.FORMATS, "TIFF", "PPM")
 HEIC = re.compile(rb".{4}ftyp(hei|hev|mif1|msf1)", re.DOTALL)  # what such a file begins with
 ARCHIVES = (".zip", ".tar", ".tgz", ".gz", ".bz2", ".xz", ".zst", ".7z", ".rar")
@@ -67,7 +68,9 @@ class LabelledImages:
     entries: list[Entry]
     skipped: list[tuple[str, str]]  # name and reason of what cannot be used
     records: list[list[str]] | None = None  # cells of the CSV, header first, without blank lines
-    bom: bool = False  # whether the CSV begins with a byte order mark
+    columns: tuple[int, int] = (0, 1)  # where the CSV has path and label
+    delimiter: str = ","
+    start: str = ""  # what the CSV has before its header: a byte order mark, sep=;
     images: Tensor | None = None  # (N, 3, S, S) uint8; or (N, D) features, if they were encoded
     groups: np.ndarray | None = None  # (N,) int64, the same number for identical pixels
     white: int = 2**16 - 1  # the value that is white in images of more than 8 bits
@@ -81,6 +84,7 @@ class LabelledImages:
         """Add an entry, or skip it with a reason."""
         try:
             (entry.name + entry.label).encode()
+            entry = entry._replace(name=self._as_on_disk(entry.name))
             path, whole = (self.root / entry.name).resolve(), self.root.resolve()
             problems = {
                 "it has no path": not entry.name,
@@ -96,6 +100,13 @@ class LabelledImages:
         else:
             self.entries.append(entry)
 
+    def _as_on_disk(self, name: str) -> str:
+        """A file's own name, if a CSV has backslashes, blanks around it, or its ending in other case."""
+        plain = name.strip().replace("\\", "/")
+        stem, dot, ending = plain.rpartition(".")
+        tried = (name, plain, stem + dot + ending.lower(), stem + dot + ending.upper())
+        return next((other for other in tried if (self.root / other).is_file()), name)
+
     def picture(self, entry: Entry) -> Image.Image | None:
         """An image in its own size, in RGB; None if it can no longer be read."""
         with contextlib.suppress(InputError):
@@ -103,8 +114,9 @@ class LabelledImages:
         return None
 
 
-def listed(source: Path, root: Path | None = None) -> LabelledImages:
+def listed(source: Path, root: Path | None = None, columns: Sequence[str] = COLUMNS) -> LabelledImages:
     """The images that a folder or a CSV lists, paths starting from `root`. Raises InputError without any."""
+    hint = ""
     if source.is_dir():
         require(root is None, f"{source} is a folder; the folder of the images goes with a CSV only")
         found = _in_folder(source)
@@ -112,8 +124,9 @@ def listed(source: Path, root: Path | None = None) -> LabelledImages:
         require(source.is_file(), f"{source} is neither a folder nor a file")
         packed = source.suffix.lower() in ARCHIVES
         require(not packed, f"{source} is an archive; unpack it and give the folder that comes out")
-        found = _in_csv(source, source.parent if root is None else root)
-    require(bool(found.entries), f"{source} lists no image that can be used{_first(found.skipped)}")
+        found = _in_csv(source, source.parent if root is None else root, columns)
+        hint = f"; its paths start from {found.root}, --images names another folder"
+    require(bool(found.entries), f"{source} lists no image that can be used{_first(found.skipped)}{hint}")
     return found
 
 
@@ -151,7 +164,7 @@ def _in_folder(folder: Path) -> LabelledImages:
     return found
 
 
-def _in_csv(file: Path, root: Path) -> LabelledImages:
+def _in_csv(file: Path, root: Path, columns: Sequence[str]) -> LabelledImages:
     require(root.is_dir(), f"{root}, where the images of {file} should be, is no folder")
     try:
         text = file.read_bytes().decode("utf-8")
@@ -159,7 +172,10 @@ def _in_csv(file: Path, root: Path) -> LabelledImages:
         raise InputError(f"{file} cannot be read: {error.strerror or error}") from None
     except UnicodeDecodeError as error:
         raise InputError(f"{file} is not UTF-8 text (byte {error.start}); save it as CSV UTF-8") from None
-    reader, records, line = csv.reader(io.StringIO(text.removeprefix(BOM), newline=""), strict=True), [], 1
+    start = START.match(text)[0]
+    text = text.removeprefix(start)
+    dialect, records, line = _dialect(text, columns), [], 1
+    reader = csv.reader(io.StringIO(text, newline=""), **dialect)
     try:
         for cells in reader:
             records += [cells] if cells else []
@@ -167,22 +183,38 @@ def _in_csv(file: Path, root: Path) -> LabelledImages:
     except csv.Error as error:
         raise InputError(f"{file}, line {line}: {error}; look for a quote that is not closed") from None
     require(bool(records), f"{file} is empty, expected is a CSV with the columns path and label")
-    header = records[0]
-    for name in COLUMNS:
+    header, places = [cell.strip() for cell in records[0]], []
+    for name, kind in zip(columns, COLUMNS, strict=True):
         count = header.count(name)
         has = f"{file} has {count or 'no'} column{'s' * (count > 1)} {name!r} in its first line"
-        require(count == 1, f"{has}; it has {', '.join(map(repr, header))}, separated by commas")
-    found = LabelledImages(root, [], [], records, text.startswith(BOM))
+        way = f"separated by commas; --{kind}-column names another"
+        require(count == 1, f"{has}; it has {', '.join(map(repr, header))}, {way}")
+        places.append(header.index(name))
+    found = LabelledImages(root, [], [], records, tuple(places), dialect["delimiter"], start)
     for number, cells in enumerate(records[1:], 1):
-        padded = dict(zip(header, cells + [""] * len(header), strict=False))
-        found.add(Entry(padded["path"], padded["label"].strip(), number))
+        path, label = (cells[place] if place < len(cells) else "" for place in places)
+        found.add(Entry(path, label.strip(), number))
     return found
+
+
+def _dialect(text: str, columns: Sequence[str]) -> dict[str, Any]:
+    """How the cells of a CSV are separated, by its header: by commas, if that has no `columns` otherwise."""
+    header = text.lstrip("\r\n").partition("\n")[0]
+    dialects = []
+    for mark in ",;\t":
+        dialects.append({"delimiter": mark, "skipinitialspace": f"{mark} " in header, "strict": True})
+        with contextlib.suppress(csv.Error):
+            cells = next(csv.reader([header], **dialects[-1]), [])
+            if {*columns} <= {cell.strip() for cell in cells}:
+                return dialects[-1]
+    return dialects[0]
 
 
 def read(
     source: Path,
     *,
     root: Path | None = None,
+    columns: Sequence[str] = COLUMNS,
     size: int | None = None,
     encode: Callable[[Tensor], Tensor] | None = None,
     quiet: bool = False,
@@ -190,12 +222,13 @@ def read(
     """Read all images, in RGB, each resized to a square of `size` x `size` pixels without cropping.
 
     root : folder that the paths of a CSV start from; default the CSV's own folder
+    columns : a CSV's names of the columns of paths and labels
     size : default the median of the images' shorter sides, at least 8 and at most 32
     encode : uint8 (B, 3, size, size) -> (B, D), to get features instead of pixels
 
     Raises InputError for a source that is missing, a class without images, and fewer than two classes.
     """
-    found = listed(source, root)
+    found = listed(source, root, columns)
     side = _default_side(found)
     size = side if size is None else size
     require(SMALLEST_SIDE <= size <= 1024, f"size is {size}, allowed is [{SMALLEST_SIDE}, 1024] pixels")

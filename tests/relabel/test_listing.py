@@ -7,9 +7,10 @@ import os
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from own_images import lay, names, pictures, save
+from own_images import lay, names, pictures, save, write_csv
 
 from sln.relabel.images import listed
+from sln.relabel.pipeline import corrected_csv
 
 
 @pytest.fixture
@@ -32,6 +33,57 @@ def test_other_columns_a_byte_order_mark_blank_lines_and_windows_line_ends_are_r
         "right/001.png",
         "left/002.png",
         "right/003.png",
+    ]
+
+
+ROWS = [(f"{label}/{i:03}.png", label) for i, label in enumerate(["left", "right"] * 6)]
+
+
+@pytest.mark.parametrize("separator", [",", ";", "\t", ", ", "; "])
+@pytest.mark.parametrize("start", ["", "\ufeff", "\ufeffsep={}\r\n"])
+@pytest.mark.parametrize("quote", ["", '"'])
+def test_separators_of_spreadsheets_are_read_and_kept(separator, start, quote, folder):
+    start = start.format(separator[0])
+    lines = [separator.join(quote + cell + quote for cell in row) for row in [("path", "label"), *ROWS]]
+    (folder / "list.csv").write_bytes((start + "\r\n".join(lines)).encode())
+    found = listed(folder / "list.csv")
+    assert [(entry.name, entry.label) for entry in found.entries] == ROWS
+    plain = "".join(separator[0].join(row) + "\n" for row in [("path", "label"), *ROWS])
+    assert corrected_csv(found, found.labels) == start + plain
+
+
+@pytest.mark.parametrize(
+    "spelt",
+    [
+        lambda name: name.replace("/", "\\"),
+        lambda name: f" {name} ",
+        lambda name: name.replace(".png", ".PNG"),
+        lambda name: f"{name.replace('/', chr(92))} ".replace(".png", ".Png"),
+    ],
+)
+def test_paths_as_other_systems_write_them_are_found(spelt, folder):
+    rows = [(spelt(name), f" {label} ") for name, label in ROWS]
+    found = listed(write_csv(folder / "list.csv", rows, header=("path ", "label ")))
+    assert [(entry.name, entry.label) for entry in found.entries] == ROWS
+    assert found.records[1:] == [list(row) for row in rows]
+
+
+def test_a_backslash_that_belongs_to_a_name_stays(folder):
+    (folder / "left" / "000.png").rename(folder / "left\\000.png")
+    found = listed(write_csv(folder / "list.csv", [("left\\000.png", "left"), ROWS[1]]))
+    assert names(found) == ["left\\000.png", ROWS[1][0]]
+
+
+def test_columns_of_other_names_are_read_and_kept(folder):
+    rows = [("1", label, "path", name) for name, label in ROWS]
+    file = write_csv(folder / "list.csv", rows, header=("label", "class", "path", "image_id"))
+    found = listed(file, columns=("image_id", "class"))
+    assert [(entry.name, entry.label) for entry in found.entries] == ROWS
+    changed = corrected_csv(found, ["right", *found.labels[1:]]).splitlines()
+    assert changed[:3] == [
+        "label,class,path,image_id",
+        "1,right,path,left/000.png",
+        "1,right,path,right/001.png",
     ]
 
 
@@ -101,11 +153,11 @@ def test_a_folder_that_may_not_be_read_is_refused(folder, monkeypatch, refused):
     ("content", "words"),
     [
         (b"", ["empty"]),
-        (b"path;label\na;b\n", ["no column 'path'", "'path;label'", "commas"]),
-        (b"path,class\na,b\n", ["no column 'label'", "'class'"]),
+        (b"path|label\na|b\n", ["no column 'path'", "'path|label'", "commas", "--path-column"]),
+        (b"path,class\na,b\n", ["no column 'label'", "'class'", "--label-column"]),
         (b"path,label,label\na,b,c\n", ["2 columns 'label'"]),
         (b"path,label\n", ["lists no image"]),
-        (b"path,label\nnone.png,a\n", ["lists no image", "none.png", "missing"]),
+        (b"path,label\nnone.png,a\n", ["lists no image", "none.png", "missing", "--images"]),
         (b'path,label\n"a.png,b\n', ["line 2", "quote"]),
         (b"path,label\n\xff.png,b\n", ["UTF-8", "byte 11"]),
     ],
