@@ -310,6 +310,7 @@ def noise_command(options: argparse.Namespace) -> None:
     option("--images", dest="root", type=Path, metavar="FOLDER", help="where a CSV's paths start"),
     option("--path-column", metavar="NAME", help="a CSV's column of paths (default path)"),
     option("--label-column", metavar="NAME", help="a CSV's column of labels (default label)"),
+    option("--encoding", metavar="NAME", help="of a CSV: cp1252, utf-16, ... (default utf-8)"),
     option("--threshold", type=float, metavar="P", help="replace labels at least that suspect (default 0.5)"),
     option("--sigma", type=sigma_or_auto, metavar="S", help="stochastic noise (auto: on noisy labels)"),
     option("--folds", type=int, metavar="K", help="parts, each judged by networks trained on the others (5)"),

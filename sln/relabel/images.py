@@ -114,7 +114,9 @@ class LabelledImages:
         return None
 
 
-def listed(source: Path, root: Path | None = None, columns: Sequence[str] = COLUMNS) -> LabelledImages:
+def listed(
+    source: Path, root: Path | None = None, columns: Sequence[str] = COLUMNS, encoding: str = "utf-8"
+) -> LabelledImages:
     """The images that a folder or a CSV lists, paths starting from `root`. Raises InputError without any."""
     hint = ""
     if source.is_dir():
@@ -124,7 +126,7 @@ def listed(source: Path, root: Path | None = None, columns: Sequence[str] = COLU
         require(source.is_file(), f"{source} is neither a folder nor a file")
         packed = source.suffix.lower() in ARCHIVES
         require(not packed, f"{source} is an archive; unpack it and give the folder that comes out")
-        found = _in_csv(source, source.parent if root is None else root, columns)
+        found = _in_csv(source, source.parent if root is None else root, columns, encoding)
         hint = f"; its paths start from {found.root}, --images names another folder"
     require(bool(found.entries), f"{source} lists no image that can be used{_first(found.skipped)}{hint}")
     return found
@@ -164,14 +166,20 @@ def _in_folder(folder: Path) -> LabelledImages:
     return found
 
 
-def _in_csv(file: Path, root: Path, columns: Sequence[str]) -> LabelledImages:
+def _in_csv(file: Path, root: Path, columns: Sequence[str], encoding: str) -> LabelledImages:
     require(root.is_dir(), f"{root}, where the images of {file} should be, is no folder")
     try:
-        text = file.read_bytes().decode("utf-8")
+        text = file.read_bytes().decode(encoding)
     except OSError as error:
         raise InputError(f"{file} cannot be read: {error.strerror or error}") from None
-    except UnicodeDecodeError as error:
-        raise InputError(f"{file} is not UTF-8 text (byte {error.start}); save it as CSV UTF-8") from None
+    except LookupError:
+        raise InputError(
+            f"unknown encoding {encoding!r}; --encoding is for example cp1252 or utf-16"
+        ) from None
+    except UnicodeError as error:
+        where = f" (byte {getattr(error, 'start', 0)})"
+        way = "save it as CSV UTF-8, or name its own with --encoding, such as cp1252 or utf-16"
+        raise InputError(f"{file} is not {encoding.upper()} text{where}; {way}") from None
     start = START.match(text)[0]
     text = text.removeprefix(start)
     dialect, records, line = _dialect(text, columns), [], 1
@@ -215,6 +223,7 @@ def read(
     *,
     root: Path | None = None,
     columns: Sequence[str] = COLUMNS,
+    encoding: str = "utf-8",
     size: int | None = None,
     encode: Callable[[Tensor], Tensor] | None = None,
     quiet: bool = False,
@@ -222,13 +231,13 @@ def read(
     """Read all images, in RGB, each resized to a square of `size` x `size` pixels without cropping.
 
     root : folder that the paths of a CSV start from; default the CSV's own folder
-    columns : a CSV's names of the columns of paths and labels
+    columns, encoding : a CSV's names of the columns of paths and labels, and how its characters are stored
     size : default the median of the images' shorter sides, at least 8 and at most 32
     encode : uint8 (B, 3, size, size) -> (B, D), to get features instead of pixels
 
     Raises InputError for a source that is missing, a class without images, and fewer than two classes.
     """
-    found = listed(source, root, columns)
+    found = listed(source, root, columns, encoding)
     side = _default_side(found)
     size = side if size is None else size
     require(SMALLEST_SIDE <= size <= 1024, f"size is {size}, allowed is [{SMALLEST_SIDE}, 1024] pixels")

@@ -61,6 +61,7 @@ def relabel(
     root: Path | str | None = None,
     path_column: str = COLUMNS[0],
     label_column: str = COLUMNS[1],
+    encoding: str = "utf-8",
     size: int | None = None,
     threshold: float = THRESHOLD,
     backbone: str | None = None,
@@ -71,7 +72,7 @@ def relabel(
     """Judge the labels of a folder or CSV of images, and write the files above to `out`.
 
     source : a folder with a sub-folder per class, or a CSV with the columns `path_column`, `label_column`
-    root, size, fitting : as for `images.read` and `fit`
+    root, encoding, size, fitting : as for `images.read` and `fit`
     out : default <name>-relabelled in the working directory; must be new, empty, or written by an earlier
         `relabel` of the same source, and not inside a folder of images
     threshold : labels with at least this probability of being wrong are replaced in corrected.csv
@@ -87,10 +88,10 @@ def relabel(
         require(alone, f"{name} and backbone exclude each other; leave out one")
     require_settings(**fitting)
     folder = output_folder(source, out)
-    columns = (path_column, label_column)
+    table = {"root": root, "columns": (path_column, label_column), "encoding": encoding}
     encode = None if backbone is None else features.encoder(backbone, weights)
     size = size if backbone is None else features.SIDE
-    found = images.read(source, root=root, columns=columns, size=size, encode=encode, quiet=quiet)
+    found = images.read(source, **table, size=size, encode=encode, quiet=quiet)
     write_text(folder / WORK / SOURCE, relative(source, folder))
     fitted = fit(found.images, found.labels, groups=found.groups, cache=folder / WORK, quiet=quiet, **fitting)
     labels = fitted.labels.assign(path=[entry.name for entry in found.entries])

@@ -74,6 +74,22 @@ def test_a_backslash_that_belongs_to_a_name_stays(folder):
     assert names(found) == ["left\\000.png", ROWS[1][0]]
 
 
+@pytest.mark.parametrize("encoding", ["cp1252", "utf-16", "utf-8"])
+def test_a_csv_of_another_encoding_is_read_if_that_is_named(encoding, folder, refused):
+    (folder / "left").rename(folder / "Hündin")
+    rows = [(name.replace("left", "Hündin"), label.replace("left", "Hündin")) for name, label in ROWS]
+    file = folder / "list.csv"
+    file.write_bytes("".join(",".join(row) + "\n" for row in [("path", "label"), *rows]).encode(encoding))
+    found = listed(file, encoding=encoding)
+    assert [(entry.name, entry.label) for entry in found.entries] == rows
+    with refused("unknown encoding 'latin-x'", "cp1252"):
+        listed(file, encoding="latin-x")
+    with (
+        refused("list.csv is not ASCII text", "--encoding") if encoding != "utf-16" else refused("--encoding")
+    ):
+        listed(file, encoding="ascii")
+
+
 def test_columns_of_other_names_are_read_and_kept(folder):
     rows = [("1", label, "path", name) for name, label in ROWS]
     file = write_csv(folder / "list.csv", rows, header=("label", "class", "path", "image_id"))
@@ -159,7 +175,7 @@ def test_a_folder_that_may_not_be_read_is_refused(folder, monkeypatch, refused):
         (b"path,label\n", ["lists no image"]),
         (b"path,label\nnone.png,a\n", ["lists no image", "none.png", "missing", "--images"]),
         (b'path,label\n"a.png,b\n', ["line 2", "quote"]),
-        (b"path,label\n\xff.png,b\n", ["UTF-8", "byte 11"]),
+        (b"path,label\n\xff.png,b\n", ["UTF-8", "byte 11", "--encoding"]),
     ],
 )
 def test_bad_csvs_are_refused_in_one_line(content, words, tmp_path, refused):
