@@ -323,8 +323,9 @@ def _opened(path: Path) -> Iterator[Image.Image]:
     except UnidentifiedImageError:
         with path.open("rb") as file:
             heic = HEIC.match(file.read(12)) and "HEIF" not in _formats()
-        way = "; convert it to one of them" + " or pip install pillow-heif, as it is HEIC" * bool(heic)
-        raise InputError(f"it is none of {', '.join(_formats())}{way}") from None
+        other = f"it is none of {', '.join(_formats())}; convert it to one of them"
+        way = "it is HEIC; convert it to JPEG, or pip install pillow-heif"
+        raise InputError(way if heic else other) from None
     except Exception as error:  # noqa: BLE001  damaged files raise errors of many types
         reason = " ".join(str(getattr(error, "strerror", None) or error).split())
         raise InputError(reason or type(error).__name__) from None

@@ -295,7 +295,10 @@ def _listed(path: Path) -> list[object]:
             raise store.damaged(path, "history.csv", str(error)) from None
         state, accuracy = f"epoch {measured['epoch'].max()}", measured["test_accuracy"]  # non-empty entries
     state = "done" if (path / "done.json").exists() else state
-    size = sum(file.stat().st_size for file in path.rglob("*") if file.is_file())
+    size = 0
+    for file in path.rglob("*"):
+        with contextlib.suppress(FileNotFoundError):  # a temporary file of a run that is being trained
+            size += file.stat().st_size if file.is_file() else 0
     both = [accuracy.get(weights, math.nan) for weights in ("network", "momentum")]
     return [path.name, state, epochs, *both, size / 1e6]
 

@@ -544,6 +544,15 @@ def test_the_listing_names_a_damaged_run_and_shows_the_others(name, content, fin
     assert len(runs.listing(on_damaged=damaged.append)) == len(damaged) == 1
 
 
+def test_a_run_that_is_being_trained_is_listed_though_its_temporary_files_vanish(unfinished, monkeypatch):
+    (unfinished / ".history-x.csv").symlink_to("gone")
+    is_file = Path.is_file
+    monkeypatch.setattr(Path, "is_file", lambda path: path.is_symlink() or is_file(path))
+    damaged = []
+    assert list(runs.listing(on_damaged=damaged.append)["state"]) == ["epoch 3"]
+    assert damaged == []
+
+
 def test_a_run_that_may_not_be_read_is_named(finished, monkeypatch):
     def denied(path):
         raise PermissionError(errno.EACCES, "Permission denied", str(path))
