@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import io
 import os
 import sys
 from collections.abc import Callable, Iterable, Sequence
@@ -42,6 +43,8 @@ subparsers = {"": parser.add_subparsers(required=True, metavar="COMMAND")}
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command: 1 if a reproduction failed or a worker was killed, 2 for bad input, 130 for Ctrl-C."""
+    if isinstance(sys.stdout, io.TextIOWrapper) and sys.stdout.errors == "strict":
+        sys.stdout.reconfigure(errors="backslashreplace")  # as stderr: not every terminal can show σ and ±
     options = parser.parse_args(arguments)
     try:
         code = options.command(options) or 0
@@ -213,8 +216,12 @@ def sweep_command(options: argparse.Namespace) -> int:
 
 @command("runs list", "every run, finished or not")
 def list_command(options: argparse.Namespace) -> None:
-    """List every run: done, or the last epoch saved; test accuracy; size."""
-    table, none = runs.listing(), f"no runs in {runs.runs_folder()}"
+    """List every run: done, or the last epoch saved; test accuracy; size.
+
+    Runs that are damaged are named on stderr, a line each.
+    """
+    table = runs.listing(on_damaged=lambda error: print(f"sln: {error}", file=sys.stderr))
+    none = f"no runs in {runs.runs_folder()}"
     print(table.to_string(index=False, float_format="%.3f", na_rep="-") if len(table) else none)
 
 
@@ -301,6 +308,9 @@ def noise_command(options: argparse.Namespace) -> None:
     option("source", type=Path, metavar="FOLDER_OR_CSV", help="a sub-folder per class, or path,label"),
     option("--out", type=Path, metavar="DIR", help="where the files go (default NAME-relabelled, here)"),
     option("--images", dest="root", type=Path, metavar="FOLDER", help="where a CSV's paths start"),
+    option("--path-column", metavar="NAME", help="a CSV's column of paths (default path)"),
+    option("--label-column", metavar="NAME", help="a CSV's column of labels (default label)"),
+    option("--encoding", metavar="NAME", help="of a CSV: cp1252, utf-16, ... (default utf-8)"),
     option("--threshold", type=float, metavar="P", help="replace labels at least that suspect (default 0.5)"),
     option("--sigma", type=sigma_or_auto, metavar="S", help="stochastic noise (auto: on noisy labels)"),
     option("--folds", type=int, metavar="K", help="parts, each judged by networks trained on the others (5)"),

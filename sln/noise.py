@@ -19,7 +19,7 @@ import numpy as np
 import pandas as pd
 
 from sln.utils.errors import InputError, require, require_labels
-from sln.utils.files import labels_sha256, write_json, write_text
+from sln.utils.files import json_text, labels_sha256, write_together
 from sln.utils.rng import numpy_generator
 
 # Asymmetric noise of CIFAR-10 (Patrini et al., CVPR 2017):
@@ -81,11 +81,11 @@ class Corruption:
         return facts | {f"sha256_{name}": labels_sha256(values) for name, values in self._arrays().items()}
 
     def save(self, path: Path) -> None:
-        """Write the labels to the CSV `path`, columns as released, and the manifest beside it."""
+        """Write the labels to the CSV `path`, columns as released, and the manifest beside it, or neither."""
         require(path.suffix == ".csv", f"labels are written to a .csv file and a .json beside it; got {path}")
         columns = {COLUMNS[name]: values for name, values in self._arrays().items()}
-        write_text(path, pd.DataFrame(columns).to_csv(index=False, lineterminator="\n"))
-        write_json(path.with_suffix(".json"), self.manifest())
+        table = pd.DataFrame(columns).to_csv(index=False, lineterminator="\n")
+        write_together({path.with_suffix(".json"): json_text(self.manifest()), path: table})
 
 
 def realised_transitions(true: np.ndarray, given: np.ndarray, num_classes: int) -> np.ndarray:

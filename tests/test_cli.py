@@ -1,8 +1,12 @@
 """The command line: every command, every bad input in one line, and nothing left behind."""
 
 import dataclasses
+import errno
+import io
+import itertools
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -15,7 +19,7 @@ import pandas as pd
 import pytest
 import torch
 
-from sln import noise, runs
+from sln import cli, noise, runs
 from sln.cli import main
 from sln.config import Config
 from sln.datasets import images as source
@@ -172,11 +176,75 @@ def test_runs_are_listed_shown_and_removed(tell):
     assert Path(other).is_dir()
 
 
+def test_a_damaged_run_is_named_in_one_line_beside_the_list_of_the_others(
+    trained, capsys, tmp_path, monkeypatch
+):
+    shutil.copytree(trained, tmp_path / "both")
+    monkeypatch.setenv("SLN_RUNS", str(tmp_path / "both"))
+    (tmp_path / "both" / "digits-bad").mkdir()
+    (tmp_path / "both" / "digits-bad" / "config.json").write_text("{")
+    assert main(["runs", "list"]) == 0
+    out, err = capsys.readouterr()
+    assert CONFIG.run_id in out
+    assert "digits-bad" not in out
+    assert err.count("\n") == 1
+    assert "digits-bad" in err
+
+
+# --- output
+
+
+@pytest.mark.parametrize("encoding", ["cp1252", "ascii"])
+def test_what_the_terminal_cannot_show_is_written_as_an_escape(encoding, monkeypatch):
+    written = io.BytesIO()
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(written, encoding=encoding))
+    monkeypatch.setattr(cli.runs, "listing", lambda **_: pd.DataFrame({"run": ["σ ± \udcff"]}))
+    assert main(["runs", "list"]) == 0
+    shown = "\\u03c3 ± \\udcff" if encoding == "cp1252" else "\\u03c3 \\xb1 \\udcff"
+    assert shown in written.getvalue().decode(encoding)
+
+
+def test_a_chosen_way_to_show_such_characters_stays(monkeypatch):
+    written = io.BytesIO()
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(written, encoding="ascii", errors="replace"))
+    monkeypatch.setattr(cli.runs, "listing", lambda **_: pd.DataFrame({"run": ["σ"]}))
+    assert main(["runs", "list"]) == 0
+    assert "?" in written.getvalue().decode()
+
+
+def test_the_process_prints_where_only_ascii_can_be_shown():
+    environment = os.environ | {"PYTHONIOENCODING": "ascii"}
+    command = [sys.executable, "-m", "sln", "recipes"]
+    done = subprocess.run(command, capture_output=True, env=environment, check=False)
+    assert (done.returncode, done.stderr) == (0, b"")
+    assert b"\\xb1" in done.stdout
+
+
 # --- noise
 
 
 def rate_said(text):
     return float(next(line for line in text.splitlines() if "a rate of" in line).split()[-1])
+
+
+@pytest.mark.parametrize("kept", [False, True])
+@pytest.mark.parametrize("failing", [0, 1])
+def test_on_a_full_disk_label_file_and_manifest_stay_as_they_were(
+    kept, failing, fails, tell, tmp_path, monkeypatch
+):
+    writes, write = itertools.count(), Path.write_text
+
+    def full(path, text, **options):
+        stops = next(writes) == failing
+        write(path, text[:9] if stops else text, **options)
+        if stops:
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    if kept:
+        tell("noise", "--out", tmp_path / "labels.csv", "--noise-seed", "1")
+    monkeypatch.setattr(Path, "write_text", full)
+    words = ["cannot write", "labels.", "No space left", "free some space"]
+    fails("noise", "--out", tmp_path / "labels.csv", words=words)
 
 
 def test_noise_writes_the_labels_that_a_run_trains_on_and_checks_them(tell, tmp_path):

@@ -18,7 +18,8 @@ from matplotlib.layout_engine import PlaceHolderLayoutEngine
 
 from sln.study.statistics import LEVEL
 
-matplotlib.style.use(Path(__file__).parent / "style.mplstyle")
+# on matplotlib's own defaults, whatever the user's matplotlibrc says
+matplotlib.style.use(["default", Path(__file__).parent / "style.mplstyle"])
 
 COLOURS = {"CE": "#D55E00", "CE-MO": "#E69F00", "SLN": "#56B4E9", "SLN-MO": "#0072B2", "SLN-MO-LC": "#009E73"}
 COLOURS |= {"gradient noise": "#882255", "logit noise": "#8A8A2B"}  # the paper's variants 1 and 2

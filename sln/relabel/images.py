@@ -7,14 +7,18 @@ from __future__ import annotations
 
 import contextlib
 import csv
+import functools
+import importlib
 import io
 import itertools
+import re
 import statistics
+import sys
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import NamedTuple
+from pathlib import Path, PurePath
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -27,14 +31,25 @@ from sln.utils.errors import InputError, require
 from sln.utils.progress import Progress
 
 COLUMNS = ("path", "label")
-BOM = "\ufeff"  # byte order mark, the first character of CSV files by some spreadsheets
+# Before the header, some spreadsheets write a byte order mark and the separator, sep=;
+START = re.compile("\ufeff?(sep=.\r?\n)?")
 FORMATS = (*clothing1m.FORMATS, "TIFF", "PPM")
+HEIC = re.compile(rb".{4}ftyp(hei|hev|mif1|msf1)", re.DOTALL)  # what such a file begins with
+ARCHIVES = (".zip", ".tar", ".tgz", ".gz", ".bz2", ".xz", ".zst", ".7z", ".rar")
+# What file managers, archives and network storage leave in folders, beside hidden files.
+SYSTEM = {"__macosx", "thumbs.db", "ehthumbs.db", "desktop.ini", "icon\r", "@eadir", "#recycle", "lost+found"}
+SYSTEM |= {"$recycle.bin", "system volume information"}
 LARGEST_SIDE = 32  # pixels, the default size of large images
 SAMPLE = 1000  # images that the default size and the brightest value are taken from
 BATCH = 64  # images that are encoded at once
 # How to turn an image back by its EXIF orientation. Pillow's exif_transpose rewrites all tags, odd ones fail.
 TURNS = {2: "FLIP_LEFT_RIGHT", 3: "ROTATE_180", 4: "FLIP_TOP_BOTTOM", 5: "TRANSPOSE", 6: "ROTATE_270"}
 TURNS |= {7: "TRANSVERSE", 8: "ROTATE_90"}
+# Pillow's names of 16-bit colours (B: big-endian, L: little-endian, N: as here) and of the other byte order
+SWAPPED = {"B": "L", "L": "B", "N": "B" if sys.byteorder == "little" else "L"}
+ORDERS = {f"{mode};16{a}": f"{mode};16{b}" for mode in ("RGB", "RGBX", "RGBA") for a, b in SWAPPED.items()}
+GREY = "LA;16B"  # has no other order in Pillow: its four bytes are read as they are
+ORDERS |= {GREY: "RGBA"}
 
 
 class Entry(NamedTuple):
@@ -53,7 +68,9 @@ class LabelledImages:
     entries: list[Entry]
     skipped: list[tuple[str, str]]  # name and reason of what cannot be used
     records: list[list[str]] | None = None  # cells of the CSV, header first, without blank lines
-    bom: bool = False  # whether the CSV begins with a byte order mark
+    columns: tuple[int, int] = (0, 1)  # where the CSV has path and label
+    delimiter: str = ","
+    start: str = ""  # what the CSV has before its header: a byte order mark, sep=;
     images: Tensor | None = None  # (N, 3, S, S) uint8; or (N, D) features, if they were encoded
     groups: np.ndarray | None = None  # (N,) int64, the same number for identical pixels
     white: int = 2**16 - 1  # the value that is white in images of more than 8 bits
@@ -67,6 +84,7 @@ class LabelledImages:
         """Add an entry, or skip it with a reason."""
         try:
             (entry.name + entry.label).encode()
+            entry = entry._replace(name=self._as_on_disk(entry.name))
             path, whole = (self.root / entry.name).resolve(), self.root.resolve()
             problems = {
                 "it has no path": not entry.name,
@@ -82,6 +100,13 @@ class LabelledImages:
         else:
             self.entries.append(entry)
 
+    def _as_on_disk(self, name: str) -> str:
+        """A file's own name, if a CSV has backslashes, blanks around it, or its ending in other case."""
+        plain = name.strip().replace("\\", "/")
+        stem, dot, ending = plain.rpartition(".")
+        tried = (name, plain, stem + dot + ending.lower(), stem + dot + ending.upper())
+        return next((other for other in tried if (self.root / other).is_file()), name)
+
     def picture(self, entry: Entry) -> Image.Image | None:
         """An image in its own size, in RGB; None if it can no longer be read."""
         with contextlib.suppress(InputError):
@@ -89,15 +114,21 @@ class LabelledImages:
         return None
 
 
-def listed(source: Path, root: Path | None = None) -> LabelledImages:
+def listed(
+    source: Path, root: Path | None = None, columns: Sequence[str] = COLUMNS, encoding: str = "utf-8"
+) -> LabelledImages:
     """The images that a folder or a CSV lists, paths starting from `root`. Raises InputError without any."""
+    hint = ""
     if source.is_dir():
         require(root is None, f"{source} is a folder; the folder of the images goes with a CSV only")
         found = _in_folder(source)
     else:
         require(source.is_file(), f"{source} is neither a folder nor a file")
-        found = _in_csv(source, source.parent if root is None else root)
-    require(bool(found.entries), f"{source} lists no image that can be used{_first(found.skipped)}")
+        packed = source.suffix.lower() in ARCHIVES
+        require(not packed, f"{source} is an archive; unpack it and give the folder that comes out")
+        found = _in_csv(source, source.parent if root is None else root, columns, encoding)
+        hint = f"; its paths start from {found.root}, --images names another folder"
+    require(bool(found.entries), f"{source} lists no image that can be used{_first(found.skipped)}{hint}")
     return found
 
 
@@ -113,8 +144,12 @@ def _first(skipped: list[tuple[str, str]]) -> str:
     return "".join(f" ({name!r}: {reason})" for name, reason in skipped[:1])
 
 
+def _visible(path: PurePath) -> bool:
+    return not any(part.startswith(".") or part.casefold() in SYSTEM for part in path.parts)
+
+
 def _in_folder(folder: Path) -> LabelledImages:
-    visible = sorted(path for path in contents(folder) if not path.name.startswith("."))
+    visible = sorted(path for path in contents(folder) if _visible(PurePath(path.name)))
     classes = [path for path in visible if path.is_dir()]
     require(bool(classes), f"{folder} has no sub-folders; expected is one per class, or a CSV of path,label")
     loose = [(path.name, "it is in no class's sub-folder") for path in visible if path.is_file()]
@@ -123,7 +158,7 @@ def _in_folder(folder: Path) -> LabelledImages:
         before, skipped = len(found.entries), len(found.skipped)
         files = (file for file in path.rglob("*") if file.is_symlink() or file.is_file())
         for name in sorted(file.relative_to(folder).as_posix() for file in files):
-            if "/." not in name:  # hidden
+            if _visible(PurePath(name)):
                 found.add(Entry(name, path.name))
         if len(found.entries) == before:
             reason = _first(found.skipped[skipped:])
@@ -131,15 +166,24 @@ def _in_folder(folder: Path) -> LabelledImages:
     return found
 
 
-def _in_csv(file: Path, root: Path) -> LabelledImages:
+def _in_csv(file: Path, root: Path, columns: Sequence[str], encoding: str) -> LabelledImages:
     require(root.is_dir(), f"{root}, where the images of {file} should be, is no folder")
     try:
-        text = file.read_bytes().decode("utf-8")
+        text = file.read_bytes().decode(encoding)
     except OSError as error:
         raise InputError(f"{file} cannot be read: {error.strerror or error}") from None
-    except UnicodeDecodeError as error:
-        raise InputError(f"{file} is not UTF-8 text (byte {error.start}); save it as CSV UTF-8") from None
-    reader, records, line = csv.reader(io.StringIO(text.removeprefix(BOM), newline=""), strict=True), [], 1
+    except LookupError:
+        raise InputError(
+            f"unknown encoding {encoding!r}; --encoding is for example cp1252 or utf-16"
+        ) from None
+    except UnicodeError as error:
+        where = f" (byte {getattr(error, 'start', 0)})"
+        way = "save it as CSV UTF-8, or name its own with --encoding, such as cp1252 or utf-16"
+        raise InputError(f"{file} is not {encoding.upper()} text{where}; {way}") from None
+    start = START.match(text)[0]
+    text = text.removeprefix(start)
+    dialect, records, line = _dialect(text, columns), [], 1
+    reader = csv.reader(io.StringIO(text, newline=""), **dialect)
     try:
         for cells in reader:
             records += [cells] if cells else []
@@ -147,22 +191,39 @@ def _in_csv(file: Path, root: Path) -> LabelledImages:
     except csv.Error as error:
         raise InputError(f"{file}, line {line}: {error}; look for a quote that is not closed") from None
     require(bool(records), f"{file} is empty, expected is a CSV with the columns path and label")
-    header = records[0]
-    for name in COLUMNS:
+    header, places = [cell.strip() for cell in records[0]], []
+    for name, kind in zip(columns, COLUMNS, strict=True):
         count = header.count(name)
         has = f"{file} has {count or 'no'} column{'s' * (count > 1)} {name!r} in its first line"
-        require(count == 1, f"{has}; it has {', '.join(map(repr, header))}, separated by commas")
-    found = LabelledImages(root, [], [], records, text.startswith(BOM))
+        way = f"separated by commas; --{kind}-column names another"
+        require(count == 1, f"{has}; it has {', '.join(map(repr, header))}, {way}")
+        places.append(header.index(name))
+    found = LabelledImages(root, [], [], records, tuple(places), dialect["delimiter"], start)
     for number, cells in enumerate(records[1:], 1):
-        padded = dict(zip(header, cells + [""] * len(header), strict=False))
-        found.add(Entry(padded["path"], padded["label"].strip(), number))
+        path, label = (cells[place] if place < len(cells) else "" for place in places)
+        found.add(Entry(path, label.strip(), number))
     return found
+
+
+def _dialect(text: str, columns: Sequence[str]) -> dict[str, Any]:
+    """How the cells of a CSV are separated, by its header: by commas, if that has no `columns` otherwise."""
+    header = text.lstrip("\r\n").partition("\n")[0]
+    dialects = []
+    for mark in ",;\t":
+        dialects.append({"delimiter": mark, "skipinitialspace": f"{mark} " in header, "strict": True})
+        with contextlib.suppress(csv.Error):
+            cells = next(csv.reader([header], **dialects[-1]), [])
+            if {*columns} <= {cell.strip() for cell in cells}:
+                return dialects[-1]
+    return dialects[0]
 
 
 def read(
     source: Path,
     *,
     root: Path | None = None,
+    columns: Sequence[str] = COLUMNS,
+    encoding: str = "utf-8",
     size: int | None = None,
     encode: Callable[[Tensor], Tensor] | None = None,
     quiet: bool = False,
@@ -170,12 +231,13 @@ def read(
     """Read all images, in RGB, each resized to a square of `size` x `size` pixels without cropping.
 
     root : folder that the paths of a CSV start from; default the CSV's own folder
+    columns, encoding : a CSV's names of the columns of paths and labels, and how its characters are stored
     size : default the median of the images' shorter sides, at least 8 and at most 32
     encode : uint8 (B, 3, size, size) -> (B, D), to get features instead of pixels
 
     Raises InputError for a source that is missing, a class without images, and fewer than two classes.
     """
-    found = listed(source, root)
+    found = listed(source, root, columns, encoding)
     side = _default_side(found)
     size = side if size is None else size
     require(SMALLEST_SIDE <= size <= 1024, f"size is {size}, allowed is [{SMALLEST_SIDE}, 1024] pixels")
@@ -233,10 +295,21 @@ def _default_side(found: LabelledImages) -> int:
     for entry in found.entries[:: -(-len(found.entries) // SAMPLE)]:
         with contextlib.suppress(InputError), _opened(found.root / entry.name) as image:
             sides.append(min(image.size))
-            if image.mode.startswith("I"):
-                brightest.append(int(np.asarray(image).max()))
+            deep = _deep(found.root / entry.name, image)
+            if deep is not None:
+                brightest.append(int(deep.max()))
     found.white = max(brightest, default=0) or found.white
     return int(np.clip(statistics.median(sides or [LARGEST_SIDE]), SMALLEST_SIDE, LARGEST_SIDE))
+
+
+@functools.cache
+def _formats() -> tuple[str, ...]:
+    """The decoders that may run: HEIF's is an optional package."""
+    try:
+        importlib.import_module("pillow_heif").register_heif_opener()
+    except ImportError:
+        return FORMATS
+    return (*FORMATS, "HEIF")
 
 
 @contextlib.contextmanager
@@ -245,10 +318,14 @@ def _opened(path: Path) -> Iterator[Image.Image]:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # about harmless oddities of the file
-            with Image.open(path, formats=FORMATS) as image:
+            with Image.open(path, formats=_formats()) as image:
                 yield image
     except UnidentifiedImageError:
-        raise InputError(f"it is none of {', '.join(FORMATS)}") from None
+        with path.open("rb") as file:
+            heic = HEIC.match(file.read(12)) and "HEIF" not in _formats()
+        other = f"it is none of {', '.join(_formats())}; convert it to one of them"
+        way = "it is HEIC; convert it to JPEG, or pip install pillow-heif"
+        raise InputError(way if heic else other) from None
     except Exception as error:  # noqa: BLE001  damaged files raise errors of many types
         reason = " ".join(str(getattr(error, "strerror", None) or error).split())
         raise InputError(reason or type(error).__name__) from None
@@ -257,13 +334,38 @@ def _opened(path: Path) -> Iterator[Image.Image]:
 def decode(path: Path, white: int = 2**16 - 1) -> Image.Image:
     """The image in RGB, upright, transparent on white, `white` of more than 8 bits as 255; or InputError."""
     with _opened(path) as image:
-        turn = TURNS.get(image.getexif().get(ExifTags.Base.Orientation))
+        require(image.mode != "F", "its pixels are floating-point numbers; save it with 8 or 16 bits")
+        deep, turn = _deep(path, image), TURNS.get(image.getexif().get(ExifTags.Base.Orientation))
+        if deep is not None:
+            opacity = image.getchannel("A") if image.mode == "RGBA" else None
+            image = Image.fromarray((deep.clip(0, white) * 255.0 / white).astype(np.uint8))
+            if opacity is not None:
+                image.putalpha(opacity)
         if turn is not None:
             image = image.transpose(Image.Transpose[turn])
-        require(image.mode != "F", "its pixels are floating-point numbers; save it with 8 or 16 bits")
-        if image.mode.startswith("I"):  # more than 8 bits
-            image = Image.fromarray((np.asarray(image).clip(0, white) * 255.0 / white).astype(np.uint8))
         if image.has_transparency_data:
             image = image.convert("RGBA")
             image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
         return image.convert("RGB")
+
+
+def _deep(path: Path, image: Image.Image) -> np.ndarray | None:
+    """The numbers (H, W) or (H, W, 3) of an image of more than 8 bits, without opacity; None for 8 bits.
+
+    Of 16-bit colours Pillow keeps the high bytes only; read in the other byte order, these are the low ones.
+    """
+    if image.mode.startswith("I"):
+        return np.asarray(image)
+    tiles = [_other_order(tile) for tile in image.tile]
+    if not tiles or None in tiles:
+        return None
+    with Image.open(path, formats=_formats()) as again:
+        again.tile, grey = tiles, image.tile[0].args == GREY
+        low = np.asarray(again)[..., 1:2] if grey else np.asarray(again)[..., :3]
+    return np.asarray(image)[..., :3] * np.uint16(256) + low
+
+
+def _other_order(tile: Any) -> Any:
+    """A part of a file of 16-bit colours, to be read in the other byte order; None for all others."""
+    order, *others = tile.args if isinstance(tile.args, tuple) else (tile.args,)
+    return tile._replace(args=(ORDERS[order], *others)) if order in ORDERS else None

@@ -30,9 +30,9 @@ from PIL.Image import Image
 
 from sln.relabel import features, images
 from sln.relabel.crossfit import Fitted, fit, require_settings
-from sln.relabel.images import BOM, COLUMNS, LabelledImages, contents
+from sln.relabel.images import COLUMNS, LabelledImages, contents
 from sln.utils.errors import require
-from sln.utils.files import write_text
+from sln.utils.files import write_text, write_together
 
 WORK = ".sln-relabel"
 SOURCE = "source"  # file in WORK that holds the path of the data
@@ -59,6 +59,9 @@ def relabel(
     out: Path | str | None = None,
     *,
     root: Path | str | None = None,
+    path_column: str = COLUMNS[0],
+    label_column: str = COLUMNS[1],
+    encoding: str = "utf-8",
     size: int | None = None,
     threshold: float = THRESHOLD,
     backbone: str | None = None,
@@ -68,8 +71,8 @@ def relabel(
 ) -> Relabelled:
     """Judge the labels of a folder or CSV of images, and write the files above to `out`.
 
-    source : a folder with a sub-folder per class, or a CSV with the columns path and label
-    root, size, fitting : as for `images.read` and `fit`
+    source : a folder with a sub-folder per class, or a CSV with the columns `path_column`, `label_column`
+    root, encoding, size, fitting : as for `images.read` and `fit`
     out : default <name>-relabelled in the working directory; must be new, empty, or written by an earlier
         `relabel` of the same source, and not inside a folder of images
     threshold : labels with at least this probability of being wrong are replaced in corrected.csv
@@ -85,9 +88,10 @@ def relabel(
         require(alone, f"{name} and backbone exclude each other; leave out one")
     require_settings(**fitting)
     folder = output_folder(source, out)
+    table = {"root": root, "columns": (path_column, label_column), "encoding": encoding}
     encode = None if backbone is None else features.encoder(backbone, weights)
     size = size if backbone is None else features.SIDE
-    found = images.read(source, root=root, size=size, encode=encode, quiet=quiet)
+    found = images.read(source, **table, size=size, encode=encode, quiet=quiet)
     write_text(folder / WORK / SOURCE, relative(source, folder))
     fitted = fit(found.images, found.labels, groups=found.groups, cache=folder / WORK, quiet=quiet, **fitting)
     labels = fitted.labels.assign(path=[entry.name for entry in found.entries])
@@ -100,10 +104,10 @@ def relabel(
     skipped = found.skipped
     sentences = [*describe(fitted, len(skipped)), f"Made by python -m sln relabel from {source}."]
     html = page(source.name, by_rank, pictures, threshold, sentences)
-    write_text(folder / "labels.csv", as_csv([list(labels.columns), *by_rank.itertuples(index=False)]))
-    write_text(folder / "corrected.csv", corrected_csv(found, corrected))
-    write_text(folder / "skipped.csv", as_csv([("path", "reason"), *skipped]))
-    write_text(folder / "suspects.html", printable(html))
+    texts = {"labels.csv": as_csv([list(labels.columns), *by_rank.itertuples(index=False)])}
+    texts |= {"corrected.csv": corrected_csv(found, corrected), "suspects.html": printable(html)}
+    texts |= {"skipped.csv": as_csv([("path", "reason"), *skipped])}
+    write_together({folder / name: text for name, text in texts.items()})
     return Relabelled(folder, labels, fitted, int(replaced.sum()), skipped)
 
 
@@ -132,15 +136,18 @@ def printable(text: str) -> str:
     return text.encode("utf-8", "backslashreplace").decode()
 
 
-def as_csv(records: Iterable[Sequence]) -> str:
-    """A CSV, the header first; numbers with four decimals, formulas made safe (see the docstring above)."""
+def as_csv(records: Iterable[Sequence], path: int | None = None, delimiter: str = ",") -> str:
+    """A CSV, the header first; numbers with four decimals, formulas made safe (see the docstring above).
+
+    path : the place of the column of paths; by default that named path
+    """
     table = [[f"{cell:.4f}" if isinstance(cell, float) else str(cell) for cell in row] for row in records]
-    path = table[0].index("path")
+    path = table[0].index("path") if path is None else path
     table = [[safe(cell, "./" if i == path else "'") for i, cell in enumerate(row)] for row in table]
     returns = any("\r" in cell for row in table for cell in row)
     quoting = csv.QUOTE_ALL if returns else csv.QUOTE_MINIMAL  # which leaves "\r" bare in Python 3.11
     text = io.StringIO()
-    csv.writer(text, lineterminator="\n", quoting=quoting).writerows(table)
+    csv.writer(text, delimiter=delimiter, lineterminator="\n", quoting=quoting).writerows(table)
     return printable(text.getvalue())
 
 
@@ -154,11 +161,11 @@ def corrected_csv(found: LabelledImages, labels: Sequence[str]) -> str:
     records = found.records
     if records is None:
         return as_csv([COLUMNS, *((e.name, label) for e, label in zip(found.entries, labels, strict=True))])
-    column, records = records[0].index("label"), [list(cells) for cells in records]
+    (path, column), records = found.columns, [list(cells) for cells in records]
     for entry, label in zip(found.entries, labels, strict=True):
         if label != entry.label:
             records[entry.record][column] = label
-    return BOM * found.bom + as_csv(records)
+    return found.start + as_csv(records, path, found.delimiter)
 
 
 def describe(fitted: Fitted, skipped: int) -> list[str]:

@@ -264,19 +264,43 @@ def _finish(path: Path, trainer: Trainer, rows: list[dict]) -> None:
 # --- listing and removing -----------------------------------------------------------------------------------
 
 
-def listing() -> pd.DataFrame:
-    """All runs: run, state ("done", or the last epoch saved), epochs, both last test accuracies, MB."""
+def listing(on_damaged: Callable[[InputError], object] = lambda error: None) -> pd.DataFrame:
+    """All runs: run, state ("done", or the last epoch saved), epochs, both last test accuracies, MB.
+
+    on_damaged : called with what is wrong with a run that cannot be read, which is left out
+    """
     rows = []
-    for config in sorted(runs_folder().glob("[!.]*/config.json")):
-        path, state, accuracy = config.parent, "unfinished", {}
-        if (path / "history.csv").exists():
-            measured = store.read_history(path).groupby("weights").last()  # non-empty entries
-            state, accuracy = f"epoch {measured['epoch'].max()}", measured["test_accuracy"]
-        state = "done" if (path / "done.json").exists() else state
-        size = sum(file.stat().st_size for file in path.rglob("*") if file.is_file())
-        both = [accuracy.get(weights, math.nan) for weights in ("network", "momentum")]
-        rows.append([path.name, state, read_json(config).get("epochs"), *both, size / 1e6])
+    for path in sorted(runs_folder().glob("[!.]*")):
+        try:
+            rows += [_listed(path)] if (path / "config.json").exists() else []
+        except InputError as error:
+            on_damaged(error)
+        except OSError as error:
+            on_damaged(store.damaged(path, "", str(error)))
     return pd.DataFrame(rows, columns=["run", "state", "epochs", "network", "momentum", "MB"])
+
+
+def _listed(path: Path) -> list[object]:
+    """A run's row of `listing`. Raises InputError if its config.json or history.csv cannot be used."""
+    state, accuracy = "unfinished", {}
+    try:
+        epochs = read_json(path / "config.json").get("epochs")
+    except InputError as error:
+        raise store.damaged(path, "config.json", str(error)) from None
+    if (path / "history.csv").exists():
+        measured = store.read_history(path)
+        try:
+            measured = measured.astype({"epoch": int, "test_accuracy": float}).groupby("weights").last()
+        except (KeyError, ValueError) as error:
+            raise store.damaged(path, "history.csv", str(error)) from None
+        state, accuracy = f"epoch {measured['epoch'].max()}", measured["test_accuracy"]  # non-empty entries
+    state = "done" if (path / "done.json").exists() else state
+    size = 0
+    for file in path.rglob("*"):
+        with contextlib.suppress(FileNotFoundError):  # a temporary file of a run that is being trained
+            size += file.stat().st_size if file.is_file() else 0
+    both = [accuracy.get(weights, math.nan) for weights in ("network", "momentum")]
+    return [path.name, state, epochs, *both, size / 1e6]
 
 
 def finished() -> Iterator[Run]:

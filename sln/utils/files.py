@@ -1,11 +1,12 @@
 """Folders of the project, and files that are either whole or not there."""
 
 import contextlib
+import errno
 import hashlib
 import json
 import os
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -42,6 +43,8 @@ def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
     path, temporary = Path(path), None
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
+        if path.is_dir():
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
         handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.stem}-", suffix=path.suffix)
         os.close(handle)
         temporary = Path(name)
@@ -58,12 +61,29 @@ def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
 
 def write_text(path: Path, text: str) -> None:
     """Write UTF-8 text atomically."""
-    write_atomically(path, lambda temporary: temporary.write_text(text, encoding="utf-8", newline="\n"))
+    write_together({path: text})
+
+
+def write_together(texts: Mapping[Path, str]) -> None:
+    """Write UTF-8 texts, each atomically, once all are on the disk; InputError, with none, if one fails."""
+    (path, text), *others = texts.items()
+
+    def write(temporary: Path) -> None:
+        temporary.write_text(text, encoding="utf-8", newline="\n")
+        if others:
+            write_together(dict(others))
+
+    write_atomically(path, write)
 
 
 def write_json(path: Path, value: object) -> None:
     """Write a JSON document atomically, keys in the order given."""
-    write_text(path, json.dumps(value, indent=2) + "\n")
+    write_text(path, json_text(value))
+
+
+def json_text(value: object) -> str:
+    """A JSON document, keys in the order given."""
+    return json.dumps(value, indent=2) + "\n"
 
 
 def read_table(path: Path) -> pd.DataFrame:

@@ -1,8 +1,12 @@
 """What all figures share."""
 
 import io
+import os
+import subprocess
+import sys
 
 import pandas as pd
+import pytest
 
 from sln import plots
 from sln.plots import style
@@ -14,6 +18,39 @@ def test_a_picture_is_what_savefig_writes():
     buffer = io.BytesIO()
     saved.savefig(buffer, format="png", dpi=saved.dpi)
     assert shown._repr_png_() == buffer.getvalue()
+
+
+PICTURE = """
+import sys
+from sln import plots
+figure = plots.theory.stochastic_noise(1.0, 0.9)
+figure.suptitle("α ± 1% -1")
+figure.savefig(sys.argv[1])
+"""
+THEIRS = """text.usetex: True
+font.family: monospace
+font.size: 30
+mathtext.fontset: cm
+lines.linestyle: --
+axes.prop_cycle: cycler(color=["k"])
+axes.titlecolor: red
+savefig.transparent: True
+savefig.bbox: tight
+"""
+
+
+@pytest.mark.parametrize("kind", ["png", "svg"])
+def test_figures_do_not_depend_on_the_settings_of_the_user(kind, tmp_path):
+    drawn = []
+    for name, rc in {"ours": "", "theirs": THEIRS}.items():
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "matplotlibrc").write_text(rc)
+        environment = os.environ | {"MATPLOTLIBRC": str(tmp_path / name / "matplotlibrc")}
+        environment |= {"SOURCE_DATE_EPOCH": "0", "MPLBACKEND": "tkagg" if rc else "agg"}
+        file = tmp_path / name / f"figure.{kind}"
+        subprocess.run([sys.executable, "-c", PICTURE, file], check=True, env=environment)
+        drawn.append(file.read_bytes())
+    assert drawn[0] == drawn[1]
 
 
 def test_saving_does_not_move_what_has_fixed_places():

@@ -1,9 +1,14 @@
 """Reading your own images, of any size and mode; unusable ones are named and counted."""
 
+import struct
+import sys
+import types
+import zlib
+
 import numpy as np
 import pytest
 from own_images import lay, names, pictures, save, write_csv
-from PIL import Image, ImageOps
+from PIL import Image, ImageFile, ImageOps
 
 from sln.relabel import images
 
@@ -101,6 +106,44 @@ def test_bad_sources_are_refused_in_one_line(folder, tmp_path, refused):
             images.read(lay(tmp_path / "two", count=4), size=size)
 
 
+# --- HEIC, the format of telephones
+
+
+@pytest.fixture
+def heic(tmp_path):
+    """A folder of two classes whose images are all HEIC, under whatever name."""
+    for number, name in enumerate(["a/0.HEIC", "a/1.jpg", "b/0.heif", "b/1.heic"]):
+        (tmp_path / "mine" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "mine" / name).write_bytes(b"\0\0\0\x18ftypheic" + bytes([number]) * 200)
+    images._formats.cache_clear()
+    yield tmp_path / "mine"
+    images._formats.cache_clear()
+
+
+def test_a_folder_of_heic_says_what_to_install(heic, monkeypatch, refused):
+    monkeypatch.setitem(sys.modules, "pillow_heif", None)  # not installed
+    with refused("'a/0.HEIC'", "convert", "pip install pillow-heif"):
+        images.read(heic)
+
+
+def test_heic_is_read_if_its_decoder_is_installed(heic, monkeypatch):
+    class Decoder(ImageFile.ImageFile):
+        format = "HEIF"
+
+        def _open(self):
+            self._size, self._mode = (8, 8), "L"
+            self.tile = [ImageFile._Tile("raw", (0, 0, 8, 8), 12, ("L", 0, 1))]
+
+    decoder = types.ModuleType("pillow_heif")
+    decoder.register_heif_opener = lambda: Image.register_open(
+        "HEIF", Decoder, lambda start: start[4:8] == b"ftyp"
+    )
+    monkeypatch.setitem(sys.modules, "pillow_heif", decoder)
+    monkeypatch.setattr(Image, "OPEN", dict(Image.OPEN))
+    monkeypatch.setattr(Image, "ID", list(Image.ID))
+    assert images.read(heic).images[:, 0, 0, 0].tolist() == [0, 1, 2, 3]
+
+
 # --- sizes and modes
 
 
@@ -167,6 +210,76 @@ def test_images_of_more_than_8_bits_share_one_scale(white, tmp_path):
     assert found.white == white
     assert found.images.amax(dim=(1, 2, 3)).tolist() == 2 * [255 * (white // 4) // white] + [255, 255]
     assert np.asarray(found.picture(found.entries[0])).max() == 255 * (white // 4) // white
+
+
+def png_of_16_bits(pixels):
+    """A PNG of (H, W, channels) uint16, every row as its difference from the pixel before (filter 1)."""
+
+    def chunk(name, content):
+        crc = zlib.crc32(name + content)
+        return struct.pack(">I", len(content)) + name + content + struct.pack(">I", crc)
+
+    height, width, channels = pixels.shape
+    values = pixels.astype(">u2").view(np.uint8).reshape(height, width, 2 * channels)
+    rows = np.diff(values, axis=1, prepend=np.uint8(0)).reshape(height, -1)
+    lines = np.hstack([np.ones((height, 1), np.uint8), rows])
+    kind = {1: 0, 2: 4, 3: 2, 4: 6}[channels]
+    header = struct.pack(">IIBBBBB", width, height, 16, kind, 0, 0, 0)
+    parts = [(b"IHDR", header), (b"IDAT", zlib.compress(lines.tobytes())), (b"IEND", b"")]
+    return b"\x89PNG\r\n\x1a\n" + b"".join(chunk(*part) for part in parts)
+
+
+def tiff_of_16_bits(pixels, order, *, deflated=False):
+    """A TIFF of (H, W, 3) uint16 in one strip, little- ("<") or big-endian (">")."""
+    height, width, _ = pixels.shape
+    content, after = pixels.astype(f"{order}u2").tobytes(), 8 + 2 + 9 * 12 + 4
+    content = zlib.compress(content) if deflated else content
+    short, long = f"{order}HHIHH", f"{order}HHII"
+    entries = [struct.pack(short, tag, 3, 1, value, 0) for tag, value in [(256, width), (257, height)]]
+    entries.append(struct.pack(long, 258, 3, 3, after))
+    entries += [
+        struct.pack(short, tag, 3, 1, value, 0) for tag, value in [(259, 8 if deflated else 1), (262, 2)]
+    ]
+    entries.append(struct.pack(long, 273, 4, 1, after + 6))
+    entries += [struct.pack(short, tag, 3, 1, value, 0) for tag, value in [(277, 3), (278, height)]]
+    entries.append(struct.pack(long, 279, 4, 1, len(content)))
+    start = (b"II" if order == "<" else b"MM") + struct.pack(f"{order}HIH", 42, 8, len(entries))
+    return start + b"".join([*entries, bytes(4), struct.pack(f"{order}HHH", 16, 16, 16), content])
+
+
+KINDS = {
+    "RGB": lambda grey: png_of_16_bits(grey.repeat(3, axis=2)),
+    "RGBA": lambda grey: png_of_16_bits(np.dstack([grey.repeat(3, axis=2), np.full_like(grey, 65535)])),
+    "LA": lambda grey: png_of_16_bits(np.dstack([grey, np.full_like(grey, 65535)])),
+    "little-endian TIFF": lambda grey: tiff_of_16_bits(grey.repeat(3, axis=2), "<"),
+    "big-endian TIFF": lambda grey: tiff_of_16_bits(grey.repeat(3, axis=2), ">"),
+    "deflated TIFF": lambda grey: tiff_of_16_bits(grey.repeat(3, axis=2), ">", deflated=True),
+}
+
+
+@pytest.mark.parametrize("bits", [10, 12, 16])
+@pytest.mark.parametrize("kind", KINDS)
+def test_colours_of_more_than_8_bits_are_read_as_the_same_pixels_in_grey(kind, bits, tmp_path):
+    rng = np.random.default_rng(0)
+    for number, label in enumerate(["a", "b"] * 3):
+        grey = rng.integers(2**bits, size=(8, 9, 1)).astype(np.uint16)
+        for folder, write in {"grey": png_of_16_bits, "colour": KINDS[kind]}.items():
+            path = tmp_path / folder / label / f"{number}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(write(grey))
+    grey, colour = images.read(tmp_path / "grey"), images.read(tmp_path / "colour")
+    assert grey.white == colour.white > 2 ** (bits - 1)
+    assert grey.images.float().std() > 50
+    assert np.array_equal(grey.images, colour.images)
+
+
+def test_the_colours_of_16_bits_keep_their_channels_and_their_opacity(tmp_path):
+    pixels = np.full((8, 8, 4), [4095, 2048, 0, 65535], np.uint16)
+    pixels[0, :, 3] = 0
+    (tmp_path / "a.png").write_bytes(png_of_16_bits(pixels))
+    found = images.decode(tmp_path / "a.png", 4095)
+    assert found.getpixel((0, 1)) == (255, 127, 0)
+    assert found.getpixel((0, 0)) == (255, 255, 255)
 
 
 def test_black_images_of_16_bits_are_black(tmp_path):

@@ -7,9 +7,10 @@ import os
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from own_images import lay, names, pictures, save
+from own_images import lay, names, pictures, save, write_csv
 
 from sln.relabel.images import listed
+from sln.relabel.pipeline import corrected_csv
 
 
 @pytest.fixture
@@ -35,6 +36,73 @@ def test_other_columns_a_byte_order_mark_blank_lines_and_windows_line_ends_are_r
     ]
 
 
+ROWS = [(f"{label}/{i:03}.png", label) for i, label in enumerate(["left", "right"] * 6)]
+
+
+@pytest.mark.parametrize("separator", [",", ";", "\t", ", ", "; "])
+@pytest.mark.parametrize("start", ["", "\ufeff", "\ufeffsep={}\r\n"])
+@pytest.mark.parametrize("quote", ["", '"'])
+def test_separators_of_spreadsheets_are_read_and_kept(separator, start, quote, folder):
+    start = start.format(separator[0])
+    lines = [separator.join(quote + cell + quote for cell in row) for row in [("path", "label"), *ROWS]]
+    (folder / "list.csv").write_bytes((start + "\r\n".join(lines)).encode())
+    found = listed(folder / "list.csv")
+    assert [(entry.name, entry.label) for entry in found.entries] == ROWS
+    plain = "".join(separator[0].join(row) + "\n" for row in [("path", "label"), *ROWS])
+    assert corrected_csv(found, found.labels) == start + plain
+
+
+@pytest.mark.parametrize(
+    "spelt",
+    [
+        lambda name: name.replace("/", "\\"),
+        lambda name: f" {name} ",
+        lambda name: name.replace(".png", ".PNG"),
+        lambda name: f"{name.replace('/', chr(92))} ".replace(".png", ".Png"),
+    ],
+)
+def test_paths_as_other_systems_write_them_are_found(spelt, folder):
+    rows = [(spelt(name), f" {label} ") for name, label in ROWS]
+    found = listed(write_csv(folder / "list.csv", rows, header=("path ", "label ")))
+    assert [(entry.name, entry.label) for entry in found.entries] == ROWS
+    assert found.records[1:] == [list(row) for row in rows]
+
+
+def test_a_backslash_that_belongs_to_a_name_stays(folder):
+    (folder / "left" / "000.png").rename(folder / "left\\000.png")
+    found = listed(write_csv(folder / "list.csv", [("left\\000.png", "left"), ROWS[1]]))
+    assert names(found) == ["left\\000.png", ROWS[1][0]]
+
+
+@pytest.mark.parametrize("encoding", ["cp1252", "utf-16", "utf-8"])
+def test_a_csv_of_another_encoding_is_read_if_that_is_named(encoding, folder, refused):
+    (folder / "left").rename(folder / "Hündin")
+    rows = [(name.replace("left", "Hündin"), label.replace("left", "Hündin")) for name, label in ROWS]
+    file = folder / "list.csv"
+    file.write_bytes("".join(",".join(row) + "\n" for row in [("path", "label"), *rows]).encode(encoding))
+    found = listed(file, encoding=encoding)
+    assert [(entry.name, entry.label) for entry in found.entries] == rows
+    with refused("unknown encoding 'latin-x'", "cp1252"):
+        listed(file, encoding="latin-x")
+    with (
+        refused("list.csv is not ASCII text", "--encoding") if encoding != "utf-16" else refused("--encoding")
+    ):
+        listed(file, encoding="ascii")
+
+
+def test_columns_of_other_names_are_read_and_kept(folder):
+    rows = [("1", label, "path", name) for name, label in ROWS]
+    file = write_csv(folder / "list.csv", rows, header=("label", "class", "path", "image_id"))
+    found = listed(file, columns=("image_id", "class"))
+    assert [(entry.name, entry.label) for entry in found.entries] == ROWS
+    changed = corrected_csv(found, ["right", *found.labels[1:]]).splitlines()
+    assert changed[:3] == [
+        "label,class,path,image_id",
+        "1,right,path,left/000.png",
+        "1,right,path,right/001.png",
+    ]
+
+
 def test_records_without_a_label_are_skipped(folder):
     lines = ["path,label", "left/000.png,left", "left/002.png", "right/001.png,right"]
     lines += ["left/004.png,left", "right/003.png,right"]
@@ -51,6 +119,24 @@ def test_hidden_files_are_ignored_and_loose_ones_are_named(folder):
     found = listed(folder)
     assert [name for name, _ in found.skipped] == ["README.txt"]
     assert len(found.entries) == 12
+
+
+def test_what_systems_leave_in_folders_is_no_class_and_no_image(folder):
+    before = listed(folder)
+    for name in ("__MACOSX", "@eaDir", ".ipynb_checkpoints", "$RECYCLE.BIN", "left/@eaDir", "right/__MACOSX"):
+        (folder / name / "left").mkdir(parents=True)
+        for inner in ("._000.png", "000.png", "left/001.png"):
+            (folder / name / inner).write_bytes(b"x")
+    for name in ("Thumbs.db", "left/thumbs.db", "left/desktop.ini", "right/Desktop.ini", "right/.DS_Store"):
+        (folder / name).write_bytes(b"x")
+    assert listed(folder) == before
+
+
+@pytest.mark.parametrize("name", ["images.zip", "IMAGES.ZIP", "images.tar.gz", "images.tgz", "images.7z"])
+def test_an_archive_is_refused(name, tmp_path, refused):
+    (tmp_path / name).write_bytes(b"PK\x03\x04")
+    with refused(name, "archive", "unpack"):
+        listed(tmp_path / name)
 
 
 def test_links_that_lead_nowhere_or_out_are_named(folder, tmp_path, refused):
@@ -83,13 +169,13 @@ def test_a_folder_that_may_not_be_read_is_refused(folder, monkeypatch, refused):
     ("content", "words"),
     [
         (b"", ["empty"]),
-        (b"path;label\na;b\n", ["no column 'path'", "'path;label'", "commas"]),
-        (b"path,class\na,b\n", ["no column 'label'", "'class'"]),
+        (b"path|label\na|b\n", ["no column 'path'", "'path|label'", "commas", "--path-column"]),
+        (b"path,class\na,b\n", ["no column 'label'", "'class'", "--label-column"]),
         (b"path,label,label\na,b,c\n", ["2 columns 'label'"]),
         (b"path,label\n", ["lists no image"]),
-        (b"path,label\nnone.png,a\n", ["lists no image", "none.png", "missing"]),
+        (b"path,label\nnone.png,a\n", ["lists no image", "none.png", "missing", "--images"]),
         (b'path,label\n"a.png,b\n', ["line 2", "quote"]),
-        (b"path,label\n\xff.png,b\n", ["UTF-8", "byte 11"]),
+        (b"path,label\n\xff.png,b\n", ["UTF-8", "byte 11", "--encoding"]),
     ],
 )
 def test_bad_csvs_are_refused_in_one_line(content, words, tmp_path, refused):

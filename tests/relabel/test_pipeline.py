@@ -44,6 +44,17 @@ def hashes(folder):
     }
 
 
+def test_the_options_say_how_a_csv_is_written(canned, folder, tmp_path, capsys):
+    (folder / "left").rename(folder / "Käfer")
+    lines = ["id;Bild;Klasse"] + [f"{i};Käfer\\{i:03}.PNG;Käfer" for i in range(0, 12, 2)]
+    lines += [f"{i};right\\{i:03}.PNG;right" for i in range(1, 12, 2)]
+    (tmp_path / "list.csv").write_bytes("\r\n".join(lines).encode("cp1252"))
+    options = ["--images", str(folder), "--path-column", "Bild", "--label-column", "Klasse"]
+    options += ["--encoding", "cp1252", "--threshold", "1", "--out", str(tmp_path / "out")]
+    assert main(["relabel", str(tmp_path / "list.csv"), *options]) == 0
+    assert (tmp_path / "out" / "corrected.csv").read_text(encoding="utf-8").splitlines() == lines
+
+
 # --- what is written
 
 

@@ -524,6 +524,45 @@ def test_a_run_that_has_just_begun_is_listed_as_unfinished(unfinished):
     assert list(runs.listing()["state"]) == ["unfinished"]
 
 
+@pytest.mark.parametrize("name", ["config.json", "history.csv"])
+@pytest.mark.parametrize(
+    "content",
+    [b"", b"{", b"[1]", b"\xff\xfe", b"a,b\n1,2,3\n", b"epoch,weights,test_accuracy\nx,network,y\n", None],
+)
+def test_the_listing_names_a_damaged_run_and_shows_the_others(name, content, finished, trained):
+    shutil.copytree(trained / CORRECTED.run_id, store.folder(CORRECTED))
+    (finished / name).unlink()
+    (finished / name).mkdir() if content is None else (finished / name).write_bytes(content)
+    damaged = []
+    table = runs.listing(on_damaged=damaged.append)
+    assert list(table["run"]) == [CORRECTED.run_id]
+    (said,) = map(str, damaged)
+    assert said.startswith(f"{finished / name} is damaged: ")
+    assert f"runs remove {PLAIN.run_id}`" in said
+    assert "\n" not in said
+    runs.remove(PLAIN.run_id)
+    assert len(runs.listing(on_damaged=damaged.append)) == len(damaged) == 1
+
+
+def test_a_run_that_is_being_trained_is_listed_though_its_temporary_files_vanish(unfinished, monkeypatch):
+    (unfinished / ".history-x.csv").symlink_to("gone")
+    is_file = Path.is_file
+    monkeypatch.setattr(Path, "is_file", lambda path: path.is_symlink() or is_file(path))
+    damaged = []
+    assert list(runs.listing(on_damaged=damaged.append)["state"]) == ["epoch 3"]
+    assert damaged == []
+
+
+def test_a_run_that_may_not_be_read_is_named(finished, monkeypatch):
+    def denied(path):
+        raise PermissionError(errno.EACCES, "Permission denied", str(path))
+
+    damaged = []
+    monkeypatch.setattr(Path, "exists", denied)
+    assert len(runs.listing(on_damaged=damaged.append)) == 0
+    assert [str(error).startswith(f"{finished} is damaged: ") for error in damaged] == [True]
+
+
 def test_a_run_is_found_by_its_name_and_an_unfinished_one_refused(unfinished, trained, refused):
     shutil.copytree(trained / CORRECTED.run_id, store.folder(CORRECTED))
     assert runs.by_name(CORRECTED.run_id).config == CORRECTED

@@ -47,6 +47,40 @@ def test_whatever_the_writer_raises_the_old_file_stays_and_nothing_is_left(error
     assert contents(tmp_path) == ({} if old is None else {Path("file.bin"): old})
 
 
+@pytest.mark.parametrize("count", [1, 2, 3])
+@pytest.mark.parametrize("old", [{}, {"a": "old a", "b": "old b", "c": "old c"}])
+@pytest.mark.parametrize("failing", ["a", "b", "c", None])
+def test_files_are_written_together_or_not_at_all(count, old, failing, tmp_path, monkeypatch, refused):
+    new = {tmp_path / name: f"new {name}" for name in "abc"[:count]}
+    for name, text in old.items():
+        (tmp_path / name).write_text(text)
+    before, write = contents(tmp_path), Path.write_text
+
+    def full(path, text, **options):
+        if text == f"new {failing}":
+            write(path, text[:3], **options)
+            raise OSError(errno.ENOSPC, "No space left on device")
+        write(path, text, **options)
+
+    monkeypatch.setattr(Path, "write_text", full)
+    if tmp_path / str(failing) in new:
+        with refused(f"cannot write {tmp_path / failing}: No space left", "free some space"):
+            files.write_together(new)
+        assert contents(tmp_path) == before
+    else:
+        files.write_together(new)
+        written = {path.relative_to(tmp_path): text.encode() for path, text in new.items()}
+        assert contents(tmp_path) == before | written
+
+
+@pytest.mark.parametrize("folder", ["a", "b"])
+def test_no_file_is_written_where_another_s_name_is_a_folder(folder, tmp_path, refused):
+    (tmp_path / folder).mkdir()
+    with refused(f"cannot write {tmp_path / folder}: Is a directory"):
+        files.write_together({tmp_path / "a": "new", tmp_path / "b": "new"})
+    assert contents(tmp_path) == {}
+
+
 def test_a_reader_finds_the_old_content_or_the_new_and_never_half(tmp_path):
     path, whole, stop = tmp_path / "file.bin", {bytes([i]) * 200_000 for i in range(2)}, threading.Event()
     path.write_bytes(min(whole))
