@@ -68,7 +68,7 @@ def _over_steps(ax: Axes, means: pd.DataFrame, band: bool) -> None:
         if band and method != PENALTY:
             ax.fill_between(part["step"], part["low"], part["high"], color=colour, alpha=0.15, lw=0)
     ax.set(yscale="log", xlabel="step", ylabel=r"$|v\circ v-w|^2$")
-    ax.legend(loc="lower left", fontsize=8)
+    ax.legend(loc="best", fontsize=8)
 
 
 def _at_the_end(ax: Axes, table: pd.DataFrame) -> None:
