@@ -186,8 +186,7 @@ class Config:
     )
     keep_weights_every: int = setting(
         0,
-        "the weights are kept after every so many epochs too (those after the correction epoch, if there is "
-        "one); 0 keeps the last only",
+        "the weights are kept every N epochs too (after the correction epoch, if any); 0: the last only",
         Range(0, MANY),
         IN_MEMORY,
     )

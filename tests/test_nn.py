@@ -20,7 +20,7 @@ from sln.nn import LabelCorrection, MomentumModel, SLNLoss
 SMALL = Config(
     epochs=4, batch_size=21, lr=0.05, weight_decay=0.01, sigma=0.5, alpha=0.9, correction=2, seed=5
 )
-NOISELESS = 1e-30  # takes the way of the noise, and y + sigma z is y, but for rounding
+NOISELESS = 1e-30  # takes the way of the noise, and y + sigma z is y, up to rounding
 
 
 def generator(seed=0):

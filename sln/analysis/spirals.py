@@ -1,4 +1,4 @@
-"""Three spirals in the plane with wrong labels: a network small enough to be trained while one watches.
+"""Three spirals in the plane with wrong labels: a network small enough to be trained live.
 
 Plain training (CE) and SLN train side by side, with the same points, labels, initial weights, batches and
 functions of `method`; only sigma differs. Each has its momentum model. The settings were chosen by hand, once
