@@ -1,24 +1,18 @@
-"""Reads your own images: a folder with a sub-folder per class, or a CSV of path,label.
-
-Nothing is written here. What cannot be used is skipped, named and counted.
-"""
+"""Reads your own images as `listing` lists them. Nothing is written here."""
 
 from __future__ import annotations
 
 import contextlib
-import csv
 import functools
 import importlib
-import io
 import itertools
 import re
 import statistics
 import sys
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
-from pathlib import Path, PurePath
-from typing import Any, NamedTuple
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -27,18 +21,13 @@ from torch import Tensor
 
 from sln.datasets import clothing1m
 from sln.relabel.examples import SMALLEST_SIDE, image_hashes, singletons
+from sln.relabel.listing import Entry, LabelledImages, listed
+from sln.relabel.tables import COLUMNS
 from sln.utils.errors import InputError, require
 from sln.utils.progress import Progress
 
-COLUMNS = ("path", "label")
-# Before the header, some spreadsheets write a byte order mark and the separator, sep=;
-START = re.compile("\ufeff?(sep=.\r?\n)?")
 FORMATS = (*clothing1m.FORMATS, "TIFF", "PPM")
 HEIC = re.compile(rb".{4}ftyp(hei|hev|mif1|msf1)", re.DOTALL)  # what such a file begins with
-ARCHIVES = (".zip", ".tar", ".tgz", ".gz", ".bz2", ".xz", ".zst", ".7z", ".rar")
-# What file managers, archives and network storage leave in folders, beside hidden files.
-SYSTEM = {"__macosx", "thumbs.db", "ehthumbs.db", "desktop.ini", "icon\r", "@eadir", "#recycle", "lost+found"}
-SYSTEM |= {"$recycle.bin", "system volume information"}
 LARGEST_SIDE = 32  # pixels, the default size of large images
 SAMPLE = 1000  # images that the default size and the brightest value are taken from
 BATCH = 64  # images that are encoded at once
@@ -50,172 +39,6 @@ SWAPPED = {"B": "L", "L": "B", "N": "B" if sys.byteorder == "little" else "L"}
 ORDERS = {f"{mode};16{a}": f"{mode};16{b}" for mode in ("RGB", "RGBX", "RGBA") for a, b in SWAPPED.items()}
 GREY = "LA;16B"  # has no other order in Pillow: its four bytes are read as they are
 ORDERS |= {GREY: "RGBA"}
-
-
-class Entry(NamedTuple):
-    """One image that is listed."""
-
-    name: str  # path below the root, "7/0012.png", or as the CSV has it
-    label: str
-    record: int = 0  # number of its record in the CSV, the header being 0; 0 in a folder
-
-
-@dataclass
-class LabelledImages:
-    """N images that a folder or a CSV lists; those that can be read, and their pixels, after `read`."""
-
-    root: Path  # folder that names start from
-    entries: list[Entry]
-    skipped: list[tuple[str, str]]  # name and reason of what cannot be used
-    records: list[list[str]] | None = None  # cells of the CSV, header first, without blank lines
-    columns: tuple[int, int] = (0, 1)  # where the CSV has path and label
-    delimiter: str = ","
-    start: str = ""  # what the CSV has before its header: a byte order mark, sep=;
-    images: Tensor | None = None  # (N, 3, S, S) uint8; or (N, D) features, if they were encoded
-    groups: np.ndarray | None = None  # (N,) int64, the same number for identical pixels
-    white: int = 2**16 - 1  # the value that is white in images of more than 8 bits
-
-    @property
-    def labels(self) -> list[str]:
-        """(N,): the given labels."""
-        return [entry.label for entry in self.entries]
-
-    def add(self, entry: Entry) -> None:
-        """Add an entry, or skip it with a reason."""
-        try:
-            (entry.name + entry.label).encode()
-            entry = entry._replace(name=self._as_on_disk(entry.name))
-            path, whole = (self.root / entry.name).resolve(), self.root.resolve()
-            problems = {
-                "it has no path": not entry.name,
-                "it has no label": not entry.label,
-                f"it leads out of the folder {whole.name}": not path.is_relative_to(whole),
-                "it is missing": not path.is_file(),
-            }
-        except (OSError, ValueError, RuntimeError):  # too long, not UTF-8, zero bytes, circular links
-            problems = {"its name cannot be used": True}
-        holding = [problem for problem, holds in problems.items() if holds]
-        if holding:
-            self.skipped.append((entry.name or f"record {entry.record}", holding[0]))
-        else:
-            self.entries.append(entry)
-
-    def _as_on_disk(self, name: str) -> str:
-        """A file's own name, if a CSV has backslashes, blanks around it, or its ending in other case."""
-        plain = name.strip().replace("\\", "/")
-        stem, dot, ending = plain.rpartition(".")
-        tried = (name, plain, stem + dot + ending.lower(), stem + dot + ending.upper())
-        return next((other for other in tried if (self.root / other).is_file()), name)
-
-    def picture(self, entry: Entry) -> Image.Image | None:
-        """An image in its own size, in RGB; None if it can no longer be read."""
-        with contextlib.suppress(InputError):
-            return decode(self.root / entry.name, self.white)
-        return None
-
-
-def listed(
-    source: Path, root: Path | None = None, columns: Sequence[str] = COLUMNS, encoding: str = "utf-8"
-) -> LabelledImages:
-    """The images that a folder or a CSV lists, paths starting from `root`. Raises InputError without any."""
-    hint = ""
-    if source.is_dir():
-        require(root is None, f"{source} is a folder; the folder of the images goes with a CSV only")
-        found = _in_folder(source)
-    else:
-        require(source.is_file(), f"{source} is neither a folder nor a file")
-        packed = source.suffix.lower() in ARCHIVES
-        require(not packed, f"{source} is an archive; unpack it and give the folder that comes out")
-        found = _in_csv(source, source.parent if root is None else root, columns, encoding)
-        hint = f"; its paths start from {found.root}, --images names another folder"
-    require(bool(found.entries), f"{source} lists no image that can be used{_first(found.skipped)}{hint}")
-    return found
-
-
-def contents(folder: Path) -> list[Path]:
-    """The files and folders directly in a folder. Raises InputError if it cannot be read."""
-    try:
-        return list(folder.iterdir())
-    except OSError as error:
-        raise InputError(f"{folder} cannot be read: {error.strerror or error}") from None
-
-
-def _first(skipped: list[tuple[str, str]]) -> str:
-    return "".join(f" ({name!r}: {reason})" for name, reason in skipped[:1])
-
-
-def _visible(path: PurePath) -> bool:
-    return not any(part.startswith(".") or part.casefold() in SYSTEM for part in path.parts)
-
-
-def _in_folder(folder: Path) -> LabelledImages:
-    visible = sorted(path for path in contents(folder) if _visible(PurePath(path.name)))
-    classes = [path for path in visible if path.is_dir()]
-    require(bool(classes), f"{folder} has no sub-folders; expected is one per class, or a CSV of path,label")
-    loose = [(path.name, "it is in no class's sub-folder") for path in visible if path.is_file()]
-    found = LabelledImages(folder, [], loose)
-    for path in classes:
-        before, skipped = len(found.entries), len(found.skipped)
-        files = (file for file in path.rglob("*") if file.is_symlink() or file.is_file())
-        for name in sorted(file.relative_to(folder).as_posix() for file in files):
-            if _visible(PurePath(name)):
-                found.add(Entry(name, path.name))
-        if len(found.entries) == before:
-            reason = _first(found.skipped[skipped:])
-            raise InputError(f"class {path.name!r} of {folder} has no images{reason}; fill or remove it")
-    return found
-
-
-def _in_csv(file: Path, root: Path, columns: Sequence[str], encoding: str) -> LabelledImages:
-    require(root.is_dir(), f"{root}, where the images of {file} should be, is no folder")
-    try:
-        text = file.read_bytes().decode(encoding)
-    except OSError as error:
-        raise InputError(f"{file} cannot be read: {error.strerror or error}") from None
-    except LookupError:
-        raise InputError(
-            f"unknown encoding {encoding!r}; --encoding is for example cp1252 or utf-16"
-        ) from None
-    except UnicodeError as error:
-        where = f" (byte {getattr(error, 'start', 0)})"
-        way = "save it as CSV UTF-8, or name its own with --encoding, such as cp1252 or utf-16"
-        raise InputError(f"{file} is not {encoding.upper()} text{where}; {way}") from None
-    start = START.match(text)[0]
-    text = text.removeprefix(start)
-    dialect, records, line = _dialect(text, columns), [], 1
-    reader = csv.reader(io.StringIO(text, newline=""), **dialect)
-    try:
-        for cells in reader:
-            records += [cells] if cells else []
-            line = reader.line_num + 1
-    except csv.Error as error:
-        raise InputError(f"{file}, line {line}: {error}; look for a quote that is not closed") from None
-    require(bool(records), f"{file} is empty, expected is a CSV with the columns path and label")
-    header, places = [cell.strip() for cell in records[0]], []
-    for name, kind in zip(columns, COLUMNS, strict=True):
-        count = header.count(name)
-        has = f"{file} has {count or 'no'} column{'s' * (count > 1)} {name!r} in its first line"
-        way = f"separated by commas; --{kind}-column names another"
-        require(count == 1, f"{has}; it has {', '.join(map(repr, header))}, {way}")
-        places.append(header.index(name))
-    found = LabelledImages(root, [], [], records, tuple(places), dialect["delimiter"], start)
-    for number, cells in enumerate(records[1:], 1):
-        path, label = (cells[place] if place < len(cells) else "" for place in places)
-        found.add(Entry(path, label.strip(), number))
-    return found
-
-
-def _dialect(text: str, columns: Sequence[str]) -> dict[str, Any]:
-    """How the cells of a CSV are separated, by its header: by commas, if that has no `columns` otherwise."""
-    header = text.lstrip("\r\n").partition("\n")[0]
-    dialects = []
-    for mark in ",;\t":
-        dialects.append({"delimiter": mark, "skipinitialspace": f"{mark} " in header, "strict": True})
-        with contextlib.suppress(csv.Error):
-            cells = next(csv.reader([header], **dialects[-1]), [])
-            if {*columns} <= {cell.strip() for cell in cells}:
-                return dialects[-1]
-    return dialects[0]
 
 
 def read(
@@ -273,7 +96,7 @@ def _usable(source: Path, found: LabelledImages, readable: list[Entry], groups: 
     names, reasons = [entry.label for entry in readable], dict(found.skipped)
     classes, labels = np.unique(names, return_inverse=True)
     for entry in found.entries:
-        if entry.label not in classes and (found.records is None or not names):
+        if entry.label not in classes and (found.table is None or not names):
             what = f"no image labelled {entry.label!r} in {source} could be read"
             raise InputError(f"{what} ({entry.name!r}: {reasons[entry.name]}); repair or remove them")
     alone = singletons(labels, groups)
@@ -300,6 +123,13 @@ def _default_side(found: LabelledImages) -> int:
                 brightest.append(int(deep.max()))
     found.white = max(brightest, default=0) or found.white
     return int(np.clip(statistics.median(sides or [LARGEST_SIDE]), SMALLEST_SIDE, LARGEST_SIDE))
+
+
+def picture(found: LabelledImages, entry: Entry) -> Image.Image | None:
+    """An image in its own size, in RGB; None if it can no longer be read."""
+    with contextlib.suppress(InputError):
+        return decode(found.root / entry.name, found.white)
+    return None
 
 
 @functools.cache

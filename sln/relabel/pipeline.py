@@ -15,11 +15,9 @@ would run it as a formula, a path gets a leading ./ and any other cell a leading
 from __future__ import annotations
 
 import base64
-import csv
 import io
 import os
-import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -30,7 +28,8 @@ from PIL.Image import Image
 
 from sln.relabel import features, images
 from sln.relabel.crossfit import Fitted, fit, require_settings
-from sln.relabel.images import COLUMNS, LabelledImages, contents
+from sln.relabel.listing import LabelledImages, contents
+from sln.relabel.tables import COLUMNS, as_csv, printable
 from sln.utils.errors import require
 from sln.utils.files import write_text, write_together
 
@@ -39,8 +38,6 @@ SOURCE = "source"  # file in WORK that holds the path of the data
 PICTURES, THUMBNAIL = 200, 112  # on the page, and pixels of the longer side
 THRESHOLD = 0.5  # a label is replaced if it is more likely wrong than right
 DOUBTFUL = 0.7  # share of given labels that networks predict, below which there is a warning
-FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n")  # OWASP, "CSV injection"
-NUMBER = re.compile(r"[+-](\d+([.,]\d*)?|[.,]\d+)(e[+-]?\d+)?", re.IGNORECASE)  # a signed one
 
 
 @dataclass(frozen=True)
@@ -100,7 +97,7 @@ def relabel(
     # compared with the four decimals that labels.csv and the page show
     replaced = (labels["suspect"].round(4) >= threshold) & (labels["suggested"] != labels["given"])
     corrected = labels["given"].where(~replaced, labels["suggested"]).tolist()
-    pictures = [found.picture(found.entries[row]) for row in by_rank.index[:PICTURES]]
+    pictures = [images.picture(found, found.entries[row]) for row in by_rank.index[:PICTURES]]
     skipped = found.skipped
     sentences = [*describe(fitted, len(skipped)), f"Made by python -m sln relabel from {source}."]
     html = page(source.name, by_rank, pictures, threshold, sentences)
@@ -131,41 +128,12 @@ def relative(source: Path, out: Path) -> str:
     return printable(Path(os.path.relpath(source.resolve(), out.resolve())).as_posix())
 
 
-def printable(text: str) -> str:
-    """`text` with bytes of file names that are not UTF-8 as \\udc.."""
-    return text.encode("utf-8", "backslashreplace").decode()
-
-
-def as_csv(records: Iterable[Sequence], path: int | None = None, delimiter: str = ",") -> str:
-    """A CSV, the header first; numbers with four decimals, formulas made safe (see the docstring above).
-
-    path : the place of the column of paths; by default that named path
-    """
-    table = [[f"{cell:.4f}" if isinstance(cell, float) else str(cell) for cell in row] for row in records]
-    path = table[0].index("path") if path is None else path
-    table = [[safe(cell, "./" if i == path else "'") for i, cell in enumerate(row)] for row in table]
-    returns = any("\r" in cell for row in table for cell in row)
-    quoting = csv.QUOTE_ALL if returns else csv.QUOTE_MINIMAL  # which leaves "\r" bare in Python 3.11
-    text = io.StringIO()
-    csv.writer(text, delimiter=delimiter, lineterminator="\n", quoting=quoting).writerows(table)
-    return printable(text.getvalue())
-
-
-def safe(cell: str, mark: str = "'") -> str:
-    """The cell behind `mark` if a spreadsheet would run it as a formula."""
-    return f"{mark}{cell}" if cell.startswith(FORMULA) and not NUMBER.fullmatch(cell) else cell
-
-
 def corrected_csv(found: LabelledImages, labels: Sequence[str]) -> str:
     """The CSV with `labels` (N,) instead of the given ones, other cells as they are; or path,label."""
-    records = found.records
-    if records is None:
-        return as_csv([COLUMNS, *((e.name, label) for e, label in zip(found.entries, labels, strict=True))])
-    (path, column), records = found.columns, [list(cells) for cells in records]
-    for entry, label in zip(found.entries, labels, strict=True):
-        if label != entry.label:
-            records[entry.record][column] = label
-    return found.start + as_csv(records, path, found.delimiter)
+    pairs = list(zip(found.entries, labels, strict=True))
+    if found.table is None:
+        return as_csv([COLUMNS, *((entry.name, label) for entry, label in pairs)])
+    return found.table.with_labels({e.record: label for e, label in pairs if label != e.label})
 
 
 def describe(fitted: Fitted, skipped: int) -> list[str]:

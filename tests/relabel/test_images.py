@@ -209,7 +209,7 @@ def test_images_of_more_than_8_bits_share_one_scale(white, tmp_path):
     found = images.read(tmp_path / "mine")
     assert found.white == white
     assert found.images.amax(dim=(1, 2, 3)).tolist() == 2 * [255 * (white // 4) // white] + [255, 255]
-    assert np.asarray(found.picture(found.entries[0])).max() == 255 * (white // 4) // white
+    assert np.asarray(images.picture(found, found.entries[0])).max() == 255 * (white // 4) // white
 
 
 def png_of_16_bits(pixels):
@@ -289,7 +289,7 @@ def test_black_images_of_16_bits_are_black(tmp_path):
         Image.fromarray(np.zeros((8, 8 + number), np.uint16)).save(path)
     found = images.listed(tmp_path / "mine")
     images._default_side(found)  # which sets white
-    assert [np.asarray(found.picture(entry)).max() for entry in found.entries] == [0] * 4
+    assert [np.asarray(images.picture(found, entry)).max() for entry in found.entries] == [0] * 4
 
 
 def test_the_square_is_the_whole_image_antialiased(tmp_path):

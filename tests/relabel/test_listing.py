@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from own_images import lay, names, pictures, save, write_csv
 
-from sln.relabel.images import listed
+from sln.relabel.listing import listed
 from sln.relabel.pipeline import corrected_csv
 
 
@@ -65,7 +65,7 @@ def test_paths_as_other_systems_write_them_are_found(spelt, folder):
     rows = [(spelt(name), f" {label} ") for name, label in ROWS]
     found = listed(write_csv(folder / "list.csv", rows, header=("path ", "label ")))
     assert [(entry.name, entry.label) for entry in found.entries] == ROWS
-    assert found.records[1:] == [list(row) for row in rows]
+    assert found.table.records[1:] == [list(row) for row in rows]
 
 
 def test_a_backslash_that_belongs_to_a_name_stays(folder):
@@ -208,4 +208,4 @@ def test_a_csv_has_the_cells_that_were_written(tmp_path_factory, table, style):
     text = io.StringIO()
     csv.writer(text, lineterminator=style[0], quoting=style[1]).writerows(table)
     (folder / "list.csv").write_bytes(text.getvalue().encode())
-    assert listed(folder / "list.csv").records == table
+    assert listed(folder / "list.csv").table.records == table
