@@ -19,7 +19,7 @@ from sln.config import SETTINGS, Config
 from sln.datasets import clothing1m as clothing1m_images
 from sln.datasets import label_files, registry
 from sln.datasets.load import draw_corruption, load_clean
-from sln.relabel.pipeline import THRESHOLD, describe, relabel
+from sln.relabel import command as relabelling
 from sln.runs import clothing1m
 from sln.runs.parallel import WorkerDied
 from sln.study.profiles import PROFILES
@@ -28,12 +28,10 @@ from sln.train import measure
 from sln.utils import distributed, speeds
 from sln.utils.devices import device
 from sln.utils.errors import InputError, require
-from sln.utils.settings import Range
+from sln.utils.settings import Option, Range, option
 
-Option = tuple[tuple[str, ...], dict[str, Any]]
 GROUPS = {"data": "list or get data sets, label files, weights", "runs": "list, show or remove trained runs"}
 DEFAULTS = "{digits}, letters {letters}, CIFAR {cifar10}, Clothing1M {clothing1m}"
-SKIPS_SHOWN = 10  # of the images that `relabel` leaves out; skipped.csv has them all
 
 parser = argparse.ArgumentParser(
     prog="python -m sln", description="Stochastic label noise against inherent label noise."
@@ -85,11 +83,6 @@ def command(words: str, about: str, *options: Option) -> Callable:
     return register
 
 
-def option(*flags: str, **keywords: Any) -> Option:
-    """The arguments of `ArgumentParser.add_argument`."""
-    return flags, keywords
-
-
 def settings_options(*names: str) -> list[Option]:
     """An option per setting (default all): --noise-mode, and --noise_mode as in the released scripts."""
     kinds = {kind.__name__: {"type": kind, "metavar": kind.__name__.upper()} for kind in (int, float, str)}
@@ -114,11 +107,6 @@ def settings_options(*names: str) -> list[Option]:
 def given(options: argparse.Namespace, names: Iterable[str]) -> dict[str, Any]:
     """Those of the options `names` that were given."""
     return {name: value for name, value in vars(options).items() if name in names}
-
-
-def sigma_or_auto(text: str) -> float | None:
-    """`--sigma`: a number, or None for auto."""
-    return None if text == "auto" else float(text)
 
 
 SWITCH = {"action": "store_true", "default": False}
@@ -302,38 +290,7 @@ def noise_command(options: argparse.Namespace) -> None:
     print(pd.DataFrame(corruption.transition_matrix).to_string(float_format="%.3f"))
 
 
-@command(
-    "relabel",
-    "find wrong labels in a folder or CSV of your images",
-    option("source", type=Path, metavar="FOLDER_OR_CSV", help="a sub-folder per class, or path,label"),
-    option("--out", type=Path, metavar="DIR", help="where the files go (default NAME-relabelled, here)"),
-    option("--images", dest="root", type=Path, metavar="FOLDER", help="where a CSV's paths start"),
-    option("--path-column", metavar="NAME", help="a CSV's column of paths (default path)"),
-    option("--label-column", metavar="NAME", help="a CSV's column of labels (default label)"),
-    option("--encoding", metavar="NAME", help="of a CSV: cp1252, utf-16, ... (default utf-8)"),
-    option("--threshold", type=float, metavar="P", help="replace labels at least that suspect (default 0.5)"),
-    option("--sigma", type=sigma_or_auto, metavar="S", help="stochastic noise (auto: on noisy labels)"),
-    option("--folds", type=int, metavar="K", help="parts, each judged by networks trained on the others (5)"),
-    option("--repeats", type=int, metavar="N", help="divisions into folds, predictions averaged (default 1)"),
-    option("--epochs", type=int, metavar="N", help="passes (default 100, fewer for more than 1,150 images)"),
-    option("--size", type=int, metavar="PIXELS", help="side that images are resized to (32)"),
-    option("--model", metavar="NAME", help="network: cnn, wrn-10-1 or wrn-28-2 (default cnn)"),
-    option("--backbone", metavar="NAME", help="judge features of a pretrained resnet18 or resnet50 instead"),
-    option("--weights", type=Path, metavar="FILE", help="the backbone's, .safetensors or torchvision's .pth"),
-    option("--seed", type=int, metavar="N", help="seed of folds and training (default 0)"),
-)
-def relabel_command(options: argparse.Namespace) -> None:
-    """Judge every label by networks that were not trained on it (SLN-MO-LC, cross-fitted).
-
-    Writes labels.csv, corrected.csv, skipped.csv and suspects.html to a folder of its own; your files are
-    only read.
-    """
-    found = relabel(**{name: value for name, value in vars(options).items() if name != "command"})
-    skipped = [f"  skipped {name!r}: {why}" for name, why in found.skipped[:SKIPS_SHOWN]]
-    print("\n".join([*describe(found.fitted, len(found.skipped)), *skipped]))
-    suspect = f"at least as suspect as the threshold ({vars(options).get('threshold', THRESHOLD):g})"
-    print(f"{found.changed} labels {suspect} are replaced in corrected.csv; lower it to replace more")
-    print(f"look at {found.folder / 'suspects.html'}")
+command("relabel", "find wrong labels in your images", *relabelling.OPTIONS)(relabelling.run)
 
 
 @command(

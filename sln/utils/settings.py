@@ -61,3 +61,11 @@ def typed(name: str, kind: str, value: Any) -> Any:
         return float(value)
     require(type(value).__name__ == kind, f"{name} is {value!r} ({type(value).__name__}), expected {kind}")
     return value
+
+
+Option = tuple[tuple[str, ...], dict[str, Any]]
+
+
+def option(*flags: str, **keywords: Any) -> Option:
+    """The arguments of `ArgumentParser.add_argument`."""
+    return flags, keywords

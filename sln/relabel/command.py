@@ -1,0 +1,50 @@
+"""`python -m sln relabel`: its options, and what it prints."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from sln.relabel.pipeline import THRESHOLD, describe, relabel
+from sln.utils.settings import option
+
+SKIPS_SHOWN = 10  # of the images that are left out; skipped.csv has them all
+
+
+def sigma_or_auto(text: str) -> float | None:
+    """`--sigma`: a number, or None for auto."""
+    return None if text == "auto" else float(text)
+
+
+OPTIONS = [
+    option("source", type=Path, metavar="FOLDER_OR_CSV", help="a sub-folder per class, or path,label"),
+    option("--out", type=Path, metavar="DIR", help="where the files go (default NAME-relabelled, here)"),
+    option("--images", dest="root", type=Path, metavar="FOLDER", help="where a CSV's paths start"),
+    option("--path-column", metavar="NAME", help="a CSV's column of paths (default path)"),
+    option("--label-column", metavar="NAME", help="a CSV's column of labels (default label)"),
+    option("--encoding", metavar="NAME", help="of a CSV: cp1252, utf-16, ... (default utf-8)"),
+    option("--threshold", type=float, metavar="P", help="replace labels at least that suspect (default 0.5)"),
+    option("--sigma", type=sigma_or_auto, metavar="S", help="stochastic noise (auto: on noisy labels)"),
+    option("--folds", type=int, metavar="K", help="parts, each judged by networks trained on the others (5)"),
+    option("--repeats", type=int, metavar="N", help="divisions into folds, predictions averaged (default 1)"),
+    option("--epochs", type=int, metavar="N", help="passes (default 100, fewer for more than 1,150 images)"),
+    option("--size", type=int, metavar="PIXELS", help="side that images are resized to (32)"),
+    option("--model", metavar="NAME", help="network: cnn, wrn-10-1 or wrn-28-2 (default cnn)"),
+    option("--backbone", metavar="NAME", help="judge features of a pretrained resnet18 or resnet50 instead"),
+    option("--weights", type=Path, metavar="FILE", help="the backbone's, .safetensors or torchvision's .pth"),
+    option("--seed", type=int, metavar="N", help="seed of folds and training (default 0)"),
+]
+
+
+def run(options: argparse.Namespace) -> None:
+    """Judge every label by networks that were not trained on it (SLN-MO-LC, cross-fitted).
+
+    Writes labels.csv, corrected.csv, skipped.csv and suspects.html to a folder of its own; your files are
+    only read.
+    """
+    found = relabel(**{name: value for name, value in vars(options).items() if name != "command"})
+    skipped = [f"  skipped {name!r}: {why}" for name, why in found.skipped[:SKIPS_SHOWN]]
+    print("\n".join([*describe(found.fitted, len(found.skipped)), *skipped]))
+    suspect = f"at least as suspect as the threshold ({vars(options).get('threshold', THRESHOLD):g})"
+    print(f"{found.changed} labels {suspect} are replaced in corrected.csv; lower it to replace more")
+    print(f"look at {found.folder / 'suspects.html'}")
