@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from sln.relabel.decisions import decide
 from sln.relabel.pipeline import THRESHOLD, describe, relabel
 from sln.utils.settings import option
 
@@ -19,6 +20,7 @@ def sigma_or_auto(text: str) -> float | None:
 OPTIONS = [
     option("source", type=Path, metavar="FOLDER_OR_CSV", help="a sub-folder per class, or path,label"),
     option("--out", type=Path, metavar="DIR", help="where the files go (default NAME-relabelled, here)"),
+    option("--decisions", type=Path, metavar="FILE", help="write corrected.csv from what the page has saved"),
     option("--images", dest="root", type=Path, metavar="FOLDER", help="where a CSV's paths start"),
     option("--path-column", metavar="NAME", help="a CSV's column of paths (default path)"),
     option("--label-column", metavar="NAME", help="a CSV's column of labels (default label)"),
@@ -40,9 +42,13 @@ def run(options: argparse.Namespace) -> None:
     """Judge every label by networks that were not trained on it (SLN-MO-LC, cross-fitted).
 
     Writes labels.csv, corrected.csv, skipped.csv and suspects.html to a folder of its own; your files are
-    only read.
+    only read. With --decisions it trains nothing and writes corrected.csv from a person's decisions.
     """
-    found = relabel(**{name: value for name, value in vars(options).items() if name != "command"})
+    settings = {name: value for name, value in vars(options).items() if name != "command"}
+    if "decisions" in settings:
+        print("\n".join(decide(**settings)))
+        return
+    found = relabel(**settings)
     skipped = [f"  skipped {name!r}: {why}" for name, why in found.skipped[:SKIPS_SHOWN]]
     print("\n".join([*describe(found.fitted, len(found.skipped)), *skipped]))
     suspect = f"at least as suspect as the threshold ({vars(options).get('threshold', THRESHOLD):g})"

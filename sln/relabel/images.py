@@ -132,6 +132,13 @@ def picture(found: LabelledImages, entry: Entry) -> Image.Image | None:
     return None
 
 
+def is_image(path: Path) -> bool:
+    """Whether the file begins like an image; its pixels are not read."""
+    with contextlib.suppress(InputError), _opened(path):
+        return True
+    return False
+
+
 @functools.cache
 def _formats() -> tuple[str, ...]:
     """The decoders that may run: HEIF's is an optional package."""

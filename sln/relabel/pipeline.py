@@ -5,7 +5,7 @@ All files go to a folder of their own; your data are only read:
     labels.csv       one row per label, most suspect first: path, given, suggested, probability, suspect, rank
     corrected.csv    a copy of the CSV with the suspect labels replaced; for a folder, path,label
     skipped.csv      path and reason of what could not be used
-    suspects.html    the most suspect images, with a slider for the threshold
+    suspects.html    the most suspect images, to decide on them (`decisions` applies what was decided)
     .sln-relabel/    finished networks; after an interruption the same command continues from there
 
 In all CSV files, if a cell is no number and begins with = + - @ or a control character, so that a spreadsheet
@@ -14,28 +14,24 @@ would run it as a formula, a path gets a leading ./ and any other cell a leading
 
 from __future__ import annotations
 
-import base64
-import io
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import jinja2
 import pandas as pd
-from PIL.Image import Image
 
 from sln.relabel import features, images
 from sln.relabel.crossfit import Fitted, fit, require_settings
 from sln.relabel.listing import LabelledImages, contents
+from sln.relabel.page import PICTURES, page
 from sln.relabel.tables import COLUMNS, as_csv, printable
 from sln.utils.errors import require
 from sln.utils.files import write_text, write_together
 
 WORK = ".sln-relabel"
 SOURCE = "source"  # file in WORK that holds the path of the data
-PICTURES, THUMBNAIL = 200, 112  # on the page, and pixels of the longer side
 THRESHOLD = 0.5  # a label is replaced if it is more likely wrong than right
 DOUBTFUL = 0.7  # share of given labels that networks predict, below which there is a warning
 
@@ -97,12 +93,13 @@ def relabel(
     # compared with the four decimals that labels.csv and the page show
     replaced = (labels["suspect"].round(4) >= threshold) & (labels["suggested"] != labels["given"])
     corrected = labels["given"].where(~replaced, labels["suggested"]).tolist()
-    pictures = [images.picture(found, found.entries[row]) for row in by_rank.index[:PICTURES]]
+    pictures = (images.picture(found, found.entries[row]) for row in by_rank.index[:PICTURES])
     skipped = found.skipped
     sentences = [*describe(fitted, len(skipped)), f"Made by python -m sln relabel from {source}."]
-    html = page(source.name, by_rank, pictures, threshold, sentences)
+    predicted = fitted.classes, fitted.probabilities.numpy()[by_rank.index]
+    html = page(source.name, by_rank, pictures, threshold, sentences, *predicted)
     texts = {"labels.csv": as_csv([list(labels.columns), *by_rank.itertuples(index=False)])}
-    texts |= {"corrected.csv": corrected_csv(found, corrected), "suspects.html": printable(html)}
+    texts |= {"corrected.csv": corrected_csv(found, corrected), "suspects.html": html}
     texts |= {"skipped.csv": as_csv([("path", "reason"), *skipped])}
     write_together({folder / name: text for name, text in texts.items()})
     return Relabelled(folder, labels, fitted, int(replaced.sum()), skipped)
@@ -128,11 +125,14 @@ def relative(source: Path, out: Path) -> str:
     return printable(Path(os.path.relpath(source.resolve(), out.resolve())).as_posix())
 
 
-def corrected_csv(found: LabelledImages, labels: Sequence[str]) -> str:
-    """The CSV with `labels` (N,) instead of the given ones, other cells as they are; or path,label."""
+def corrected_csv(found: LabelledImages, labels: Sequence[str | None]) -> str:
+    """The CSV with `labels` (N,) instead of the given ones, other cells as they are; or path,label.
+
+    None leaves the row out.
+    """
     pairs = list(zip(found.entries, labels, strict=True))
     if found.table is None:
-        return as_csv([COLUMNS, *((entry.name, label) for entry, label in pairs)])
+        return as_csv([COLUMNS, *((entry.name, label) for entry, label in pairs if label is not None)])
     return found.table.with_labels({e.record: label for e, label in pairs if label != e.label})
 
 
@@ -153,29 +153,3 @@ def describe(fitted: Fitted, skipped: int) -> list[str]:
         scores = ", ".join(f"{sigma:g}: {score:.3f}" for sigma, score in fitted.validation.items())
         sentences.append(f"σ was chosen by accuracy on the given, noisy labels of one fold ({scores}).")
     return sentences
-
-
-def page(
-    title: str, labels: pd.DataFrame, pictures: list[Image | None], threshold: float, sentences: list[str]
-) -> str:
-    """The page of the most suspect images (suspects.html.j2), one file that needs no network.
-
-    labels : one row per label, most suspect first; pictures : images of the first rows; None if unreadable
-
-    All text from the user's data is escaped, and the page's security policy lets only its own script run.
-    """
-    files = jinja2.FileSystemLoader(Path(__file__).parent)
-    environment = jinja2.Environment(loader=files, autoescape=True, undefined=jinja2.StrictUndefined)
-    environment.filters["thumbnail"] = _thumbnail
-    suspect = labels["suspect"].round(4)  # the decimals of labels.csv
-    values = {"title": title, "threshold": round(threshold, 2), "sentences": sentences}
-    values["counts"] = [int((suspect >= number / 100).sum()) for number in range(101)]
-    values["suspects"] = list(zip(labels.itertuples(), pictures, strict=False))
-    return environment.get_template("suspects.html.j2").render(values)
-
-
-def _thumbnail(image: Image) -> str:
-    small, buffer = image.copy(), io.BytesIO()
-    small.thumbnail((THUMBNAIL, THUMBNAIL))  # smaller images keep their size
-    small.save(buffer, format="PNG")
-    return base64.b64encode(buffer.getvalue()).decode()

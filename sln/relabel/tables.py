@@ -35,11 +35,13 @@ class Table:
             path, label = (cells[place] if place < len(cells) else "" for place in self.columns)
             yield number, path, label.strip()
 
-    def with_labels(self, labels: dict[int, str]) -> str:
-        """The CSV with other labels in some records, all other cells as they are."""
-        (path, column), records = self.columns, [list(cells) for cells in self.records]
-        for number, label in labels.items():
-            records[number][column] = label
+    def with_labels(self, labels: dict[int, str | None]) -> str:
+        """The CSV with other labels in some records, without those of None, all other cells as they are."""
+        (path, column), records = self.columns, []
+        for number, cells in enumerate(self.records):
+            label = labels.get(number, "")
+            if label is not None:
+                records.append([*cells[:column], label, *cells[column + 1 :]] if label else cells)
         return self.start + as_csv(records, path, self.delimiter)
 
 

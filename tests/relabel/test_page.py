@@ -3,6 +3,8 @@
 import base64
 import hashlib
 import html.parser
+import io
+import json
 import re
 
 import numpy as np
@@ -11,7 +13,7 @@ import pytest
 from own_images import pictures
 from PIL import Image
 
-from sln.relabel.pipeline import page
+from sln.relabel.page import OTHERS, SIDE, page
 
 EVIL = ['"><img src=x onerror=alert(1)>', "<script>alert(2)</script>", "&amp; 'q' Käfer", "a\r=HYPERLINK(2)"]
 
@@ -23,6 +25,7 @@ class Page(html.parser.HTMLParser):
         super().__init__()
         self.tags, self.text = [], ""
         self.feed(text.replace("\r", "\n"))
+        self.data = json.loads(re.search(r'id="data">(.*?)</script>', text)[1])
 
     def handle_starttag(self, tag, attributes):
         self.tags.append((tag, dict(attributes)))
@@ -43,20 +46,26 @@ def labels():
     return pd.DataFrame(frame | {"probability": 0.5, "suspect": suspect, "rank": range(1, 25)})
 
 
+CLASSES = sorted(["<b>x", *EVIL, *(f"class {number}" for number in range(12))])
+PROBABILITIES = np.random.default_rng(1).dirichlet(np.ones(len(CLASSES)), 24)
+
+
 @pytest.fixture(scope="module")
 def text(labels):
     images = [Image.fromarray(image.transpose(1, 2, 0)) for image in pictures(24)[0]]
-    return page("<i>mine", labels, images, 0.5, ["Made by <b>hand</b>."])
+    return page("<i>mine", labels, images, 0.5, ["Made by <b>hand</b>."], CLASSES, PROBABILITIES)
 
 
 def test_the_page_shows_labels_and_names_and_none_of_them_is_live(text, labels):
     read = Page(text)
-    assert len(read.of("img")) == len(read.of("li")) == 24
-    assert all(set(image) == {"alt", "src"} for image in read.of("img"))
-    assert all(image["src"].startswith("data:image/png;base64,") for image in read.of("img"))
-    assert len(read.of("script")) == 1
+    focus, *images = read.of("img")
+    assert focus == {"id": "image", "alt": ""}
+    assert len(images) == len(read.of("li")) == 24
+    assert all(set(image) == {"alt", "class", "decoding", "src"} for image in images)
+    assert all(re.match("data:image/(png|webp);base64,", image["src"]) for image in images)
+    assert read.of("script") == [{"type": "application/json", "id": "data"}, {}]
     assert {"b", "i"}.isdisjoint(name for name, _ in read.tags)
-    for of, image in zip(labels.itertuples(), read.of("img"), strict=True):
+    for of, image in zip(labels.itertuples(), images, strict=True):
         assert f"given {of.given}".replace("\r", "\n") in read.text
         assert of.path.replace("\r", "\n") in read.text
         assert image["alt"] == f"{of.path}, labelled {of.given}".replace("\r", "\n")
@@ -69,7 +78,13 @@ def test_the_page_needs_no_network_and_only_its_own_script_may_run(text):
     assert {"link", "iframe", "object", "embed", "base", "a"}.isdisjoint(name for name, _ in read.tags)
     assert not any(key.startswith("on") for _, attributes in read.tags for key in attributes)
     policy = next(of["content"] for of in read.of("meta") if of.get("http-equiv"))
-    assert policy.startswith("default-src 'none'")
+    allowed = dict(rule.split(" ", 1) for rule in policy.split("; "))
+    assert allowed.keys() == {
+        *("default-src", "img-src", "style-src", "form-action", "base-uri"),
+        "script-src",
+    }
+    assert allowed["default-src"] == allowed["form-action"] == allowed["base-uri"] == "'none'"
+    assert allowed["img-src"] == "data:"
     script = re.search(r"<script>(.*?)</script>", text, flags=re.DOTALL)[1]
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     assert policy.endswith(f"script-src 'sha256-{digest}'")
@@ -79,20 +94,54 @@ def test_the_page_needs_no_network_and_only_its_own_script_may_run(text):
 def test_the_slider_is_labelled_and_its_counts_are_those_of_the_labels(text, labels):
     read = Page(text)
     slider = next(of for of in read.of("input") if of["type"] == "range")
-    assert any(label["for"] == slider["id"] for label in read.of("label"))
+    assert any(label.get("for") == slider["id"] for label in read.of("label"))
     assert (slider["min"], slider["max"], slider["step"], slider["value"]) == ("0", "1", "0.01", "0.50")
     suspects = labels["suspect"].round(4)
     counts = [int(count) for count in slider["data-counts"].split(",")]
     assert counts == [int((suspects >= step / 100).sum()) for step in range(101)]
     assert [float(li["data-suspect"]) for li in read.of("li")] == suspects.tolist()
     assert f"{counts[50]} of 24 labels are that suspect" in " ".join(read.text.split())
-    assert any(of.get("aria-live") == "polite" for of in read.of("p"))
+    assert any(of.get("role") == "status" for of in read.of("p"))
 
 
-def test_thumbnails_are_small_and_missing_images_are_named(labels):
+def test_the_script_gets_cells_as_they_are_in_a_csv_and_other_classes_by_probability(text, labels):
+    data = Page(text).data
+    assert data["names"] == CLASSES
+    assert data["cells"][CLASSES.index("a\r=HYPERLINK(2)")] == "a\r=HYPERLINK(2)"
+    for number, (path, given, suggested, others) in enumerate(data["suspects"]):
+        assert path == labels["path"][number]
+        assert (CLASSES[given], CLASSES[suggested]) == (labels["given"][number], "<b>x")
+        p = PROBABILITIES[number]
+        expected = sorted({*range(len(CLASSES))} - {given, suggested}, key=lambda c: -p[c])[:OTHERS]
+        assert [place for place, _ in others] == expected
+        assert [value for _, value in others] == pytest.approx(p[expected], abs=5.1e-5)
+
+
+def test_formulas_are_safe_before_the_script_saves_them(labels):
+    row = labels[:1].assign(path="-x.png", given="=1+1", suggested="@b")
+    image = Image.fromarray(pictures(1)[0][0].transpose(1, 2, 0))
+    data = Page(page("mine", row, [image], 0.5, [], ["=1+1", "@b"], np.ones((1, 2)))).data
+    assert data["cells"] == ["'=1+1", "'@b"]
+    assert data["suspects"][0][0] == "./-x.png"
+
+
+def decoded(source):
+    return Image.open(io.BytesIO(base64.b64decode(source.partition(",")[2])))
+
+
+def test_tiny_images_keep_every_pixel(text):
+    for image, pixels in zip(Page(text).of("img")[1:], pictures(24)[0], strict=True):
+        assert image["class"] == "tiny"
+        assert np.array_equal(np.asarray(decoded(image["src"]).convert("RGB")), pixels.transpose(1, 2, 0))
+
+
+def test_photographs_are_small_and_missing_images_are_named(labels):
     large = Image.fromarray(np.random.default_rng(0).integers(255, size=(900, 1200, 3), dtype=np.uint8))
-    text = page("mine", labels, [large, None], 0.5, [])
+    rows = labels.assign(given=CLASSES[0])
+    text = page("mine", rows, iter([large, None]), 0.5, [], CLASSES, PROBABILITIES)
     assert len(text) < 1e5
-    assert len(Page(text).of("img")) == 1
+    (image,) = Page(text).of("img")[1:]
+    assert "class" not in image
+    assert max(decoded(image["src"]).size) == SIDE
     assert Page(text).text.count("(cannot be read)") == 1
     assert "the 2 most suspect" in Page(text).text

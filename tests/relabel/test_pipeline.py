@@ -163,12 +163,14 @@ def test_a_corrected_folder_can_be_read_again(tmp_path, canned):
     assert names == [folder / name for name in judged.labels["path"]]
 
 
-def test_the_page_has_at_most_two_hundred_pictures(tmp_path, canned):
-    folder = lay(tmp_path / "mine", count=210)
+def test_the_page_has_at_most_500_pictures(tmp_path, canned, monkeypatch):
+    assert pipeline.PICTURES == 500
+    monkeypatch.setattr(pipeline, "PICTURES", 20)
+    folder = lay(tmp_path / "mine", count=24)
     judged = relabel(folder, tmp_path / "out", quiet=True, **QUICK)
     text = (judged.folder / "suspects.html").read_text(encoding="utf-8")
-    assert text.count("<li ") == 200
-    assert "of 210 labels" in text
+    assert text.count("<li ") == 20
+    assert "of 24 labels" in text
 
 
 # --- running it again, and after an interruption

@@ -1,42 +1,308 @@
-"""The page of suspicious labels that `python -m sln relabel` writes, opened from disk."""
+"""The page of suspects that `python -m sln relabel` writes, opened from disk and worked through."""
 
-import pytest
-from playwright.sync_api import expect
-from servers import fresh, python
-
-# a folder of digits in the form of class/number.png, one label in five wrong
-FOLDER = """
-import sys
+import csv
+from dataclasses import dataclass
 from pathlib import Path
-from PIL import Image
-from sln.datasets.images import digits as digits_of
-digits = digits_of().train
-for number in range(200):
-    label = int(digits.true[number]) if number % 5 else (int(digits.true[number]) + 1) % 10
-    path = Path(sys.argv[1], str(label), f"{number:03}.png")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray((digits.images[number][0] * 15).numpy()).save(path)
-"""
+
+import pandas as pd
+import pytest
+from axe_playwright_python.sync_playwright import Axe
+from own_images import canned_fit, lay, pictures, save
+from playwright.sync_api import expect
+from servers import fresh
+
+from sln.cli import main
+from sln.relabel import pipeline
+from sln.relabel.pipeline import relabel
+
+COUNT = 520  # images, 500 of which are on the page
+
+
+@dataclass
+class Judged:
+    """A page without training, and what is on it."""
+
+    source: Path
+    folder: Path
+    page: str  # its address
+    labels: pd.DataFrame  # labels.csv, most suspect first
+    others: list[list[str]]  # per label, the other classes by probability
+
+
+def judged(name, source):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(pipeline, "fit", canned_fit)
+        found = relabel(source, fresh(f"relabel-{name}") / "out", threshold=0.0, quiet=True)
+    labels = found.labels.sort_values("rank")
+    others = []
+    for row, label in zip(labels.index, labels.itertuples(), strict=True):
+        by_p = found.fitted.probabilities[row].argsort(descending=True, stable=True).tolist()
+        ranked = [found.fitted.classes[place] for place in by_p]
+        others.append([one for one in ranked if one not in (label.given, label.suggested)])
+    page = (found.folder / "suspects.html").resolve().as_uri()
+    return Judged(source, found.folder, page, labels.reset_index(drop=True), others)
 
 
 @pytest.fixture(scope="module")
-def written():
-    """The page of a small folder of digits."""
-    folder = fresh("relabel")
-    python(folder, "-c", FOLDER, str(folder / "digits"))
-    python(folder, "-m", "sln", "relabel", str(folder / "digits"), "--out", str(folder / "relabel"))
-    (page,) = (folder / "relabel").rglob("*.html")
-    return page
+def many(tmp_path_factory):
+    """Twelve classes, two more than have keys; one name is a formula, one has a comma and quotes."""
+    source, classes = tmp_path_factory.mktemp("many"), ["=sum", 'a, "b"', *map(str, range(10))]
+    for number, image in enumerate(pictures(COUNT)[0]):
+        save(image, source / classes[number % len(classes)] / f"{number:03}.png")
+    return judged("many", source)
 
 
-def test_the_threshold_says_what_it_shows_and_shows_it(written, open_page):
-    page = open_page(written.as_uri())
+@pytest.fixture(scope="module")
+def few(tmp_path_factory):
+    """Two classes and 24 images."""
+    return judged("few", lay(tmp_path_factory.mktemp("few") / "mine"))
+
+
+def saved(page, path):
+    """Download the decisions; the rows of the file."""
+    with page.expect_download() as download:
+        page.get_by_role("button", name="Download").click()
+    assert download.value.suggested_filename == "decisions.csv"
+    download.value.save_as(path)
+    return rows_of(path)
+
+
+def rows_of(path):
+    with path.open(newline="", encoding="utf-8") as file:
+        return [tuple(row) for row in csv.reader(file)][1:]
+
+
+def press(page, *keys):
+    for key in keys:
+        page.keyboard.press(key)
+
+
+def test_500_suspects_are_decided_by_keyboard_and_corrected_as_decided(many, open_page, tmp_path):
+    page, expected, decided = open_page(many.page), {}, {"suggestion": 0, "keep": 0, "other": 0, "exclude": 0}
+    safe = {"=sum": "'=sum"}
+    for number, label in enumerate(many.labels.itertuples()):
+        expected[label.path] = label.given
+        if number >= 500:
+            continue
+        choice = ("w", "q", "e", "1", "9", " ")[number % 6]
+        new = {"w": label.suggested, "1": many.others[number][0], "9": many.others[number][8]}
+        expected[label.path] = None if choice == "e" else new.get(choice, label.given)
+        word = {"e": "exclude", "w": "suggestion", "q": "keep"}.get(choice, "other")
+        decided["keep" if choice == "w" and label.suggested == label.given else word] += choice != " "
+        page.keyboard.press(choice)
+    expect(page.locator("#done")).to_have_text("417 of 500 decided")
+    rows = saved(page, tmp_path / "decisions.csv")
+    assert {word: sum(row[2] == word for row in rows) for word in decided} == decided
+    assert len(rows) == 417
+    out = ["--out", str(many.folder)]
+    assert main(["relabel", str(many.source), "--decisions", str(tmp_path / "decisions.csv"), *out]) == 0
+    written = dict(rows_of(many.folder / "corrected.csv"))
+    assert written == {
+        f"./{path}" if path[0] == "=" else path: safe.get(label, label)
+        for path, label in expected.items()
+        if label is not None
+    }
+
+
+def test_a_move_is_quick(many, open_page):
+    page = open_page(many.page)
+    took = page.evaluate("""async () => {
+        const times = [];
+        for (const key of [...Array(60).fill("ArrowRight"), ...Array(60).fill("w")]) {
+            const start = performance.now();
+            document.body.dispatchEvent(new KeyboardEvent("keydown", { key, bubbles: true }));
+            document.body.getBoundingClientRect();  // layout, too
+            times.push(performance.now() - start);
+            await new Promise(requestAnimationFrame);
+        }
+        return times.sort((a, b) => a - b)[60];
+    }""")
+    assert took < 16
+
+
+def test_undo_takes_back_decisions_and_skips(few, open_page, tmp_path):
+    page = open_page(few.page)
+    press(page, "w", "e", " ", "Backspace")
+    expect(page.locator("#rank")).to_have_text("no. 3")
+    press(page, "Control+z")
+    expect(page.locator("#done")).to_have_text("1 of 24 decided")
+    expect(page.locator("#rank")).to_have_text("no. 2")
+    press(page, "q")
+    first, second = few.labels.itertuples() if len(few.labels) == 2 else list(few.labels.itertuples())[:2]
+    word = "keep" if first.suggested == first.given else "suggestion"
+    rows = saved(page, tmp_path / "decisions.csv")
+    assert rows == [
+        (first.path, first.given, word, first.suggested),
+        (second.path, second.given, "keep", second.given),
+    ]
+    press(page, "Backspace", "Backspace", "Backspace")
+    expect(page.locator("#status")).to_have_text("There is nothing to undo.")
+    expect(page.locator("#done")).to_have_text("0 of 24 decided")
+
+
+def test_decisions_survive_a_reload_which_warns_while_they_are_not_downloaded(few, open_page, tmp_path):
+    page, dialogs = open_page(few.page), []
+    page.on("dialog", lambda dialog: (dialogs.append(dialog.type), dialog.accept()))
+    press(page, "q", "e")
+    page.reload()
+    assert dialogs == ["beforeunload"]
+    expect(page.locator("#done")).to_have_text("2 of 24 decided")
+    expect(page.locator("#rank")).to_have_text("no. 3")
+    expect(page.locator("#strip li[data-decision]")).to_have_count(2)
+    assert [row[2] for row in saved(page, tmp_path / "decisions.csv")] == ["keep", "exclude"]
+    page.reload()
+    assert dialogs == ["beforeunload"]
+
+
+def test_without_storage_it_works_and_warns(few, open_page):
+    page = open_page("about:blank")
+    page.add_init_script("Storage.prototype.getItem = Storage.prototype.setItem = () => { throw Error() }")
+    page.goto(few.page)
+    expect(page.locator("#status.bad")).to_contain_text("cannot keep your decisions")
+    press(page, "q")
+    expect(page.locator("#done")).to_have_text("1 of 24 decided")
+    expect(page.locator("#status.bad")).to_contain_text("Download them")
+
+
+def test_decisions_survive_filters_and_a_cell_of_the_matrix_filters(many, open_page):
+    page = open_page(many.page)
+    press(page, "w", "q", "e")
+    label = many.labels.iloc[10]
+    name = f"given {label.given}, suggested {label.suggested}"
+    alike = (many.labels[:500][["given", "suggested"]] == label[["given", "suggested"]]).all(axis=1).sum()
+    page.get_by_role("button", name=f"{name}: ").click()
+    expect(page.locator("#strip li:visible")).to_have_count(alike)
+    expect(page.locator("#given")).to_have_text(label.given)
+    expect(page.locator("#suggested")).to_have_text(label.suggested)
+    page.get_by_role("button", name=f"{name} ✕").click()
+    page.get_by_label("Undecided only").check()
+    expect(page.locator("#strip li:visible")).to_have_count(497)
+    page.get_by_label("Order").select_option("path")
+    first = min(many.labels["path"][3:500])
+    expect(page.locator("#strip li:visible").first).to_contain_text(first)
+    page.get_by_label("Undecided only").uncheck()
+    expect(page.locator("#strip li:visible")).to_have_count(500)
+    expect(page.locator("#done")).to_have_text("3 of 500 decided")
+
+
+def test_the_threshold_says_what_it_shows_and_shows_it(many, open_page):
+    page = open_page(many.page)
     suspects, slider = page.locator("li[data-suspect]"), page.locator("input#threshold")
-    values = [float(figure.get_attribute("data-suspect")) for figure in suspects.all()]
-    assert values
-    for press in ("End", "Home"):
-        slider.press(press)
-        threshold = float(slider.input_value())
-        shown = sum(value >= threshold for value in values)
+    values = [float(value) for value in suspects.evaluate_all("all => all.map(li => li.dataset.suspect)")]
+    for press_key in ("End", "Home", "PageUp"):
+        slider.press(press_key)
+        shown = sum(value >= float(slider.input_value()) for value in values)
         expect(page.locator("li[data-suspect]:visible")).to_have_count(shown)
         expect(page.locator("#shown")).to_have_text(str(shown))
+        expect(page.locator("#stage")).to_be_visible(visible=shown > 0)
+
+
+def test_keys_are_off_when_they_are_switched_off_or_belong_to_something_else(many, open_page):
+    page = open_page(many.page)
+    none, one = "0 of 500 decided", "1 of 500 decided"
+    press(page, "Control+e", "Alt+w", "Shift+E")
+    page.get_by_label("Order").focus()
+    press(page, "w", "e", "1")
+    expect(page.locator("#done")).to_have_text(none)
+    press(page, "Escape", "?")
+    expect(page.get_by_role("dialog")).to_be_visible()
+    press(page, "w", "Escape")
+    expect(page.locator("#done")).to_have_text(none)
+    page.get_by_label("Single keys").click()
+    press(page, "w", "e", "1", "Space", "?")
+    expect(page.locator("#done")).to_have_text(none)
+    press(page, "ArrowRight")
+    expect(page.locator("#rank")).to_have_text("no. 2")
+    page.get_by_role("button", name="Exclude").click()
+    expect(page.locator("#done")).to_have_text(one)
+    page.get_by_label("Single keys").click()
+    press(page, "Control+z", "e", "Space")  # after a click keys are the page's again
+    expect(page.locator("#done")).to_have_text(one)
+    expect(page.locator("#rank")).to_have_text("no. 4")
+
+
+def test_any_class_can_be_chosen_without_a_mouse(many, open_page, tmp_path):
+    page = open_page(many.page)
+    last = many.others[0][-1]
+    press(page, "0")
+    page.keyboard.type(last)
+    press(page, "Tab", "Enter")
+    path = many.labels["path"][0]
+    (row,) = saved(page, tmp_path / "decisions.csv")
+    assert (row[0].removeprefix("./"), row[2], row[3].removeprefix("'")) == (path, "other", last)
+
+
+def test_decisions_are_loaded_back_or_refused_as_a_whole(many, open_page, tmp_path):
+    page = open_page(many.page)
+    press(page, "w", "q", "e", "1", "9")
+    rows, file = saved(page, tmp_path / "decisions.csv"), page.locator("input[type=file]")
+    page.evaluate("localStorage.clear()")
+    page.reload()
+    expect(page.locator("#done")).to_have_text("0 of 500 decided")
+    good, elsewhere = (tmp_path / "decisions.csv").read_text(), many.labels.iloc[510]
+    bad = {
+        "row 7: unknown decision maybe": good + "x.png,1,maybe,1\n",
+        "row 7: it has 3 cells": good + "x.png,1,keep\n",
+        "row 7: the image has an earlier row": good + good.splitlines()[1] + "\n",
+        "row 2: the given label is not nought": good.replace(rows[0][1], "nought", 1),
+        "its columns are not": good[1:],
+        "none of its images is on this page": "path,given,decision,label\nx.png,1,keep,1\n",
+    }
+    for why, text in bad.items():
+        (tmp_path / "bad.csv").write_text(text)
+        file.set_input_files(tmp_path / "bad.csv")
+        expect(page.locator("#status.bad")).to_contain_text(why)
+        expect(page.locator("#done")).to_have_text("0 of 500 decided")
+    (tmp_path / "more.csv").write_text("\ufeff" + good + f"{elsewhere.path},{elsewhere.given},exclude,\n")
+    file.set_input_files(tmp_path / "more.csv")
+    expect(page.locator("#done")).to_have_text("5 of 500 decided")
+    expect(page.locator("#status")).to_contain_text("5 decisions were loaded; 1 of images")
+    page.keyboard.press("Backspace")
+    expect(page.locator("#done")).to_have_text("0 of 500 decided")
+    file.set_input_files(tmp_path / "more.csv")
+    expect(page.locator("#done")).to_have_text("5 of 500 decided")
+    assert saved(page, tmp_path / "again.csv") == [*rows, (elsewhere.path, elsewhere.given, "exclude", "")]
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("width", [1200, 375])
+def test_no_accessibility_check_finds_anything(many, open_page, scheme, width):
+    page = open_page(many.page, width)
+    page.emulate_media(color_scheme=scheme)
+    press(page, "w", "q", "ArrowLeft")
+    page.locator("#matrix td button:visible").first.click()
+    found = Axe().run(page)
+    assert found.violations_count == 0, found.generate_report()
+    press(page, "?")
+    found = Axe().run(page)
+    assert found.violations_count == 0, found.generate_report()
+
+
+@pytest.mark.parametrize("width", [320, 375])
+def test_a_phone_has_buttons_that_can_be_hit_and_nothing_overflows(many, open_page, width):
+    page = open_page(many.page, width)
+    assert page.evaluate("document.documentElement.scrollWidth") <= width
+    for button in page.locator("button:visible, select:visible").all()[:30]:
+        box = button.bounding_box()
+        assert min(box["width"], box["height"]) >= 44
+
+
+def test_nothing_is_asked_of_a_network_and_no_other_script_runs(few, open_page, tmp_path):
+    text = (few.folder / "suspects.html").read_text(encoding="utf-8")
+    evil = '<script>document.title = "changed"</script><img src=x onerror="document.title = 1"></body>'
+    (tmp_path / "evil.html").write_text(text.replace("</body>", evil), encoding="utf-8")
+    page, asked = open_page("about:blank"), []
+    page.on("request", lambda request: asked.append(request.url))
+    page.goto((tmp_path / "evil.html").as_uri())
+    expect(page.locator("#done")).to_have_text("0 of 24 decided")
+    expect(page).to_have_title("Suspect labels: mine")
+    assert {address.partition(":")[0] for address in asked} <= {"file", "data"}
+
+
+def test_without_its_script_it_is_a_list(few, browser):
+    with browser.new_context(java_script_enabled=False) as context:
+        page = context.new_page()
+        page.goto(few.page)
+        expect(page.locator("li:visible")).to_have_count(24)
+        expect(page.locator("button:visible")).to_have_count(0)
+        expect(page.locator("li").first).to_contain_text(f"given {few.labels['given'][0]}")
