@@ -128,7 +128,7 @@ def test_undo_takes_back_decisions_and_skips(few, open_page, tmp_path):
     expect(page.locator("#done")).to_have_text("1 of 24 decided")
     expect(page.locator("#rank")).to_have_text("no. 2")
     press(page, "q")
-    first, second = few.labels.itertuples() if len(few.labels) == 2 else list(few.labels.itertuples())[:2]
+    first, second = few.labels[:2].itertuples()
     word = "keep" if first.suggested == first.given else "suggestion"
     rows = saved(page, tmp_path / "decisions.csv")
     assert rows == [
@@ -171,22 +171,22 @@ def test_decisions_survive_filters_and_a_cell_of_the_matrix_filters(many, open_p
     name = f"given {label.given}, suggested {label.suggested}"
     alike = (many.labels[:500][["given", "suggested"]] == label[["given", "suggested"]]).all(axis=1).sum()
     page.get_by_role("button", name=f"{name}: ").click()
-    expect(page.locator("#strip li:visible")).to_have_count(alike)
+    expect(page.locator("#strip li:visible")).to_have_count(int(alike))
     expect(page.locator("#given")).to_have_text(label.given)
     expect(page.locator("#suggested")).to_have_text(label.suggested)
     page.get_by_role("button", name=f"{name} ✕").click()
     page.get_by_label("Undecided only").check()
     expect(page.locator("#strip li:visible")).to_have_count(497)
     page.get_by_label("Order").select_option("path")
-    first = min(many.labels["path"][3:500])
+    first = min(many.labels["path"][3:500], key=lambda path: f"./{path}" if path[0] == "=" else path)
     expect(page.locator("#strip li:visible").first).to_contain_text(first)
     page.get_by_label("Undecided only").uncheck()
     expect(page.locator("#strip li:visible")).to_have_count(500)
     expect(page.locator("#done")).to_have_text("3 of 500 decided")
 
 
-def test_the_threshold_says_what_it_shows_and_shows_it(many, open_page):
-    page = open_page(many.page)
+def test_the_threshold_says_what_it_shows_and_shows_it(few, open_page):
+    page = open_page(few.page)
     suspects, slider = page.locator("li[data-suspect]"), page.locator("input#threshold")
     values = [float(value) for value in suspects.evaluate_all("all => all.map(li => li.dataset.suspect)")]
     for press_key in ("End", "Home", "PageUp"):
@@ -240,11 +240,14 @@ def test_decisions_are_loaded_back_or_refused_as_a_whole(many, open_page, tmp_pa
     page.reload()
     expect(page.locator("#done")).to_have_text("0 of 500 decided")
     good, elsewhere = (tmp_path / "decisions.csv").read_text(), many.labels.iloc[510]
+    lines = good.splitlines()
     bad = {
         "row 7: unknown decision maybe": good + "x.png,1,maybe,1\n",
         "row 7: it has 3 cells": good + "x.png,1,keep\n",
-        "row 7: the image has an earlier row": good + good.splitlines()[1] + "\n",
-        "row 2: the given label is not nought": good.replace(rows[0][1], "nought", 1),
+        "row 7: the image has an earlier row": good + lines[1] + "\n",
+        f"row 2: the given label is not nought{rows[0][1]}": "\n".join(
+            [lines[0], lines[1].replace(",", ",nought", 1)]
+        ),
         "its columns are not": good[1:],
         "none of its images is on this page": "path,given,decision,label\nx.png,1,keep,1\n",
     }
