@@ -53,4 +53,4 @@ def run(options: argparse.Namespace) -> None:
     print("\n".join([*describe(found.fitted, len(found.skipped)), *skipped]))
     suspect = f"at least as suspect as the threshold ({vars(options).get('threshold', THRESHOLD):g})"
     print(f"{found.changed} labels {suspect} are replaced in corrected.csv; lower it to replace more")
-    print(f"look at {found.folder / 'suspects.html'}")
+    print(f"look at {found.folder / 'suspects.html'} and decide; --decisions applies what you save there")

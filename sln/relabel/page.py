@@ -61,13 +61,14 @@ def _data(labels: pd.DataFrame, classes: Sequence[str], probabilities: np.ndarra
     Each suspect has its path, places of the given and the suggested label in `classes`, and pairs of place
     and probability of the other classes that have a key.
     """
-    place, suspects = {name: number for number, name in enumerate(classes)}, []
+    names = dict.fromkeys([*classes, *labels["given"], *labels["suggested"]])  # some may not be judged
+    place, suspects = {name: number for number, name in enumerate(names)}, []
     for label, p in zip(labels.itertuples(), probabilities, strict=False):
         own = [place[label.given], place[label.suggested]]
         others = [(c, round(float(p[c]), 4)) for c in np.argsort(-p, kind="stable").tolist() if c not in own]
         suspects.append([safe(printable(label.path), "./"), *own, others[:OTHERS]])
-    names = [printable(name) for name in classes]
-    data = {"names": names, "cells": [safe(name) for name in names], "suspects": suspects}
+    shown = [printable(name) for name in names]
+    data = {"names": shown, "cells": [safe(name) for name in shown], "suspects": suspects}
     return {"digest": hashlib.sha256(json.dumps(data).encode()).hexdigest()[:16], **data}
 
 

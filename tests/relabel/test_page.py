@@ -125,6 +125,13 @@ def test_formulas_are_safe_before_the_script_saves_them(labels):
     assert data["suspects"][0][0] == "./-x.png"
 
 
+def test_a_label_that_was_not_judged_can_still_be_kept(labels):
+    row = labels[:1].assign(given="rare", suggested="rare")
+    data = Page(page("mine", row, [None], 0.5, [], ["a", "b"], np.array([[0.2, 0.8]]))).data
+    assert data["names"] == ["a", "b", "rare"]
+    assert data["suspects"][0][1:] == [2, 2, [[1, 0.8], [0, 0.2]]]
+
+
 def decoded(source):
     return Image.open(io.BytesIO(base64.b64decode(source.partition(",")[2])))
 
