@@ -198,7 +198,7 @@ def test_a_damaged_run_is_named_in_one_line_beside_the_list_of_the_others(
 def test_what_the_terminal_cannot_show_is_written_as_an_escape(encoding, monkeypatch):
     written = io.BytesIO()
     monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(written, encoding=encoding))
-    monkeypatch.setattr(cli.runs, "listing", lambda **_: pd.DataFrame({"run": ["σ ± \udcff"]}))
+    monkeypatch.setattr(cli.runs, "listing", lambda **_: pd.DataFrame({"run": ["σ ± \udcff"]}, dtype=object))
     assert main(["runs", "list"]) == 0
     shown = "\\u03c3 ± \\udcff" if encoding == "cp1252" else "\\u03c3 \\xb1 \\udcff"
     assert shown in written.getvalue().decode(encoding)
