@@ -5,17 +5,24 @@
     study = Study("quick")                         # the runs and figures of the notebooks
     fit(images, labels).labels                     # your own labels, judged (relabel: files)
 
-`from sln import Study, analysis, explore, plots` opens a notebook: tables, sliders and figures by subject,
-for example analysis.landscape.line, plots.landscape.lines and explore.sliders.
+`from sln import Study, analysis, explore, plots` opens a notebook: tables, sliders and figures by subject.
 """  # fmt: skip
+# ruff: noqa: F401
 
-from sln.config import Config
-from sln.noise import Corruption
-from sln.relabel.crossfit import fit
-from sln.runs.run import Run
-from sln.study.study import Study
-from sln.utils import VERSION
-from sln.utils.errors import InputError
+from typing import TYPE_CHECKING
 
-__version__ = VERSION
-__all__ = ["Config", "Corruption", "InputError", "Run", "Study", "fit"]
+from sln.utils import VERSION as __version__
+from sln.utils import lazily
+
+if TYPE_CHECKING:  # for editors; Python loads a name on first use, so `sln.nn` needs little beside torch
+    from sln.config import Config
+    from sln.noise import Corruption
+    from sln.relabel.crossfit import fit
+    from sln.runs.run import Run
+    from sln.study.study import Study
+    from sln.utils.errors import InputError
+
+HOMES = {"Config": "config", "Corruption": "noise", "InputError": "utils.errors"}
+HOMES |= {"Run": "runs.run", "Study": "study.study", "fit": "relabel.crossfit"}
+__all__ = [*HOMES]
+__getattr__, __dir__ = lazily("sln", HOMES)

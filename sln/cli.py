@@ -14,7 +14,6 @@ import pandas as pd
 import torch
 
 from sln import runs
-from sln.analysis import results
 from sln.config import SETTINGS, Config
 from sln.datasets import clothing1m as clothing1m_images
 from sln.datasets import label_files, registry
@@ -162,6 +161,8 @@ def train_command(options: argparse.Namespace) -> None:
 @command("recipes", "the paper's experiments by name: released command, published accuracy, ours")
 def recipes_command(options: argparse.Namespace) -> None:
     """List the paper's experiments, published accuracies and ours, and their released commands."""
+    from sln.analysis import results
+
     print(results.recipe_table().drop(columns="command").to_string(index=False, justify="left"))
     print("\nThe released command of each (plain cross-entropy, ce, has none):")
     print("\n".join(f"  {known.name:27} {known.command}" for known in RECIPES.values() if known.command))

@@ -8,8 +8,6 @@ import functools
 import numpy as np
 import torch
 import torch.nn.functional as F
-from sklearn.datasets import load_digits, load_sample_images
-from sklearn.model_selection import StratifiedKFold, train_test_split
 from torch import Tensor
 
 from sln.config import Config
@@ -30,6 +28,9 @@ def digits(fold: int = 0) -> Data:
     The images ship with scikit-learn. Source: UCI "Optical Recognition of Handwritten Digits", test part.
     Fold `fold` mod 5 is the test set, so five runs of different folds test every image once.
     """
+    from sklearn.datasets import load_digits
+    from sklearn.model_selection import StratifiedKFold, train_test_split
+
     bunch = load_digits()
     images = torch.from_numpy(bunch.images.astype(np.uint8)).unsqueeze(1)
     labels = torch.from_numpy(bunch.target.astype(np.int64))
@@ -50,6 +51,8 @@ def outside_digits() -> Tensor:
 
     They are grey 24x24 tiles, averaged down to 8x8, of scikit-learn's photographs of a temple and a flower.
     """
+    from sklearn.datasets import load_sample_images
+
     tiles = []
     for photo in load_sample_images().images:
         small = F.avg_pool2d(torch.from_numpy(photo.astype(np.float32)).mean(dim=2)[None], 3)[0]

@@ -10,7 +10,6 @@ import functools
 import math
 from pathlib import Path
 
-import matplotlib
 import numpy as np
 import torch
 import torch.nn.functional as F
@@ -109,6 +108,8 @@ def _uniform(shape: tuple[int, ...], low: float, high: float, generator: torch.G
 @functools.cache
 def glyphs() -> Tensor:
     """(26, fonts, 1, 48, 48) float32 in [0, 1]: LETTERS, upright and centred, in each of FONTS."""
+    import matplotlib
+
     drawn = torch.zeros(len(LETTERS), len(FONTS), 1, BOX, BOX)
     for f, name in enumerate(FONTS):
         path = Path(matplotlib.get_data_path()) / "fonts" / "ttf" / f"{name}.ttf"
