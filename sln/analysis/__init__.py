@@ -6,6 +6,7 @@ from sln.analysis import (
     flatness,
     label_correction,
     landscape,
+    own_loop,
     quadratic,
     regulariser,
     results,

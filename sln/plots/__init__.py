@@ -13,6 +13,7 @@ from sln.plots import (
     flatness,
     labels,
     landscape,
+    own_loop,
     quadratic,
     regulariser,
     results,

@@ -14,6 +14,7 @@ from sln.study.plan import planned
 ROOT = Path(__file__).parents[2]
 PATHS = sorted((ROOT / "notebooks").glob("[0-9][0-9]_*.ipynb"))
 FOLDED = "jp-MarkdownHeadingCollapsed"  # JupyterLab's own name
+TO_COPY = "12_your_own_loop"  # shows a training loop for the reader to copy, and what goes into it
 every_notebook = pytest.mark.parametrize("path", PATHS, ids=lambda path: path.stem)
 
 
@@ -103,6 +104,8 @@ def test_one_cell_holds_the_parameters_as_typed_literals(path):
 @every_notebook
 def test_its_cells_are_short_and_define_and_train_nothing(path):
     assert max(len(cell.source.splitlines()) for cell in cells_of(path, "code")) <= 25
+    if path.stem == TO_COPY:
+        return
     kinds = (ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda)
     assert [ast.unparse(node) for node in nodes_of(path) if isinstance(node, kinds)] == []
     assert calls_of(path, "step", "backward", "zero_grad", "train_epoch") == []
