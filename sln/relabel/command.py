@@ -34,6 +34,9 @@ OPTIONS = [
     option("--model", metavar="NAME", help="network: cnn, wrn-10-1 or wrn-28-2 (default cnn)"),
     option("--backbone", metavar="NAME", help="judge features of a pretrained resnet18 or resnet50 instead"),
     option("--weights", type=Path, metavar="FILE", help="the backbone's, .safetensors or torchvision's .pth"),
+    option(
+        "--export", action="append", metavar="FORMAT", help="also write label-studio or cleanlab (repeatable)"
+    ),
     option("--seed", type=int, metavar="N", help="seed of folds and training (default 0)"),
 ]
 
@@ -50,7 +53,7 @@ def run(options: argparse.Namespace) -> None:
         return
     found = relabel(**settings)
     skipped = [f"  skipped {name!r}: {why}" for name, why in found.skipped[:SKIPS_SHOWN]]
-    print("\n".join([*describe(found.fitted, len(found.skipped)), *skipped]))
+    print("\n".join([*describe(found.fitted, len(found.skipped)), *found.warnings, *skipped]))
     suspect = f"at least as suspect as the threshold ({vars(options).get('threshold', THRESHOLD):g})"
     print(f"{found.changed} labels {suspect} are replaced in corrected.csv; lower it to replace more")
     print(f"look at {found.folder / 'suspects.html'} and decide; --decisions applies what you save there")

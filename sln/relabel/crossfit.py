@@ -12,9 +12,10 @@ import functools
 import hashlib
 import json
 import math
-from collections.abc import Hashable, Iterator, Sequence
+from collections.abc import Hashable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -27,8 +28,9 @@ from sln.config import Config
 from sln.data import Data, Split
 from sln.datasets.load import threads
 from sln.metrics import accuracy
-from sln.relabel import scores
-from sln.relabel.examples import Examples, checked, pixels_of
+from sln.relabel import judged, scores
+from sln.relabel.examples import Examples, checked
+from sln.relabel.kinds import pixels_of
 from sln.runs import parallel, store
 from sln.train import State, predict
 from sln.utils.devices import device
@@ -74,11 +76,21 @@ class Fitted:
     ]  # accuracy on noisy labels of one fold by candidate; empty: sigma was given
     model: str  # name of the network (config.MODELS)
     states: list[dict[str, Tensor]]  # one per network, as `train_fold` returns them
+    shape: tuple[int, ...] = ()  # channels, H, W of the images
+    index: pd.Index | None = None  # of the labels or images, if they are of pandas
 
     @functools.cached_property
     def labels(self) -> pd.DataFrame:
-        """One row per example, in order: given, suggested, probability, suspect, rank (`scores.table`)."""
-        table = scores.table(self.probabilities.numpy(), self.given.numpy())
+        """One row per example, in order: given, suggested, probability, suspect, rank (`scores.table`), and:
+
+        judged : false if networks cannot judge the given or the suggested class, or not tell the two apart
+        class_agreement : share of the labels of the given class that networks predict
+        """
+        p, given = self.probabilities.numpy(), self.given.numpy()
+        table = scores.table(p, given)
+        table["judged"] = judged.rows(p, given, table["suggested"].to_numpy())
+        table["class_agreement"] = self.agreement_by_class["agreement"].to_numpy()[given]
+        table.index = table.index if self.index is None else self.index
         names = np.array([*self.classes, None], dtype=object)[:-1]  # None: names keep their types
         return table.assign(given=names[table["given"]], suggested=names[table["suggested"]])
 
@@ -86,6 +98,12 @@ class Fitted:
     def agreement(self) -> float:
         """Share of the given labels that networks predict which were not trained on them."""
         return accuracy(self.probabilities, self.given)
+
+    @functools.cached_property
+    def agreement_by_class(self) -> pd.DataFrame:
+        """One row per class: examples, agreement, p_value, judged (`judged.by_class`)."""
+        table = judged.by_class(self.probabilities.numpy(), self.given.numpy())
+        return table.set_index(pd.Index(self.classes, name="class", tupleize_cols=False))
 
     def networks(self) -> Iterator[tuple[nn.Module, dict[str, Tensor]]]:
         """The momentum models, each with the `mean` and `std` that its images are normalised by."""
@@ -97,43 +115,47 @@ class Fitted:
             yield network.eval(), state
 
     @torch.no_grad()
-    def predict(self, images: Tensor | np.ndarray) -> Tensor:
-        """(M, C): class probabilities of new images (M, channels, H, W), mean over all networks."""
-        pixels, mean = pixels_of(images), torch.zeros(len(images), len(self.classes))
+    def predict(self, images: Any) -> Tensor:
+        """(M, C): class probabilities of new images of the same kind, mean over all networks."""
+        pixels = pixels_of(images, self.shape[-1])
+        found = tuple(pixels.shape[1:])
+        same = found == self.shape
+        require(same, f"images have channels, height, width {found}, trained was on {self.shape}")
         unknown = torch.full((len(pixels),), -1)
-        split = Split(pixels, unknown, unknown)
+        split, mean = Split(pixels, unknown, unknown), torch.zeros(len(pixels), len(self.classes))
         for network, state in self.networks():
-            channels, expected = pixels.shape[1], len(state["mean"])
-            require(channels == expected, f"images have {channels} channels, trained was on {expected}")
             data = _data(split, split, len(self.classes), state["mean"], state["std"])
             mean += F.softmax(predict(network, split, data), dim=1) / len(self.states)
         return mean
 
 
 def fit(
-    images: Tensor | np.ndarray,
-    labels: Sequence[Hashable] | Tensor | np.ndarray,
+    images: Any,
+    labels: Any = None,
     *,
     sigma: float | None = None,
     folds: int = 5,
     repeats: int = 1,
     epochs: int | None = None,
     model: str = "cnn",
-    groups: Sequence[int] | np.ndarray | None = None,
+    groups: Any = None,
     seed: int = 0,
     cache: Path | None = None,
     quiet: bool = False,
 ) -> Fitted:
     """Judge noisy labels by SLN-MO-LC, each by networks that were not trained on it.
 
-    images : (N, channels, H, W) or, grey, (N, H, W), at least 8 x 8 pixels; or features (N, D), which get a
-        linear head
-    labels : (N,) given labels, numbers or names; at least two, each on at least two different images
+    images : (N, channels, H, W), (N, H, W, channels) or, grey, (N, H, W), at least 8 x 8 pixels; a list of
+        such images or of PIL's, which are resized (`kinds.unpacked`); a torch or Hugging Face data set; or
+        features (N, D), an array or data frame, which get a linear head
+    labels : (N,) given labels, numbers or names; at least two, each on two different images; None: the data
+        set's own
     sigma : strength of the stochastic noise; None: the best of SIGMAS on the noisy labels of one fold
     folds, repeats : K, and how many times the examples are split into folds
     epochs : None: 100, or fewer (at least 30) if 100 epochs are more than 1,800 steps
     model : one of NETWORKS
-    groups : (N,); a group, such as frames of one film, stays in one fold; None: identical images are one
+    groups : (N,) numbers or names; a group, such as frames of one film, stays in one fold; None: identical
+        images are one
     cache : folder for finished networks; after an interruption the same call continues from there
 
     `SLN_WORKERS` networks train at once, with the same results. Raises InputError for anything else.
@@ -155,8 +177,9 @@ def fit(
     probabilities = torch.zeros(len(examples.given), len(examples.classes))
     for state in states:
         probabilities[state["held_out"]] += state["probabilities"] / repeats
-    kind = networks[0].config.model
-    return Fitted(examples.classes, examples.given, probabilities, sigma, validation, kind, states)
+    kind, shape = networks[0].config.model, tuple(examples.images.shape[1:])
+    found = (examples.classes, examples.given, probabilities, sigma, validation, kind, states)
+    return Fitted(*found, shape, examples.index)
 
 
 def require_settings(

@@ -20,7 +20,8 @@ from PIL import ExifTags, Image, UnidentifiedImageError
 from torch import Tensor
 
 from sln.datasets import clothing1m
-from sln.relabel.examples import SMALLEST_SIDE, image_hashes, singletons
+from sln.relabel.examples import image_hashes, singletons
+from sln.relabel.kinds import LARGEST_SIDE, SMALLEST_SIDE, in_rgb
 from sln.relabel.listing import Entry, LabelledImages, listed
 from sln.relabel.tables import COLUMNS
 from sln.utils.errors import InputError, require
@@ -28,12 +29,8 @@ from sln.utils.progress import Progress
 
 FORMATS = (*clothing1m.FORMATS, "TIFF", "PPM")
 HEIC = re.compile(rb".{4}ftyp(hei|hev|mif1|msf1)", re.DOTALL)  # what such a file begins with
-LARGEST_SIDE = 32  # pixels, the default size of large images
 SAMPLE = 1000  # images that the default size and the brightest value are taken from
 BATCH = 64  # images that are encoded at once
-# How to turn an image back by its EXIF orientation. Pillow's exif_transpose rewrites all tags, odd ones fail.
-TURNS = {2: "FLIP_LEFT_RIGHT", 3: "ROTATE_180", 4: "FLIP_TOP_BOTTOM", 5: "TRANSPOSE", 6: "ROTATE_270"}
-TURNS |= {7: "TRANSVERSE", 8: "ROTATE_90"}
 # Pillow's names of 16-bit colours (B: big-endian, L: little-endian, N: as here) and of the other byte order
 SWAPPED = {"B": "L", "L": "B", "N": "B" if sys.byteorder == "little" else "L"}
 ORDERS = {f"{mode};16{a}": f"{mode};16{b}" for mode in ("RGB", "RGBX", "RGBA") for a, b in SWAPPED.items()}
@@ -73,9 +70,8 @@ def read(
             hashes += image_hashes(images)
             parts.append(images if encode is None else encode(images))
     groups = np.unique(hashes, return_inverse=True)[1]
-    rows = _usable(source, found, readable, groups)
-    found.entries, found.groups = [readable[row] for row in rows], groups[rows]
-    found.images = torch.cat(parts)[rows]
+    _require_classes(source, found, readable, groups)
+    found.entries, found.groups, found.images = readable, groups, torch.cat(parts)
     return found
 
 
@@ -91,22 +87,16 @@ def _decoded(found: LabelledImages, size: int, progress: Progress) -> Iterator[t
         yield entry, np.asarray(image.resize((size, size), Image.Resampling.BILINEAR)).transpose(2, 0, 1)
 
 
-def _usable(source: Path, found: LabelledImages, readable: list[Entry], groups: np.ndarray) -> np.ndarray:
-    """Rows (n,) of the `readable` entries whose label is on another image too; the others are skipped."""
+def _require_classes(source: Path, found: LabelledImages, readable: list[Entry], groups: np.ndarray) -> None:
+    """Raise InputError if no image of a folder's class is readable, or under two labels are on two images."""
     names, reasons = [entry.label for entry in readable], dict(found.skipped)
     classes, labels = np.unique(names, return_inverse=True)
     for entry in found.entries:
         if entry.label not in classes and (found.table is None or not names):
             what = f"no image labelled {entry.label!r} in {source} could be read"
             raise InputError(f"{what} ({entry.name!r}: {reasons[entry.name]}); repair or remove them")
-    alone = singletons(labels, groups)
-    for row in alone:
-        reason = f"its label {names[row]!r} is on no other image, so no network could judge it"
-        found.skipped.append((readable[row].name, reason))
-    rows = np.setdiff1d(np.arange(len(names)), alone)
-    left = len(set(labels[rows]))
+    left = len(classes) - len(set(labels[singletons(labels, groups)]))
     require(left >= 2, f"{source} has {left} labels that are on two different images or more; two are needed")
-    return rows
 
 
 def _default_side(found: LabelledImages) -> int:
@@ -172,18 +162,13 @@ def decode(path: Path, white: int = 2**16 - 1) -> Image.Image:
     """The image in RGB, upright, transparent on white, `white` of more than 8 bits as 255; or InputError."""
     with _opened(path) as image:
         require(image.mode != "F", "its pixels are floating-point numbers; save it with 8 or 16 bits")
-        deep, turn = _deep(path, image), TURNS.get(image.getexif().get(ExifTags.Base.Orientation))
+        deep, orientation = _deep(path, image), image.getexif().get(ExifTags.Base.Orientation)
         if deep is not None:
             opacity = image.getchannel("A") if image.mode == "RGBA" else None
             image = Image.fromarray((deep.clip(0, white) * 255.0 / white).astype(np.uint8))
             if opacity is not None:
                 image.putalpha(opacity)
-        if turn is not None:
-            image = image.transpose(Image.Transpose[turn])
-        if image.has_transparency_data:
-            image = image.convert("RGBA")
-            image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
-        return image.convert("RGB")
+        return in_rgb(image, orientation)
 
 
 def _deep(path: Path, image: Image.Image) -> np.ndarray | None:

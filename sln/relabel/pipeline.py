@@ -2,7 +2,8 @@
 
 All files go to a folder of their own; your data are only read:
 
-    labels.csv       one row per label, most suspect first: path, given, suggested, probability, suspect, rank
+    labels.csv       one row per label, most suspect first: path, given, suggested, probability, suspect,
+                     rank, judged, class_agreement (`Fitted.labels`)
     corrected.csv    a copy of the CSV with the suspect labels replaced; for a folder, path,label
     skipped.csv      path and reason of what could not be used
     suspects.html    the most suspect images, to decide on them (`decisions` applies what was decided)
@@ -22,18 +23,18 @@ from typing import Any
 
 import pandas as pd
 
-from sln.relabel import features, images
+from sln.relabel import exports, features, images, judged
 from sln.relabel.crossfit import Fitted, fit, require_settings
 from sln.relabel.listing import LabelledImages, contents
 from sln.relabel.page import PICTURES, page
 from sln.relabel.tables import COLUMNS, as_csv, printable
-from sln.utils.errors import require
+from sln.utils.errors import choose, require
 from sln.utils.files import write_text, write_together
 
 WORK = ".sln-relabel"
 SOURCE = "source"  # file in WORK that holds the path of the data
 THRESHOLD = 0.5  # a label is replaced if it is more likely wrong than right
-DOUBTFUL = 0.7  # share of given labels that networks predict, below which there is a warning
+DOUBTFUL = 0.7  # estimated share of right predictions, below which there is a warning
 
 
 @dataclass(frozen=True)
@@ -45,6 +46,7 @@ class Relabelled:
     fitted: Fitted  # the networks
     changed: int  # number of labels that are replaced in corrected.csv
     skipped: list[tuple[str, str]]  # name, reason
+    warnings: list[str]  # what to look at before corrected.csv is used
 
 
 def relabel(
@@ -59,6 +61,7 @@ def relabel(
     threshold: float = THRESHOLD,
     backbone: str | None = None,
     weights: Path | str | None = None,
+    export: Sequence[str] = (),
     quiet: bool = False,
     **fitting: Any,
 ) -> Relabelled:
@@ -70,6 +73,7 @@ def relabel(
         `relabel` of the same source, and not inside a folder of images
     threshold : labels with at least this probability of being wrong are replaced in corrected.csv
     backbone, weights : use features of a pretrained network (`features.encoder`) instead of pixels
+    export : names of other tools' formats (`exports.FORMATS`) to write the judged labels in, too
 
     Raises InputError for bad input, before anything is written.
     """
@@ -80,6 +84,8 @@ def relabel(
         alone = value is None or backbone is None
         require(alone, f"{name} and backbone exclude each other; leave out one")
     require_settings(**fitting)
+    for name in export:
+        choose("export", name, exports.FORMATS)
     folder = output_folder(source, out)
     table = {"root": root, "columns": (path_column, label_column), "encoding": encoding}
     encode = None if backbone is None else features.encoder(backbone, weights)
@@ -88,21 +94,24 @@ def relabel(
     write_text(folder / WORK / SOURCE, relative(source, folder))
     fitted = fit(found.images, found.labels, groups=found.groups, cache=folder / WORK, quiet=quiet, **fitting)
     labels = fitted.labels.assign(path=[entry.name for entry in found.entries])
-    labels = labels[["path", "given", "suggested", "probability", "suspect", "rank"]]
+    labels = labels[["path", *fitted.labels.columns]]
     by_rank = labels.sort_values("rank")
     # compared with the four decimals that labels.csv and the page show
     replaced = (labels["suspect"].round(4) >= threshold) & (labels["suggested"] != labels["given"])
+    replaced &= labels["judged"]
     corrected = labels["given"].where(~replaced, labels["suggested"]).tolist()
     pictures = (images.picture(found, found.entries[row]) for row in by_rank.index[:PICTURES])
     skipped = found.skipped
-    sentences = [*describe(fitted, len(skipped)), f"Made by python -m sln relabel from {source}."]
+    warnings = judged.lost(found.labels, corrected)
+    sentences = [*describe(fitted, len(skipped)), *warnings, f"Made by python -m sln relabel from {source}."]
     predicted = fitted.classes, fitted.probabilities.numpy()[by_rank.index]
     html = page(source.name, by_rank, pictures, threshold, sentences, *predicted)
     texts = {"labels.csv": as_csv([list(labels.columns), *by_rank.itertuples(index=False)])}
     texts |= {"corrected.csv": corrected_csv(found, corrected), "suspects.html": html}
     texts |= {"skipped.csv": as_csv([("path", "reason"), *skipped])}
+    texts |= exports.texts(export, labels, replaced, found.root.resolve().name)
     write_together({folder / name: text for name, text in texts.items()})
-    return Relabelled(folder, labels, fitted, int(replaced.sum()), skipped)
+    return Relabelled(folder, labels, fitted, int(replaced.sum()), skipped, warnings)
 
 
 def output_folder(source: Path, out: Path | str | None) -> Path:
@@ -138,17 +147,23 @@ def corrected_csv(found: LabelledImages, labels: Sequence[str | None]) -> str:
 
 def describe(fitted: Fitted, skipped: int) -> list[str]:
     """Sentences on how the labels were judged and how far to trust the result."""
-    agreement, named = fitted.agreement, f"; {skipped} skipped (skipped.csv names them)" if skipped else ""
+    agreement, surest = (
+        fitted.agreement,
+        judged.surest_agreement(fitted.probabilities.numpy(), fitted.given.numpy()),
+    )
+    named = f"; {skipped} skipped (skipped.csv names them)" if skipped else ""
     sentences = [
         f"{len(fitted.given)} labelled images, {len(fitted.classes)} classes{named}.",
         f"Each label was judged by networks that were not trained on it (SLN-MO-LC, σ = {fitted.sigma:g}, "
-        f"{len(fitted.states)} networks). They predict {agreement:.0%} of the given labels.",
+        f"{len(fitted.states)} networks). They predict {agreement:.0%} of the given labels, "
+        f"{surest:.0%} where they are most confident (a fifth of the images).",
     ]
-    if agreement < DOUBTFUL:
+    if agreement < DOUBTFUL * surest:
         sentences.append(
-            "That is little: many labels are wrong, or these networks are poor judges of these images. Look "
-            "at the most suspect before you use corrected.csv; more images, --size or --backbone may help."
+            "The difference is large, so these networks are poor judges of many of these images. Look at the "
+            "most suspect before you use corrected.csv; more images, --size or --backbone may help."
         )
+    sentences += judged.sentences(fitted.agreement_by_class)
     if fitted.validation:
         scores = ", ".join(f"{sigma:g}: {score:.3f}" for sigma, score in fitted.validation.items())
         sentences.append(f"σ was chosen by accuracy on the given, noisy labels of one fold ({scores}).")

@@ -48,9 +48,12 @@ def names(found):
 
 
 def canned_fit(images, labels, *, groups=None, **settings):
-    """What `fit` returns, with random probabilities instead of training."""
+    """What `fit` returns, without training: random probabilities, three labels of four being predicted."""
     examples = checked(images, labels, groups)
     rng = np.random.default_rng(0)
     p = rng.dirichlet(np.ones(len(examples.classes)), len(examples.given))
+    for row, label in enumerate(examples.given.tolist()):
+        if row % 4:
+            p[row, [label, p[row].argmax()]] = p[row, [p[row].argmax(), label]]
     probabilities = torch.from_numpy(p.astype(np.float32))
     return Fitted(examples.classes, examples.given, probabilities, 0.5, {}, "cnn", [{}, {}])

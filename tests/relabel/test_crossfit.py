@@ -3,12 +3,14 @@
 import dataclasses
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 import torch.nn.functional as F
 from hypothesis import given
 from hypothesis import strategies as st
 from own_images import pictures
+from PIL import Image
 
 import sln
 from sln.metrics import accuracy
@@ -20,6 +22,7 @@ from sln.train import train as study_train
 
 QUICK = {"sigma": 0.5, "folds": 3, "repeats": 1, "epochs": 2, "quiet": True}
 IMAGES, LABELS = pictures(30)
+FEATURES = pd.DataFrame(IMAGES.reshape(30, -1)[:, :40].astype(float))
 
 
 def some_examples(labels, groups):
@@ -286,8 +289,31 @@ def test_bad_settings_are_refused_in_one_line(setting, value, words, refused):
 
 def test_images_to_predict_must_be_of_the_same_kind(refused):
     fitted = fit(IMAGES, LABELS, **QUICK)
-    with refused("1 channels", "on 3"):
+    with refused("(1, 8, 8)", "on (3, 8, 8)"):
         fitted.predict(IMAGES[:, :1])
+    with refused("(3, 16, 16)", "on (3, 8, 8)"):
+        fitted.predict(pictures(4, side=16)[0])
+    channels_last = IMAGES.transpose(0, 2, 3, 1)
+    large = [Image.fromarray(image).resize((16, 16)) for image in channels_last]
+    assert fitted.predict(large).shape == (30, 2)
+    assert torch.equal(fitted.predict(channels_last), fitted.predict(IMAGES))
+
+
+def test_the_table_keeps_the_index_of_a_pandas_object():
+    index = pd.Index([f"film{number}.png" for number in range(30)], name="file")
+    for images, labels in ((IMAGES, pd.Series(LABELS, index=index)), (FEATURES.set_axis(index), LABELS)):
+        assert fit(images, labels, **QUICK).labels.index.equals(index)
+    assert fit(IMAGES, LABELS, **QUICK).labels.index.equals(pd.RangeIndex(30))
+
+
+def test_agreement_by_class_is_that_of_the_predictions():
+    fitted = fit(IMAGES, np.array(["left", "right"])[LABELS], **QUICK)
+    table, predicted = fitted.agreement_by_class, fitted.probabilities.argmax(dim=1).numpy()
+    assert table.index.tolist() == ["left", "right"]
+    for label, name in enumerate(table.index):
+        agreement = (predicted[label == LABELS] == label).mean()
+        assert table.loc[name, "agreement"] == pytest.approx(agreement)
+        assert (fitted.labels["class_agreement"][label == LABELS] == agreement).all()
 
 
 def test_the_name_of_a_networks_file_depends_on_all_that_determines_it():

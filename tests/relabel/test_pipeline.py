@@ -1,6 +1,7 @@
 """`relabel`: the files it writes, that it only reads the user's files, and that formulas are made safe."""
 
 import csv
+import dataclasses
 import hashlib
 import os
 import signal
@@ -10,11 +11,12 @@ import time
 from pathlib import Path
 
 import pytest
+import torch
 from own_images import canned_fit, lay, pictures, save, write_csv
 
 from sln.cli import main
 from sln.relabel import images, pipeline
-from sln.relabel.crossfit import fit
+from sln.relabel.crossfit import Fitted, fit
 from sln.relabel.pipeline import WORK, relabel
 
 QUICK = {"sigma": 0.5, "folds": 2, "repeats": 1, "epochs": 2}
@@ -61,7 +63,8 @@ def test_the_options_say_how_a_csv_is_written(canned, folder, tmp_path, capsys):
 def test_labels_csv_is_the_table_by_rank_and_agrees_with_fit(folder, tmp_path):
     judged = relabel(folder, tmp_path / "out", quiet=True, **QUICK)
     header, *rows = read(judged.folder / "labels.csv")
-    assert header == ["path", "given", "suggested", "probability", "suspect", "rank"]
+    assert header[:6] == ["path", "given", "suggested", "probability", "suspect", "rank"]
+    assert header[6:] == ["judged", "class_agreement"]
     assert [int(row[5]) for row in rows] == list(range(1, 25))
     assert [float(row[4]) for row in rows] == sorted((float(row[4]) for row in rows), reverse=True)
     found = images.read(folder)
@@ -70,7 +73,7 @@ def test_labels_csv_is_the_table_by_rank_and_agrees_with_fit(folder, tmp_path):
     assert table.equals(fitted[table.columns])
     by_path = {row[0]: row for row in rows}
     for entry, expected in zip(found.entries, fitted.itertuples(), strict=True):
-        path, given, suggested, probability, suspect, rank = by_path[entry.name]
+        path, given, suggested, probability, suspect, rank, *_ = by_path[entry.name]
         assert (given, suggested) == (entry.label, expected.suggested) == (path.split("/")[0], suggested)
         assert int(rank) == expected.rank
         assert float(suspect) == pytest.approx(expected.suspect, abs=5.1e-5)
@@ -86,7 +89,7 @@ def test_corrected_csv_has_the_suggestions_for_labels_above_the_threshold(
     assert header == ["path", "label"]
     for (path, label), of in zip(rows, judged.labels.itertuples(), strict=True):
         assert path == of.path
-        assert label == (of.suggested if of.suspect >= threshold else of.given)
+        assert label == (of.suggested if of.suspect >= threshold and of.judged else of.given)
     changed = sum(path.split("/")[0] != label for path, label in rows)
     assert judged.changed == changed
     assert threshold == 0.5 or (changed > 0) == (threshold == 0)
@@ -144,7 +147,7 @@ def test_no_cell_of_the_files_is_a_formula(tmp_path, canned):
     source = write_csv(tmp_path / "mine" / "list.csv", rows, ("path", "label", "=sum", "number"))
     judged = relabel(source, tmp_path / "out", threshold=1.0, quiet=True, **QUICK)
     labels, corrected = (read(judged.folder / name) for name in ("labels.csv", "corrected.csv"))
-    assert [len(row) for row in labels] == [6] * 21
+    assert [len(row) for row in labels] == [8] * 21
     assert {row[0] for row in labels[1:]} == {row[0] for row in corrected[1:]}
     assert any(row[0] == "./=HYPERLINK(1)0.png" for row in labels)
     assert {row[1] for row in labels[1:]} == {"'=HYPERLINK(1)", "'-x", "+1", "a\r=HYPERLINK(2)"}
@@ -171,6 +174,42 @@ def test_the_page_has_at_most_500_pictures(tmp_path, canned, monkeypatch):
     text = (judged.folder / "suspects.html").read_text(encoding="utf-8")
     assert text.count("<li ") == 20
     assert "of 24 labels" in text
+
+
+def test_classes_that_cannot_be_judged_keep_their_labels_and_are_named(tmp_path, monkeypatch):
+    folder, seen = lay(tmp_path / "mine", count=40), []
+
+    def none_predicted(given_images, labels, **settings):
+        """Networks that predict `left` throughout, surely."""
+        fitted = canned_fit(given_images, labels, **settings)
+        p = torch.tensor([[0.9, 0.05, 0.05]]).repeat(len(labels), 1)
+        seen.append(labels)
+        return dataclasses.replace(fitted, probabilities=p)
+
+    (folder / "rare").mkdir()
+    (folder / "right" / "001.png").rename(folder / "rare" / "001.png")
+    monkeypatch.setattr(pipeline, "fit", none_predicted)
+    judged = relabel(folder, tmp_path / "out", threshold=0.0, quiet=True, **QUICK)
+    assert "rare" in seen[0]
+    assert judged.changed == 0
+    assert not judged.labels["judged"].any()
+    assert [label for _, label in read(judged.folder / "corrected.csv")[1:]] == seen[0]
+    header, *rows = read(judged.folder / "labels.csv")
+    assert {row[header.index("judged")] for row in rows} == {"False"}
+    page = (judged.folder / "suspects.html").read_text(encoding="utf-8")
+    assert "cannot be judged and keep their labels" in page
+    assert "&#39;rare&#39; (0% of 1 predicted)" in page
+
+
+def test_a_class_that_loses_most_of_its_labels_is_named(tmp_path, monkeypatch):
+    folder = lay(tmp_path / "mine", count=40)
+    monkeypatch.setattr(pipeline, "fit", canned_fit)
+    assert relabel(folder, tmp_path / "out", threshold=1.0, quiet=True, **QUICK).warnings == []
+    usual = Fitted.labels.func
+    always_left = property(lambda fitted: usual(fitted).assign(suggested="left", judged=True))
+    monkeypatch.setattr(Fitted, "labels", always_left)
+    (warning,) = relabel(folder, tmp_path / "out", threshold=0.0, quiet=True, **QUICK).warnings
+    assert "'right' (0 of 20 left)" in warning
 
 
 # --- running it again, and after an interruption
