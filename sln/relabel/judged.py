@@ -62,20 +62,14 @@ def surest_agreement(p: np.ndarray, given: np.ndarray) -> float:
 def sentences(agreement: pd.DataFrame) -> list[str]:
     """Agreement by class, lowest first, and which classes keep their labels (`by_class`, index: names)."""
     lowest = agreement.sort_values("agreement", kind="stable")
-    shares = [f"{name} {row.agreement:.0%} of {row.examples}" for name, row in _rows(lowest)]
-    said = [f"Predicted by class, the lowest first: {_list(shares)}."]
-    kept = [
-        f"{name!r} ({row.agreement:.0%} of {row.examples} predicted)"
-        for name, row in _rows(lowest)
-        if not row.judged
-    ]
-    if kept:
-        said.append(
-            f"{len(kept)} of {len(agreement)} classes cannot be judged and keep their labels in "
-            f"corrected.csv: {_list(kept)}. They have too few images, or networks do not predict their labels better than "
-            "chance, or predict another class more often."
-        )
-    return said
+    shares = [f"{row.Index} {row.agreement:.0%} of {row.examples}" for row in lowest.itertuples()]
+    kept = [repr(name) for name in lowest.index[~lowest["judged"]]]
+    why = (
+        f"{len(kept)} of {len(agreement)} classes cannot be judged and keep their labels in corrected.csv: "
+        f"{_list(kept)}. They have too few images, or networks do not predict their labels better than "
+        "chance, or predict another class more often."
+    )
+    return [f"Predicted by class, the lowest first: {_list(shares)}.", *([why] if kept else [])]
 
 
 def lost(given: Sequence[Hashable], corrected: Sequence[Hashable]) -> list[str]:
@@ -88,10 +82,6 @@ def lost(given: Sequence[Hashable], corrected: Sequence[Hashable]) -> list[str]:
         if few
         else []
     )
-
-
-def _rows(table: pd.DataFrame) -> list:
-    return list(zip(table.index, table.itertuples(index=False), strict=True))
 
 
 def _list(items: Sequence[str]) -> str:
