@@ -143,7 +143,8 @@ def _tensor(image: Any, side: int | None = None, what: str = "images") -> Tensor
         real = array.dtype.kind in "iuf"
         require(real, f"{what} must be real numbers, found was a {type(image).__name__} of {array.dtype}")
         # as torch wants it: this machine's byte order, no negative strides, and memory that may be written to
-        image = torch.from_numpy(np.require(array, array.dtype.newbyteorder("="), ["C", "W"]))
+        kind = array.dtype.newbyteorder("=") if array.dtype.itemsize <= 8 else np.float64
+        image = torch.from_numpy(np.require(array, kind, ["C", "W"]))
     image = image.detach().cpu()
     require(
         image.dtype != torch.bool and not image.is_complex(),
@@ -189,6 +190,8 @@ def values_of(values: Any, what: str = "labels") -> list:
         several = "if they are one-hot or probabilities, give argmax(1)"
         require(shape[1] == 1, f"{what} have shape {shape}; {way}; {several}")
         values = np.asarray(values).ravel()
+    if getattr(getattr(values, "dtype", None), "kind", None) in ("m", "M"):
+        values = pd.Series(values)  # NumPy's tolist would make numbers of dates
     given = values.tolist() if hasattr(values, "tolist") else list(values)
     given = [value.item() if isinstance(value, (Tensor, np.generic)) else value for value in given]
     for row, value in enumerate(given):

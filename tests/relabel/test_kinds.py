@@ -63,7 +63,7 @@ def memmap(tmp_path):
         IMAGES.tolist(),
         np.array([None, *(Image.fromarray(image) for image in LAST)], dtype=object)[1:],
         np.ma.array(IMAGES),
-        *(IMAGES.astype(kind) for kind in (">u2", "<u4", np.int64, np.float16, np.float64)),
+        *(IMAGES.astype(kind) for kind in (">u2", "<u4", np.int64, np.float16, np.float64, np.longdouble)),
         torch.from_numpy(IMAGES).float().requires_grad_(),
         torch.from_numpy(IMAGES).to(torch.bfloat16),
         TensorDataset(EXPECTED, torch.from_numpy(LABELS)),
@@ -231,6 +231,11 @@ def test_labels_of_every_kind_are_the_same_names(labels):
 )
 def test_numbers_of_every_kind_are_the_same_labels(labels):
     assert values_of(labels) == LABELS.tolist()
+
+
+def test_dates_stay_dates():
+    days = np.array(["2020-01-01", "2020-01-02"], dtype="datetime64[ns]")
+    assert values_of(days) == values_of(pd.Series(days)) == [*pd.Series(days)]
 
 
 @pytest.mark.parametrize(
