@@ -25,6 +25,10 @@ OPTIONS = [
     option("--path-column", metavar="NAME", help="a CSV's column of paths (default path)"),
     option("--label-column", metavar="NAME", help="a CSV's column of labels (default label)"),
     option("--encoding", metavar="NAME", help="of a CSV: cp1252, utf-16, ... (default utf-8)"),
+    option("--groups", metavar="COLUMN_OR_PATTERN", help="of images that stay in one fold; see README"),
+    option("--keep-missing-words", action="store_true", help="labels such as nan, none and - are labels"),
+    option("--merge-spellings", action="store_true", help="one label for Cat, cat and CAT, or 3 and 3.0"),
+    option("--check", action="store_true", help="say what the data hold, and stop"),
     option("--threshold", type=float, metavar="P", help="replace labels at least that suspect (default 0.5)"),
     option("--sigma", type=sigma_or_auto, metavar="S", help="stochastic noise (auto: on noisy labels)"),
     option("--folds", type=int, metavar="K", help="parts, each judged by networks trained on the others (5)"),
@@ -52,6 +56,8 @@ def run(options: argparse.Namespace) -> None:
         print("\n".join(decide(**settings)))
         return
     found = relabel(**settings)
+    if found is None:
+        return
     skipped = [f"  skipped {name!r}: {why}" for name, why in found.skipped[:SKIPS_SHOWN]]
     print("\n".join([*describe(found.fitted, len(found.skipped)), *found.warnings, *skipped]))
     suspect = f"at least as suspect as the threshold ({vars(options).get('threshold', THRESHOLD):g})"

@@ -154,8 +154,8 @@ def fit(
     folds, repeats : K, and how many times the examples are split into folds
     epochs : None: 100, or fewer (at least 30) if 100 epochs are more than 1,800 steps
     model : one of NETWORKS
-    groups : (N,) numbers or names; a group, such as frames of one film, stays in one fold; None: identical
-        images are one
+    groups : (N,) numbers or names; a group, such as frames of one film, stays in one fold; None: those of
+        `copies.find`
     cache : folder for finished networks; after an interruption the same call continues from there
 
     `SLN_WORKERS` networks train at once, with the same results. Raises InputError for anything else.

@@ -13,7 +13,8 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from sln.relabel import kinds
+from sln.relabel import copies, kinds
+from sln.relabel.copies import image_hashes, singletons
 from sln.utils.errors import require
 
 
@@ -51,7 +52,13 @@ def checked(images: Any, labels: Any = None, groups: Any = None) -> Examples:
     index = {name: number for number, name in enumerate(classes)}
     given = torch.tensor([index[value] for value in values])
     require(len(pixels) == len(given), f"there are {len(pixels)} images and {len(given)} labels")
-    named = image_hashes(pixels) if groups is None else kinds.values_of(groups, "groups")
+    if groups is not None:
+        named = kinds.values_of(groups, "groups")
+    elif pixels.shape[2:] == (1, 1):
+        named = image_hashes(pixels)
+    else:
+        found = copies.find(copies.thumbnails(pixels), image_hashes(pixels), given.numpy())
+        named = found.groups.tolist()
     require(len(named) == len(given), f"there are {len(given)} images and {len(named)} groups")
     group = pd.factorize(np.array([*named, None], dtype=object)[:-1], sort=True)[0]
     require(len(classes) >= 2, f"all labels are {classes[0]!r}; there is nothing to tell apart")
@@ -61,14 +68,3 @@ def checked(images: Any, labels: Any = None, groups: Any = None) -> Examples:
     indices = (getattr(of, "index", None) for of in (labels, images))
     index_of = next((of for of in indices if isinstance(of, pd.Index)), None)
     return Examples(pixels, given, classes, group, index_of)
-
-
-def singletons(given: np.ndarray, groups: np.ndarray) -> np.ndarray:
-    """Rows (n,) of examples whose label, 0..C-1, is in no other group, so that it cannot be learnt."""
-    pairs = np.unique(np.stack([given, groups]), axis=1)
-    return np.flatnonzero(np.bincount(pairs[0])[given] < 2)
-
-
-def image_hashes(images: Tensor) -> list[str]:
-    """(N,) SHA-256 of the pixels of every image, the same for identical images."""
-    return [hashlib.sha256(image.tobytes()).hexdigest() for image in images.contiguous().numpy()]

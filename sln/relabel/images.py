@@ -20,7 +20,8 @@ from PIL import ExifTags, Image, UnidentifiedImageError
 from torch import Tensor
 
 from sln.datasets import clothing1m
-from sln.relabel.examples import image_hashes, singletons
+from sln.relabel import copies, survey
+from sln.relabel.copies import image_hashes, singletons
 from sln.relabel.kinds import LARGEST_SIDE, SMALLEST_SIDE, in_rgb
 from sln.relabel.listing import Entry, LabelledImages, listed
 from sln.relabel.tables import COLUMNS
@@ -46,6 +47,9 @@ def read(
     encoding: str = "utf-8",
     size: int | None = None,
     encode: Callable[[Tensor], Tensor] | None = None,
+    groups: str | None = None,
+    keep_missing_words: bool = False,
+    merge_spellings: bool = False,
     quiet: bool = False,
 ) -> LabelledImages:
     """Read all images, in RGB, each resized to a square of `size` x `size` pixels without cropping.
@@ -54,24 +58,29 @@ def read(
     columns, encoding : a CSV's names of the columns of paths and labels, and how its characters are stored
     size : default the median of the images' shorter sides, at least 8 and at most 32
     encode : uint8 (B, 3, size, size) -> (B, D), to get features instead of pixels
+    groups : images that stay in one fold, besides copies: a CSV's column, or a pattern (`copies.by_hand`)
+    keep_missing_words, merge_spellings : take words such as nan for labels; one spelling for each class
 
     Raises InputError for a source that is missing, a class without images, and fewer than two classes.
     """
-    found = listed(source, root, columns, encoding)
+    found = survey.checked(listed(source, root, columns, encoding, keep_missing_words), merge_spellings)
     side = _default_side(found)
     size = side if size is None else size
     require(SMALLEST_SIDE <= size <= 1024, f"size is {size}, allowed is [{SMALLEST_SIDE}, 1024] pixels")
-    readable, parts, hashes = [], [], []
+    readable, parts, hashes, small = [], [], [], []
     with Progress(len(found.entries), f"reading {source.name}", "images", quiet=quiet) as progress:
         decoded = _decoded(found, size, progress)
         while batch := list(itertools.islice(decoded, BATCH)):
             readable += [entry for entry, _ in batch]
             images = torch.from_numpy(np.stack([pixels for _, pixels in batch]))
             hashes += image_hashes(images)
+            small.append(copies.thumbnails(images))
             parts.append(images if encode is None else encode(images))
-    groups = np.unique(hashes, return_inverse=True)[1]
-    _require_classes(source, found, readable, groups)
-    found.entries, found.groups, found.images = readable, groups, torch.cat(parts)
+    given = np.unique([entry.label for entry in readable], return_inverse=True)[1]
+    found.copies = copies.find(torch.cat(small), hashes, given) if readable else copies.Copies(given)
+    together = found.copies.groups if groups is None else survey.together(found, readable, groups)
+    _require_classes(source, found, readable, together)
+    found.entries, found.groups, found.images = readable, together, torch.cat(parts)
     return found
 
 

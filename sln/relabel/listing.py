@@ -1,12 +1,15 @@
 """Lists your own labelled images: a folder with a sub-folder per class, or a CSV of path,label.
 
+In a folder, train, valid and test (or other words for them) with a sub-folder per class each are splits.
 Nothing is written or decoded here. What cannot be used is skipped, named and counted.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+import re
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path, PurePath
 from typing import NamedTuple
 
@@ -14,13 +17,34 @@ import numpy as np
 from torch import Tensor
 
 from sln.relabel import tables
+from sln.relabel.copies import Copies
 from sln.relabel.tables import COLUMNS, Table
 from sln.utils.errors import InputError, require
 
 ARCHIVES = (".zip", ".tar", ".tgz", ".gz", ".bz2", ".xz", ".zst", ".7z", ".rar")
+ENDINGS = ("jpg", "png", "jpeg", "JPG", "PNG", "JPEG", "tif", "tiff", "bmp", "webp")  # a CSV may leave out
+OTHERS = (
+    ".json",
+    ".jsonl",
+    ".ndjson",
+    ".xlsx",
+    ".xls",
+    ".ods",
+    ".parquet",
+    ".feather",
+    ".xml",
+    ".yaml",
+    ".yml",
+)
+ELSEWHERE = re.compile(r"[A-Za-z]:|\w+://|/data/upload/")  # a drive, a URL, Label Studio's server
 # What file managers, archives and network storage leave in folders, beside hidden files.
 SYSTEM = {"__macosx", "thumbs.db", "ehthumbs.db", "desktop.ini", "icon\r", "@eadir", "#recycle", "lost+found"}
 SYSTEM |= {"$recycle.bin", "system volume information"}
+SPLITS = {"train", "training", "trainset", "valid", "validation", "val", "dev", "test", "testing", "testset"}
+SPLITS |= {"eval", "evaluation", "holdout"}
+# What programs write for a label that is missing; "unknown" is an answer and none of them.
+MISSING = {"nan", "none", "null", "n/a", "na", "<na>", "#n/a", "nil", "nat", "?", "-", "--", "-nan"}
+MISSING_LABEL = "a word for a missing one"  # the end of a reason to skip
 
 
 class Entry(NamedTuple):
@@ -29,6 +53,7 @@ class Entry(NamedTuple):
     name: str  # path below the root, "7/0012.png", or as the CSV has it
     label: str
     record: int = 0  # number of its record in the CSV, the header being 0; 0 in a folder
+    split: str = ""  # name of the folder of its split, such as train
 
 
 @dataclass
@@ -40,7 +65,11 @@ class LabelledImages:
     skipped: list[tuple[str, str]]  # name and reason of what cannot be used
     table: Table | None = None  # the CSV
     images: Tensor | None = None  # (N, 3, S, S) uint8; or (N, D) features, if they were encoded
-    groups: np.ndarray | None = None  # (N,) int64, the same number for identical pixels
+    groups: np.ndarray | None = None  # (N,) int64, the same number for images that stay in one fold
+    copies: Copies | None = None  # the identical images and near copies
+    notes: list[tuple[str, str]] = field(default_factory=list)  # lines of the survey, with headings
+    missing: Counter[str] = field(default_factory=Counter)  # words for a missing label, which are skipped
+    keep_missing: bool = False  # take them for labels
     white: int = 2**16 - 1  # the value that is white in images of more than 8 bits
 
     @property
@@ -57,7 +86,7 @@ class LabelledImages:
             problems = {
                 "it has no path": not entry.name,
                 "it has no label": not entry.label,
-                f"it leads out of the folder {whole.name}": not path.is_relative_to(whole),
+                f"it leads out of the folder {whole.name}": path.exists() and not path.is_relative_to(whole),
                 "it is missing": not path.is_file(),
             }
         except (OSError, ValueError, RuntimeError):  # too long, not UTF-8, zero bytes, circular links
@@ -65,31 +94,51 @@ class LabelledImages:
         holding = [problem for problem, holds in problems.items() if holds]
         if holding:
             self.skipped.append((entry.name or f"record {entry.record}", holding[0]))
+        elif entry.label.casefold() in MISSING and not self.keep_missing:
+            self.missing[entry.label] += 1
+            self.skipped.append((entry.name, f"its label is {entry.label!r}, {MISSING_LABEL}"))
         else:
             self.entries.append(entry)
 
     def _as_on_disk(self, name: str) -> str:
-        """A file's own name, if a CSV has backslashes, blanks around it, or its ending in other case."""
+        """A file's own name, if a CSV has backslashes, blanks around it, its ending in other case or none."""
         plain = name.strip().replace("\\", "/")
         stem, dot, ending = plain.rpartition(".")
-        tried = (name, plain, stem + dot + ending.lower(), stem + dot + ending.upper())
-        return next((other for other in tried if (self.root / other).is_file()), name)
+        tried = [name, plain, stem + dot + ending.lower(), stem + dot + ending.upper()]
+        found = next((other for other in tried if (self.root / other).is_file()), None)
+        added = {
+            e.lower(): f"{plain}.{e}" for e in ENDINGS if not found and (self.root / f"{plain}.{e}").is_file()
+        }
+        return found or (next(iter(added.values())) if len(added) == 1 else name)
 
 
 def listed(
-    source: Path, root: Path | None = None, columns: Sequence[str] = COLUMNS, encoding: str = "utf-8"
+    source: Path,
+    root: Path | None = None,
+    columns: Sequence[str] = COLUMNS,
+    encoding: str = "utf-8",
+    keep_missing: bool = False,
 ) -> LabelledImages:
     """The images that a folder or a CSV lists, paths starting from `root`. Raises InputError without any."""
     hint = ""
     if source.is_dir():
         require(root is None, f"{source} is a folder; the folder of the images goes with a CSV only")
-        found = _in_folder(source)
+        found = _in_folder(source, keep_missing)
     else:
         require(source.is_file(), f"{source} is neither a folder nor a file")
         packed = source.suffix.lower() in ARCHIVES
         require(not packed, f"{source} is an archive; unpack it and give the folder that comes out")
-        found = _in_csv(source, source.parent if root is None else root, columns, encoding)
+        other = source.suffix.lower() in OTHERS
+        require(not other, f"{source} is no CSV; save the list as CSV with the columns path and label")
+        root = source.parent if root is None else root
+        require(root.is_dir(), f"{root}, where the images of {source} should be, is no folder")
+        table = tables.read(source, columns, encoding)
+        found = LabelledImages(root, [], [], table, keep_missing=keep_missing)
+        for number, path, label in table.rows():
+            found.add(Entry(path, label, number))
         hint = f"; its paths start from {found.root}, --images names another folder"
+        if found.skipped and ELSEWHERE.match(found.skipped[0][0]):
+            hint = "; write its paths as they are below a folder here, and name that with --images"
     require(bool(found.entries), f"{source} lists no image that can be used{_first(found.skipped)}{hint}")
     return found
 
@@ -110,27 +159,73 @@ def _visible(path: PurePath) -> bool:
     return not any(part.startswith(".") or part.casefold() in SYSTEM for part in path.parts)
 
 
-def _in_folder(folder: Path) -> LabelledImages:
-    visible = sorted(path for path in contents(folder) if _visible(PurePath(path.name)))
-    classes = [path for path in visible if path.is_dir()]
+def _visible_in(folder: Path) -> list[Path]:
+    return sorted(path for path in contents(folder) if _visible(PurePath(path.name)))
+
+
+def _classes(folder: Path, split: str = "") -> Iterator[tuple[Path, str | None]]:
+    """The folders of classes, each with the name of its split, "" if there are no splits.
+
+    A split without classes, such as the unlabelled test images of a competition, comes with None.
+    """
+    inner = [path for path in _visible_in(folder) if path.is_dir()]
+    splits = [path for path in inner if _is_split(path)]
+    others = [path for path in inner if path not in splits]
+    if splits and all(SPLITS & _words(path) for path in others):
+        for path in splits:
+            yield from _classes(path, split or path.name)
+        yield from ((path, None) for path in others)
+    else:
+        names = [", ".join(path.name for path in paths) for paths in (splits, others)]
+        what = f"{folder} has splits with sub-folders ({names[0]}) and other folders ({names[1]})"
+        require(len(splits) < 2, f"{what}; move the others elsewhere, or give the folder of one split")
+        words = [SPLITS & _words(path) for path in inner]
+        bare = all(words) and len(set().union(*words)) > 1
+        require(
+            not bare,
+            f"{folder} has splits ({names[1]}) without a sub-folder per class; give a CSV of path,label",
+        )
+        yield from ((path, split) for path in inner)
+
+
+def _is_split(folder: Path) -> bool:
+    return bool(SPLITS & _words(folder)) and any(path.is_dir() for path in _visible_in(folder))
+
+
+def _words(folder: Path) -> set[str]:
+    """The words of its name: train, seg_train and Test1 have train or test."""
+    return set(re.split(r"[\W\d_]+", folder.name.casefold()))
+
+
+def _in_folder(folder: Path, keep_missing: bool) -> LabelledImages:
+    classes = list(_classes(folder))
     require(bool(classes), f"{folder} has no sub-folders; expected is one per class, or a CSV of path,label")
-    loose = [(path.name, "it is in no class's sub-folder") for path in visible if path.is_file()]
-    found = LabelledImages(folder, [], loose)
-    for path in classes:
-        before, skipped = len(found.entries), len(found.skipped)
-        files = (file for file in path.rglob("*") if file.is_symlink() or file.is_file())
-        for name in sorted(file.relative_to(folder).as_posix() for file in files):
-            if _visible(PurePath(name)):
-                found.add(Entry(name, path.name))
-        if len(found.entries) == before:
-            reason = _first(found.skipped[skipped:])
-            raise InputError(f"class {path.name!r} of {folder} has no images{reason}; fill or remove it")
+    deeper = len(classes) == 1 and any(path.is_dir() for path in _visible_in(classes[0][0]))
+    require(
+        not deeper,
+        f"{folder} has one sub-folder, {classes[0][0].name!r}; give that, or the folder of classes",
+    )
+    found = LabelledImages(folder, [], [], keep_missing=keep_missing)
+    loose = {path for place, _ in classes for path in _visible_in(place.parent) if path.is_file()}
+    loose |= {path for place, split in classes if split is None for path in _files(place)}
+    loose |= {path for path in _visible_in(folder) if path.is_file()}
+    for path in sorted(loose):
+        found.skipped.append((path.relative_to(folder).as_posix(), "it is in no class's sub-folder"))
+    reasons = {}
+    for path, split in classes:
+        if split is None:
+            continue
+        before = len(found.skipped)
+        for name in sorted(file.relative_to(folder).as_posix() for file in _files(path)):
+            found.add(Entry(name, path.name, split=split))
+        reasons.setdefault(path.name, _first(found.skipped[before:]))
+    filled = {*found.labels, *found.missing}
+    for name, reason in reasons.items():
+        require(name in filled, f"class {name!r} of {folder} has no images{reason}; fill or remove it")
     return found
 
 
-def _in_csv(file: Path, root: Path, columns: Sequence[str], encoding: str) -> LabelledImages:
-    require(root.is_dir(), f"{root}, where the images of {file} should be, is no folder")
-    found = LabelledImages(root, [], [], tables.read(file, columns, encoding))
-    for number, path, label in found.table.rows():
-        found.add(Entry(path, label, number))
-    return found
+def _files(folder: Path) -> Iterator[Path]:
+    """The visible files in a folder, at any depth."""
+    files = (file for file in folder.rglob("*") if _visible(file.relative_to(folder)))
+    return (file for file in files if file.is_symlink() or file.is_file())

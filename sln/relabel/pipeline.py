@@ -3,8 +3,9 @@
 All files go to a folder of their own; your data are only read:
 
     labels.csv       one row per label, most suspect first: path, given, suggested, probability, suspect,
-                     rank, judged, class_agreement (`Fitted.labels`)
-    corrected.csv    a copy of the CSV with the suspect labels replaced; for a folder, path,label
+                     rank, judged, class_agreement (`Fitted.labels`); and split, if the folder has splits
+    corrected.csv    a copy of the CSV with the suspect labels replaced, and spellings merged if that is asked
+                     for; for a folder, path,label and, if it has splits, split
     skipped.csv      path and reason of what could not be used
     suspects.html    the most suspect images, to decide on them (`decisions` applies what was decided)
     .sln-relabel/    finished networks; after an interruption the same command continues from there
@@ -23,7 +24,7 @@ from typing import Any
 
 import pandas as pd
 
-from sln.relabel import exports, features, images, judged
+from sln.relabel import exports, features, images, judged, survey
 from sln.relabel.crossfit import Fitted, fit, require_settings
 from sln.relabel.listing import LabelledImages, contents
 from sln.relabel.page import PICTURES, page
@@ -62,18 +63,24 @@ def relabel(
     backbone: str | None = None,
     weights: Path | str | None = None,
     export: Sequence[str] = (),
+    groups: str | None = None,
+    keep_missing_words: bool = False,
+    merge_spellings: bool = False,
+    check: bool = False,
     quiet: bool = False,
     **fitting: Any,
-) -> Relabelled:
+) -> Relabelled | None:
     """Judge the labels of a folder or CSV of images, and write the files above to `out`.
 
     source : a folder with a sub-folder per class, or a CSV with the columns `path_column`, `label_column`
-    root, encoding, size, fitting : as for `images.read` and `fit`
+    root, encoding, size, groups, keep_missing_words, merge_spellings, fitting : as for `images.read`, `fit`
     out : default <name>-relabelled in the working directory; must be new, empty, or written by an earlier
         `relabel` of the same source, and not inside a folder of images
     threshold : labels with at least this probability of being wrong are replaced in corrected.csv
     backbone, weights : use features of a pretrained network (`features.encoder`) instead of pixels
     export : names of other tools' formats (`exports.FORMATS`) to write the judged labels in, too
+    check : only print what the data hold (`survey.screen`), which is printed first in any case unless quiet;
+        returns None
 
     Raises InputError for bad input, before anything is written.
     """
@@ -87,14 +94,21 @@ def relabel(
     for name in export:
         choose("export", name, exports.FORMATS)
     folder = output_folder(source, out)
-    table = {"root": root, "columns": (path_column, label_column), "encoding": encoding}
-    encode = None if backbone is None else features.encoder(backbone, weights)
+    table = {"root": root, "columns": (path_column, label_column), "encoding": encoding, "groups": groups}
+    table |= {"keep_missing_words": keep_missing_words, "merge_spellings": merge_spellings}
+    encode = None if backbone is None or check else features.encoder(backbone, weights)
     size = size if backbone is None else features.SIDE
     found = images.read(source, **table, size=size, encode=encode, quiet=quiet)
+    if check or not quiet:
+        print(survey.screen(found, source.name, fitting.get("folds", 5)), flush=True)
+    if check:
+        return None
     write_text(folder / WORK / SOURCE, relative(source, folder))
     fitted = fit(found.images, found.labels, groups=found.groups, cache=folder / WORK, quiet=quiet, **fitting)
     labels = fitted.labels.assign(path=[entry.name for entry in found.entries])
     labels = labels[["path", *fitted.labels.columns]]
+    if any(entry.split for entry in found.entries):
+        labels["split"] = [entry.split for entry in found.entries]
     by_rank = labels.sort_values("rank")
     # compared with the four decimals that labels.csv and the page show
     replaced = (labels["suspect"].round(4) >= threshold) & (labels["suggested"] != labels["given"])
@@ -141,8 +155,10 @@ def corrected_csv(found: LabelledImages, labels: Sequence[str | None]) -> str:
     """
     pairs = list(zip(found.entries, labels, strict=True))
     if found.table is None:
-        return as_csv([COLUMNS, *((entry.name, label) for entry, label in pairs if label is not None)])
-    return found.table.with_labels({e.record: label for e, label in pairs if label != e.label})
+        splits = any(entry.split for entry in found.entries)
+        rows = [(e.name, label, e.split)[: 2 + splits] for e, label in pairs if label is not None]
+        return as_csv([(*COLUMNS, "split")[: 2 + splits], *rows])
+    return found.table.with_labels({entry.record: label for entry, label in pairs})
 
 
 def describe(fitted: Fitted, skipped: int) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import contextlib
 import csv
 import io
@@ -33,7 +34,17 @@ class Table:
         """The number of each record, the header being 0, its path and its label; "" for a missing cell."""
         for number, cells in enumerate(self.records[1:], 1):
             path, label = (cells[place] if place < len(cells) else "" for place in self.columns)
-            yield number, path, label.strip()
+            if any(cell.strip() for cell in cells):  # spreadsheets leave empty rows
+                yield number, path, label.strip()
+
+    def column(self, name: str) -> list[str] | None:
+        """The cells of another column, one per record, "" for the header's; None if there is none."""
+        header = [cell.strip() for cell in self.records[0]]
+        if name not in header:
+            return None
+        place = header.index(name)
+        cells = [cells[place].strip() if place < len(cells) else "" for cells in self.records]
+        return ["", *cells[1:]]
 
     def with_labels(self, labels: dict[int, str | None]) -> str:
         """The CSV with other labels in some records, without those of None, all other cells as they are."""
@@ -41,7 +52,8 @@ class Table:
         for number, cells in enumerate(self.records):
             label = labels.get(number, "")
             if label is not None:
-                records.append([*cells[:column], label, *cells[column + 1 :]] if label else cells)
+                same = not label or label == cells[column].strip()
+                records.append(cells if same else [*cells[:column], label, *cells[column + 1 :]])
         return self.start + as_csv(records, path, self.delimiter)
 
 
@@ -51,7 +63,9 @@ def read(file: Path, columns: Sequence[str] = COLUMNS, encoding: str = "utf-8") 
     columns : names of the columns of paths and labels; encoding : how its characters are stored
     """
     try:
-        text = file.read_bytes().decode(encoding)
+        content = file.read_bytes()
+        marked = encoding == "utf-8" and content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
+        text = content.decode("utf-16" if marked else encoding)
     except OSError as error:
         raise InputError(f"{file} cannot be read: {error.strerror or error}") from None
     except LookupError:
@@ -74,24 +88,37 @@ def read(file: Path, columns: Sequence[str] = COLUMNS, encoding: str = "utf-8") 
         raise InputError(f"{file}, line {line}: {error}; look for a quote that is not closed") from None
     require(bool(records), f"{file} is empty, expected is a CSV with the columns path and label")
     header, places = [cell.strip() for cell in records[0]], []
+    ones = [name for place, name in enumerate(header) if _is_one_hot(records[1:], place)]
+    if columns[1] not in header and len(ones) > 1:
+        what = f"{file} has no column {columns[1]!r}, but {', '.join(map(repr, ones))} with 0 and 1"
+        raise InputError(f"{what}; write the name of the class into one column")
     for name, kind in zip(columns, COLUMNS, strict=True):
+        if name not in header and [cell.casefold() for cell in header].count(name.casefold()) == 1:
+            name = next(cell for cell in header if cell.casefold() == name.casefold())
         count = header.count(name)
         has = f"{file} has {count or 'no'} column{'s' * (count > 1)} {name!r} in its first line"
         way = f"separated by commas; --{kind}-column names another"
+        if any(re.search(r"\.\w{3,4}$", cell) for cell in header):
+            way = "separated by commas; the first line must be the columns' names, such as path,label"
         require(count == 1, f"{has}; it has {', '.join(map(repr, header))}, {way}")
         places.append(header.index(name))
     return Table(records, (places[0], places[1]), dialect["delimiter"], start)
 
 
+def _is_one_hot(records: list[list[str]], place: int) -> bool:
+    cells = {cells[place].strip().removesuffix(".0") for cells in records if place < len(cells)}
+    return cells == {"0", "1"}
+
+
 def _dialect(text: str, columns: Sequence[str]) -> dict[str, Any]:
     """How the cells of a CSV are separated, by its header: by commas, if that has no `columns` otherwise."""
-    header = text.lstrip("\r\n").partition("\n")[0]
+    header = re.split(r"[\r\n]", text.lstrip("\r\n"), maxsplit=1)[0]
     dialects = []
     for mark in ",;\t":
         dialects.append({"delimiter": mark, "skipinitialspace": f"{mark} " in header, "strict": True})
         with contextlib.suppress(csv.Error):
             cells = next(csv.reader([header], **dialects[-1]), [])
-            if {*columns} <= {cell.strip() for cell in cells}:
+            if {name.casefold() for name in columns} <= {cell.strip().casefold() for cell in cells}:
                 return dialects[-1]
     return dialects[0]
 

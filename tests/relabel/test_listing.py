@@ -68,6 +68,71 @@ def test_paths_as_other_systems_write_them_are_found(spelt, folder):
     assert found.table.records[1:] == [list(row) for row in rows]
 
 
+def test_paths_without_an_ending_are_found_if_that_is_clear(folder):
+    rows = [(name.removesuffix(".png"), label) for name, label in ROWS]
+    found = listed(write_csv(folder / "list.csv", rows))
+    assert [(entry.name, entry.label) for entry in found.entries] == ROWS
+    (folder / "left" / "000.jpg").write_bytes(b"x")  # another image or a mask
+    found = listed(folder / "list.csv")
+    assert found.skipped == [("left/000", "it is missing")]
+
+
+@pytest.mark.parametrize("start", ["C:\\data\\", "https://example.org/img/", "/data/upload/1/"])
+def test_paths_of_another_machine_are_refused_with_a_way_out(start, folder, refused):
+    rows = [(start + name, label) for name, label in ROWS]
+    with refused("it is missing", "write its paths as they are below a folder here", "--images"):
+        listed(write_csv(folder / "list.csv", rows))
+
+
+def test_absolute_paths_and_those_of_a_neighbour_need_the_folder_of_the_images(folder, tmp_path, refused):
+    (tmp_path / "lists").mkdir()
+    for start in (folder, "../mine"):
+        source = write_csv(tmp_path / "lists" / "list.csv", [(f"{start}/{name}", c) for name, c in ROWS])
+        with refused("leads out of the folder lists", "--images"):
+            listed(source)
+        assert len(listed(source, root=folder).entries) == 12
+
+
+def test_empty_rows_of_spreadsheets_are_no_entries(folder):
+    lines = [",path,label,,", *(f"{number},{name},{label},," for number, (name, label) in enumerate(ROWS))]
+    (folder / "list.csv").write_text("\n".join([*lines, ",,,,", " ,,,,", ",left/000.png,,,"]) + "\n")
+    found = listed(folder / "list.csv")
+    assert len(found.entries) == 12
+    assert found.skipped == [("left/000.png", "it has no label")]
+    assert corrected_csv(found, found.labels) == (folder / "list.csv").read_text()
+
+
+def test_columns_in_other_case_are_found_unless_that_is_unclear(folder, refused):
+    assert len(listed(write_csv(folder / "list.csv", ROWS, header=("Path", "LABEL"))).entries) == 12
+    rows = [(*row, "x") for row in ROWS]
+    found = listed(write_csv(folder / "list.csv", rows, header=("Path", "label", "Label")))
+    assert found.labels == [label for _, label in ROWS]
+    with refused("no column 'label'", "'LABEL'"):
+        listed(write_csv(folder / "list.csv", rows, header=("path", "Label", "LABEL")))
+
+
+@pytest.mark.parametrize("separator", [",", ";", "\t"])
+def test_line_ends_of_old_macs_are_read(separator, folder):
+    lines = [separator.join(row) for row in [("path", "label"), *ROWS]]
+    (folder / "list.csv").write_bytes("\r".join(lines).encode())
+    assert [(entry.name, entry.label) for entry in listed(folder / "list.csv").entries] == ROWS
+
+
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-16-le", "utf-16-be"])
+def test_utf_16_is_read_if_it_is_marked(encoding, folder):
+    mark = "" if encoding == "utf-16" else "\ufeff"
+    text = mark + "".join(",".join(row) + "\n" for row in [("path", "label"), *ROWS])
+    (folder / "list.csv").write_bytes(text.encode(encoding))
+    assert [(entry.name, entry.label) for entry in listed(folder / "list.csv").entries] == ROWS
+
+
+@pytest.mark.parametrize("name", ["book.xlsx", "list.json", "list.JSONL", "rows.parquet"])
+def test_other_files_are_no_csv(name, tmp_path, refused):
+    (tmp_path / name).write_bytes(b'[{"path": "a.png"}]')
+    with refused(name, "no CSV", "save the list as CSV"):
+        listed(tmp_path / name)
+
+
 def test_a_backslash_that_belongs_to_a_name_stays(folder):
     (folder / "left" / "000.png").rename(folder / "left\\000.png")
     found = listed(write_csv(folder / "list.csv", [("left\\000.png", "left"), ROWS[1]]))
@@ -173,6 +238,11 @@ def test_a_folder_that_may_not_be_read_is_refused(folder, monkeypatch, refused):
         (b"path,class\na,b\n", ["no column 'label'", "'class'", "--label-column"]),
         (b"path,label,label\na,b,c\n", ["2 columns 'label'"]),
         (b"path,label\n", ["lists no image"]),
+        (b"cat/0.png,cat\ndog/0.png,dog\n", ["the first line must be the columns' names"]),
+        (
+            b"filename, cat, dog\na.png, 1, 0\nb.png, 0, 1\n",
+            ["no column 'label'", "'cat', 'dog'", "one column"],
+        ),
         (b"path,label\nnone.png,a\n", ["lists no image", "none.png", "missing", "--images"]),
         (b'path,label\n"a.png,b\n', ["line 2", "quote"]),
         (b"path,label\n\xff.png,b\n", ["UTF-8", "byte 11", "--encoding"]),
