@@ -16,7 +16,7 @@ from sln.relabel.listing import MISSING_LABEL, Entry, LabelledImages
 from sln.relabel.tables import printable
 from sln.utils.errors import require
 
-WIDTH = 79
+WIDTH, JOINT = 79, "\u00a0"  # lines are not broken at a joint
 SHOWN = 5  # of everything that can be long
 NUMBER = re.compile(r"[+-]?\d+([.,]\d+)?")
 LETTER, SIGN, BLANKS = r"(?<=[^\W\d_])", r"(?<=[^\W_])", r"[\s_-]+"
@@ -73,7 +73,7 @@ def together(found: LabelledImages, entries: Sequence[Entry], groups: str) -> np
         mine = copies.by_hand([entry.name for entry in entries], groups)
     else:
         mine = copies.numbered([cells[entry.record] for entry in entries])
-    found.notes.append(("groups", f"{mine.max() + 1} by {groups!r}; a group stays in one fold"))
+    found.notes.append(("groups", f"{mine.max() + 1} by --groups {groups}; a group stays in one fold"))
     return copies.united(found.copies.groups, mine)
 
 
@@ -98,7 +98,7 @@ def screen(found: LabelledImages, name: str, folds: int) -> str:
         repeated = place and lines[place - 1][0] == heading
         start = f"  {'' if repeated else heading}".ljust(width)
         text += textwrap.wrap(line, WIDTH, initial_indent=start, subsequent_indent=" " * width)
-    return printable("\n".join(text))
+    return printable("\n".join(text).replace(JOINT, " "))
 
 
 def _copies(found: LabelledImages) -> list[tuple[str, str]]:
@@ -137,7 +137,7 @@ def _copies(found: LabelledImages) -> list[tuple[str, str]]:
 
 
 def _listing(counts: Iterable[tuple[str, int]], form: type = repr) -> str:
-    return ", ".join(f"{form(name)} {count}" for name, count in counts)
+    return ", ".join(f"{form(name)}{JOINT}{count}" for name, count in counts)
 
 
 def _ends(counts: Sequence[tuple[str, int]]) -> str:

