@@ -10,7 +10,7 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-from sln.relabel import images, tables
+from sln.relabel import images, survey, tables
 from sln.relabel.listing import Entry, listed
 from sln.relabel.pipeline import SOURCE, WORK, corrected_csv, output_folder, relative
 from sln.relabel.tables import COLUMNS, safe
@@ -19,7 +19,14 @@ from sln.utils.files import write_together
 
 HEADER = ("path", "given", "decision", "label")
 DECISIONS = ("suggestion", "keep", "other", "exclude")
-NEEDS = ("root", "path_column", "label_column", "encoding")  # options of `relabel` that go with decisions
+NEEDS = (
+    "root",
+    "path_column",
+    "label_column",
+    "encoding",
+    "keep_missing_words",
+    "merge_spellings",
+)  # options of `relabel` that go with decisions
 
 
 def decide(source: Path, decisions: Path, out: Path | None = None, **options: Any) -> list[str]:
@@ -33,7 +40,8 @@ def decide(source: Path, decisions: Path, out: Path | None = None, **options: An
         raise InputError(f"--decisions trains nothing, so --{name.replace('_', '-')} does not go with it")
     columns = tuple(options.pop(f"{name}_column", name) for name in COLUMNS)
     folder = output_folder(source, out)
-    found = listed(source, columns=columns, **options)
+    merge = options.pop("merge_spellings", False)
+    found = survey.checked(listed(source, columns=columns, **options), merge)
     if found.table is None:
         found.entries = [entry for entry in found.entries if images.is_image(found.root / entry.name)]
     decided = read(decisions, found.entries)

@@ -117,13 +117,13 @@ def listed(
     root: Path | None = None,
     columns: Sequence[str] = COLUMNS,
     encoding: str = "utf-8",
-    keep_missing: bool = False,
+    keep_missing_words: bool = False,
 ) -> LabelledImages:
     """The images that a folder or a CSV lists, paths starting from `root`. Raises InputError without any."""
     hint = ""
     if source.is_dir():
         require(root is None, f"{source} is a folder; the folder of the images goes with a CSV only")
-        found = _in_folder(source, keep_missing)
+        found = _in_folder(source, keep_missing_words)
     else:
         require(source.is_file(), f"{source} is neither a folder nor a file")
         packed = source.suffix.lower() in ARCHIVES
@@ -133,7 +133,7 @@ def listed(
         root = source.parent if root is None else root
         require(root.is_dir(), f"{root}, where the images of {source} should be, is no folder")
         table = tables.read(source, columns, encoding)
-        found = LabelledImages(root, [], [], table, keep_missing=keep_missing)
+        found = LabelledImages(root, [], [], table, keep_missing=keep_missing_words)
         for number, path, label in table.rows():
             found.add(Entry(path, label, number))
         hint = f"; its paths start from {found.root}, --images names another folder"

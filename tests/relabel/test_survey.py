@@ -230,6 +230,26 @@ def test_spellings_are_named_and_merged_only_on_request(folder, capsys, no_train
     assert set(merged.labels["given"]) == {"cat", "dog"}
 
 
+def test_decisions_on_merged_spellings_are_applied_with_the_same_options(folder, capsys):
+    source, out = labelled(folder, ["cat", "dog", "cat", "Dog", "nan", "dog"] * 4), folder.parent / "out"
+    row = (f"{ROWS[3][0]}", "dog", "other", "cat")
+    decisions = write_csv(folder.parent / "d.csv", [row], ("path", "given", "decision", "label"))
+    command = ["relabel", str(source), "--out", str(out), "--decisions", str(decisions)]
+    assert main([*command, "--merge-spellings"]) == 0
+    labels = [row[1] for row in cells(out / "corrected.csv")[1:]]
+    assert labels == [
+        "cat",
+        "dog",
+        "cat",
+        "cat",
+        "nan",
+        "dog",
+        *["cat", "dog", "cat", "dog", "nan", "dog"] * 3,
+    ]
+    assert main(command) == 2
+    assert "is labelled 'Dog' in the data, not 'dog'" in capsys.readouterr().err
+
+
 # --- several labels in a cell
 
 
