@@ -99,11 +99,11 @@ def test_splits_are_no_classes_and_are_a_column(names, tmp_path, capsys, no_trai
     assert "the folders inside; labels.csv has a column split" in printed
     judged = relabel(tmp_path / "mine", tmp_path / "out", quiet=True)
     assert {name for name, _ in judged.skipped} == {"README.dataset.txt", f"{names[0]}/data.yaml"}
-    for file, place in {"labels.csv": 6, "corrected.csv": 2}.items():
+    for file in ("labels.csv", "corrected.csv"):
         header, *rows = cells(judged.folder / file)
-        assert header[place] == "split"
+        assert header[-1] == "split"
         assert len(rows) == 24 * len(names)
-        assert all(row[place] == row[0].split("/")[0] and row[1] in {"left", "right"} for row in rows)
+        assert all(row[-1] == row[0].split("/")[0] and row[1] in {"left", "right"} for row in rows)
     again = images.read(judged.folder / "corrected.csv", root=tmp_path / "mine")
     assert len(again.entries) == len(rows)
 
@@ -269,11 +269,7 @@ def test_cells_of_several_labels_are_refused(labels, named, folder, refused):
 def test_a_comma_or_a_single_bar_in_a_name_is_no_second_label(folder):
     labels = ["tench, Tinca tinca", "maillot, tank suit"] * 11 + ["maillot", "x|y"]
     found = images.read(labelled(folder, labels))
-    assert set(found.labels) == {*labels[:2]}
-    assert [reason.split(" is on")[0] for _, reason in found.skipped] == [
-        "its label 'maillot'",
-        "its label 'x|y'",
-    ]
+    assert found.labels == labels
 
 
 # --- copies and groups
