@@ -8,18 +8,19 @@ from __future__ import annotations
 
 import html
 import inspect
-import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import ipywidgets
 
+from sln.explore.player import Player
 from sln.plots import Figure
 from sln.utils.errors import InputError, choose, require
+from sln.utils.progress import headless
 
 # The values of a control: a range (low, high, step), a list of values, or name -> value.
 Control = tuple[float, float, float] | Sequence[Any] | Mapping[str, Any]
-HEIGHT, MAX_FRAMES = "420px", 12
+HEIGHT = "420px"
 EXPLORER, WORDS = "sln-explorer", "sln-words"  # CSS classes, by which the tests in a browser find them
 SYMBOLS = {"sigma": "σ", "alpha": "α", "probability": "probability p", "num_classes": "classes C"}
 SYMBOLS |= {"noise_mode": "kind of noise"}
@@ -27,12 +28,16 @@ SYMBOLS |= {"noise_mode": "kind of noise"}
 
 def sliders(
     draw: Callable[..., Figure], *fixed: Any, height: str = HEIGHT, **controls: tuple[Any, Control]
-) -> Panel:
+) -> Panel | Player:
     """A panel of sliders above the picture that `draw(*fixed, **values)` returns.
 
     controls : argument name = (start value, control); the start value must be one of the control's
     height : of the picture's place, fixed, so that nothing below moves during a redraw
+
+    In a notebook that `reproduce` executes it is a Player, which moves without a kernel.
     """
+    if headless():
+        return _player(draw.__name__, draw, fixed, controls)
     _check_arguments(draw, controls)
     panel = Panel({name: slider(name, *control) for name, control in controls.items()}, height)
 
@@ -44,6 +49,24 @@ def sliders(
         control.observe(lambda _: redraw(), "value")
     redraw()
     return panel
+
+
+def play(draw: Callable[..., Figure], *fixed: Any, **controls: tuple[Any, Control]) -> Player:
+    """Sliders over pictures that are all drawn beforehand, so that they move without a kernel.
+
+    controls : as those of `sliders`; of many values some are left out (`player.thinned`)
+    """
+    return _player("-".join([draw.__name__, *controls]), draw, fixed, controls)
+
+
+def _player(
+    name: str, draw: Callable[..., Figure], fixed: Sequence[Any], controls: Mapping[str, tuple[Any, Control]]
+) -> Player:
+    _check_arguments(draw, controls)
+    values = {argument: offered(argument, *control) for argument, control in controls.items()}
+    start = {argument: _text_of(values[argument], first) for argument, (first, _) in controls.items()}
+    labels = {argument: _label(argument) for argument in controls}
+    return Player(draw, fixed, name.replace("_", "-"), values, start, labels)
 
 
 class Panel(ipywidgets.VBox):
@@ -81,49 +104,47 @@ class Picture(ipywidgets.VBox):
             self.words.value = f'<span style="color: #b00020">{html.escape(words)}</span>'
         else:
             self.image.layout.visibility = "visible"
-            titles = [figure.get_suptitle(), *(ax.get_title() for ax in figure.axes)]
-            words = figure.words or " · ".join(title.replace("\n", ", ") for title in titles if title)
-            self.words.value = html.escape(words)
+            self.words.value = html.escape(figure.alt())
 
 
-def play(draw: Callable[..., Figure], *fixed: Any, **control: tuple[Any, Control]) -> ipywidgets.Widget:
-    """A slider over pictures that are all drawn beforehand, so that it moves without a kernel.
+def offered(name: str, start: Any, control: Control) -> dict[str, Any]:
+    """The values of a control by their texts. Raises InputError for a start that is none of them."""
+    if isinstance(control, tuple):
+        low, high, step = control
+        require(low <= start <= high, f"slider {name} starts at {start}, outside its range {low}..{high}")
+        steps = (round(low + number * step, 9) for number in range(round((high - low) / step) + 1))
+        return {f"{value:g}": value for value in sorted({*steps, start})}
+    if isinstance(control, Mapping):
+        named = control
+    else:
+        named = {f"{value:g}" if isinstance(value, float) else f"{value}": value for value in control}
+    require(
+        any(value is start or value == start for value in named.values()),
+        f"slider {name} starts at {start!r}, allowed are {', '.join(named)}",
+    )
+    return dict(named)
 
-    control : one argument name = (start value, values), at most MAX_FRAMES values
-    """
-    _check_arguments(draw, control)
-    ((name, (start, values)),) = control.items()
-    few = not isinstance(values, tuple) and len(values) <= MAX_FRAMES
-    require(few, f"play over {name} takes a list of at most {MAX_FRAMES} values; explore.sliders takes more")
-    chosen = slider(name, start, values)
-    pictures = [Picture() for _ in chosen.options]
-    for (_, value), picture in zip(chosen.options, pictures, strict=True):
-        picture.show(lambda value=value: draw(*fixed, **{name: value}))
-    stack = ipywidgets.Stack(pictures, selected_index=chosen.index)
-    ipywidgets.jslink((chosen, "index"), (stack, "selected_index"))
-    return ipywidgets.VBox([chosen, stack]).add_class(EXPLORER)
+
+def _text_of(values: Mapping[str, Any], value: Any) -> str:
+    return next(text for text, other in values.items() if other is value or other == value)
 
 
-def headless() -> bool:
-    """Whether `reproduce` executes this notebook, without a person who watches."""
-    return bool(os.environ.get("SLN_HEADLESS"))
+def _label(name: str) -> str:
+    return SYMBOLS.get(name, name.replace("_", " "))
 
 
 def slider(name: str, start: Any, control: Control) -> ipywidgets.Widget:
     """One labelled slider that reports when it is released. Raises InputError for a start it cannot show."""
-    look = {"description": SYMBOLS.get(name, name.replace("_", " ")), "continuous_update": False}
+    look = {"description": _label(name), "continuous_update": False}
     look |= {"style": {"description_width": "110px"}, "layout": {"width": "min(560px, 98%)"}}
+    values = offered(name, start, control)
     if isinstance(control, tuple):
         low, high, step = control
-        require(low <= start <= high, f"slider {name} starts at {start}, outside its range {low}..{high}")
         whole = all(isinstance(value, int) for value in (start, *control))
         kind = ipywidgets.IntSlider if whole else ipywidgets.FloatSlider
         return kind(value=start, min=low, max=high, step=step, **look)
-    named = control if isinstance(control, Mapping) else {f"{value}": value for value in control}
-    allowed = start in list(named.values())
-    require(allowed, f"slider {name} starts at {start!r}, allowed are {', '.join(named)}")
-    only = len(named) == 1  # such a slider cannot be moved, and looks like it
-    return ipywidgets.SelectionSlider(value=start, options=list(named.items()), disabled=only, **look)
+    only = len(values) == 1  # such a slider cannot be moved, and looks like it
+    return ipywidgets.SelectionSlider(value=start, options=list(values.items()), disabled=only, **look)
 
 
 def _check_arguments(draw: Callable[..., Any], names: Iterable[str]) -> None:

@@ -34,7 +34,7 @@ from sln.utils.rng import numpy_generator
 def show_image(pixels: Tensor, ax: Axes, title: str, colour: str, scale: float) -> None:
     """One image (channels, H, W) uint8, grey if it has one channel, with title and frame in `colour`."""
     shown = pixels.permute(1, 2, 0).numpy() / scale
-    ax.imshow(shown, cmap="gray_r", vmin=0, vmax=1, interpolation="nearest")
+    ax.imshow(shown, cmap="gray_r", vmin=0, vmax=1, interpolation="none")
     ax.set_title(title, fontsize=8, color=colour, pad=3)
     ax.set(xticks=[], yticks=[])
     ax.grid(False)

@@ -160,6 +160,7 @@ def contours(tables: Tables, labels: str = "given", radius: float | None = None)
     for (name, (steps, rise)), ax in zip(fine.items(), axes.flat, strict=False):
         shown = rise.clip(1.0001e-4 * high)
         filled = ax.contourf(steps, steps, shown, cmap="cividis", **colours)
+        filled.set_rasterized(True)  # an image in a page: as lines, half a megabyte
         if shown.max() > levels[0]:
             lines = ax.contour(steps, steps, shown, levels, colors="white", linewidths=0.8)
             ax.clabel(lines, fmt="%g", fontsize=8)
@@ -214,6 +215,7 @@ def surface_3d(
         own = Normalize(low, max(high, low + 1e-6))
         x, y = np.meshgrid(grid.columns, grid.index)
         mesh = {"rcount": DRAWN, "ccount": DRAWN, "linewidth": 0.25, "edgecolor": (1, 1, 1, 0.35)}
+        mesh |= {"rasterized": True}  # an image in a page: as lines, thousands of them
         ax.plot_surface(x, y, grid.to_numpy(), cmap="viridis", norm=own, **mesh)
         floor = max(0.0, (low + high - span) / 2)
         _look_at(ax, (floor, floor + span), azimuth, elevation)
@@ -237,7 +239,7 @@ def _look_at(ax: Axes3D, heights: tuple[float, float], azimuth: float, elevation
     ax.set_ylabel("direction 2", fontsize=9, labelpad=-3)
     for name, axis in {"x": ax.xaxis, "y": ax.yaxis, "z": ax.zaxis}.items():
         ax.locator_params(axis=name, nbins=5 if name == "z" else 3)
-        axis.set_pane_color((0.96, 0.96, 0.96, 1))
+        axis.set_pane_color((0.5, 0.5, 0.5, 0.08))  # 0.96 on white
     ax.view_init(elev=elevation, azim=azimuth)
 
 

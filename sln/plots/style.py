@@ -16,7 +16,9 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.layout_engine import PlaceHolderLayoutEngine
 
+from sln.plots.vector import svg
 from sln.study.statistics import LEVEL
+from sln.utils.progress import headless
 
 # on matplotlib's own defaults, whatever the user's matplotlibrc says
 matplotlib.style.use(["default", Path(__file__).parent / "style.mplstyle"])
@@ -24,13 +26,14 @@ matplotlib.style.use(["default", Path(__file__).parent / "style.mplstyle"])
 COLOURS = {"CE": "#D55E00", "CE-MO": "#E69F00", "SLN": "#56B4E9", "SLN-MO": "#0072B2", "SLN-MO-LC": "#009E73"}
 COLOURS |= {"gradient noise": "#882255", "logit noise": "#8A8A2B"}  # the paper's variants 1 and 2
 STYLES = dict.fromkeys(COLOURS, "-") | {"CE-MO": "--", "SLN-MO": "--", "SLN-MO-LC": "-."}
+LARGEST_SVG = 150_000  # characters: what is more is shown as PNG
 RIGHT, WRONG = "#009E73", "#CC79A7"  # a right and a wrong given label
 
 
 class Figure(matplotlib.figure.Figure):
     """A Figure that shows itself in a notebook, without pyplot."""
 
-    words = ""  # what it shows, for the line below it in an explorer; empty: its titles
+    words = ""  # the finding in a sentence, for the line below it in an explorer (`alt`)
 
     def __init__(self, *, layout: object = None, **options: object) -> None:
         # savefig would replace "none" by the style's layout
@@ -42,6 +45,23 @@ class Figure(matplotlib.figure.Figure):
         buffer = io.BytesIO()
         self.canvas.print_png(buffer)  # the same bytes as savefig's, which draws everything twice
         return buffer.getvalue()
+
+    def alt(self) -> str:
+        """What it shows, for who does not see it: its `words`, or else its titles, or else its axes."""
+        texts = [self.get_suptitle(), *(ax.get_title() for ax in self.axes)]
+        axes = {f"{ax.get_ylabel()} over {ax.get_xlabel()}" for ax in self.axes if ax.get_xlabel()}
+        return (
+            self.words
+            or " · ".join(text.replace("\n", ", ") for text in texts if text)
+            or "; ".join(sorted(axes))
+        )
+
+    def _repr_mimebundle_(self, **_: object) -> tuple[dict, dict]:
+        """A PNG with its alternative text; where `reproduce` runs, an SVG too, for its article."""
+        bundle = {"image/png": self._repr_png_(), "text/plain": self.alt()}
+        if headless() and len(drawing := svg(self)) <= LARGEST_SVG:
+            bundle["image/svg+xml"] = drawing
+        return bundle, {"image/png": {"alt": self.alt()}}
 
 
 def panels(

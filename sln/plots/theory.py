@@ -199,7 +199,7 @@ def noise_at_logits(sigma: float, probability: float, num_classes: int = 10) -> 
         angle = np.degrees(np.arctan2(directions[1, 1], directions[0, 1]))
         line = {"fill": False, "ec": colour, "ls": style, "lw": 2, "label": name}
         cloud.add_patch(Ellipse((0, 0), large, small, angle=angle, **line))
-        shown = ax.imshow(covariance[:few, :few], cmap="RdBu_r", norm=scale, interpolation="nearest")
+        shown = ax.imshow(covariance[:few, :few], cmap="RdBu_r", norm=scale, interpolation="none")
         ax.set(title=f"{name}: trace {covariance.trace():.2f}", xticks=range(few), yticks=range(few))
         ax.set(xlabel="class (0 has probability p)", ylabel="class")
         ax.grid(False)

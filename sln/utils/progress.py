@@ -10,6 +10,11 @@ from tqdm.auto import tqdm
 SECONDS_BETWEEN_LINES = 10.0
 
 
+def headless() -> bool:
+    """Whether `reproduce` executes this notebook, without a person who watches."""
+    return bool(os.environ.get("SLN_HEADLESS"))
+
+
 class Progress(contextlib.AbstractContextManager):
     """A context manager that counts `total` steps of `what`.
 
@@ -21,7 +26,7 @@ class Progress(contextlib.AbstractContextManager):
         self._first, self._start = done, time.monotonic()
         self._last_line = self._start
         watched = sys.stderr.isatty() or "ipykernel" in sys.modules
-        bar = watched and not quiet and not os.environ.get("SLN_HEADLESS")
+        bar = watched and not quiet and not headless()
         self._bar = tqdm(total=total, initial=done, desc=what, unit=unit) if bar else None
 
     def advance(self, **facts: float | str) -> None:
