@@ -1,5 +1,15 @@
 // <sln-player>: native sliders over frames that are drawn beforehand (player.py); no library, no request.
 if (!customElements.get("sln-player")) customElements.define("sln-player", class extends HTMLElement {
+    /** Put `next` in the place of `old`; what is equal stays, which is quicker to show. */
+    static replace(old, next) {
+        if (old.isEqualNode(next)) return;
+        const kept = old.childElementCount && old.childElementCount === next.childElementCount && old.nodeName !== "text"
+            && old.cloneNode(false).isEqualNode(next.cloneNode(false));
+        if (!kept) return old.replaceWith(next);
+        const wanted = [...next.children];
+        [...old.children].forEach((child, number) => this.replace(child, wanted[number]));
+    }
+
     connectedCallback() {
         if (this.sliders) return;  // it was only put elsewhere in the page
         if (!this.querySelector(":scope > script")) {  // the page is still being read
@@ -35,6 +45,17 @@ if (!customElements.get("sln-player")) customElements.define("sln-player", class
         })();
     }
 
+    /** An image that is there at once when a frame with it is shown. */
+    decoded(source) {
+        this.images ??= new Map();
+        if (!this.images.has(source)) {
+            const image = new Image();
+            image.src = source;
+            this.images.set(source, image);
+        }
+        return this.images.get(source);
+    }
+
     async show() {
         const turn = ++this.turn, data = await this.unpacked();
         if (turn !== this.turn) return;  // a newer move came meanwhile
@@ -48,14 +69,11 @@ if (!customElements.get("sln-player")) customElements.define("sln-player", class
         const next = document.createElement("div");
         next.innerHTML = data.frames[frame].map(token => data.tokens[token]).join("");
         next.style.cssText = this.picture.firstElementChild.style.cssText;
-        const images = [...next.querySelectorAll("image")].map(image => {
-            const ahead = new Image();  // decoded before it is seen, so that nothing flickers
-            ahead.src = image.getAttribute("xlink:href");
-            return ahead.decode().catch(() => {}).then(() => ahead);
-        });
-        if (images.length) this.shown = await Promise.all(images);
+        // images are decoded before they are seen, so that nothing flickers
+        const ahead = [...next.querySelectorAll("image")].map(image => this.decoded(image.getAttribute("xlink:href")));
+        if (ahead.some(image => !image.complete)) await Promise.all(ahead.map(image => image.decode().catch(() => {})));
         if (turn !== this.turn) return;
-        this.picture.replaceChildren(next);
+        this.constructor.replace(this.picture.firstElementChild, next);
         this.words.textContent = data.words[frame];
         this.picture.setAttribute("aria-label", data.words[frame]);
     }

@@ -21,6 +21,7 @@ from typing import Any
 
 from sln.plots import Figure
 from sln.plots.vector import svg
+from sln.utils.errors import InputError
 
 # What one player may have: frames, characters of all their SVGs (3 million take about 10 seconds to draw),
 # this process' seconds, bytes in the page, values of a control. Values are left out evenly to keep within.
@@ -53,6 +54,8 @@ class Player:
     values, start : what each argument can be, and the text of what is shown first
     labels : the sliders' names, if others than the arguments'
 
+    Raises InputError if the first frame cannot be drawn; of another one the words are then the error.
+
     Afterwards `kept` are the texts of what was drawn, `words` those of the first frame, `html` the element,
     without STYLE and SCRIPT, which a page needs once, and `seconds` the time that it took.
     """
@@ -68,7 +71,12 @@ class Player:
     ) -> None:
         def frame(key: Key) -> tuple[str, str]:
             chosen = {argument: values[argument][text] for argument, text in zip(values, key, strict=True)}
-            figure = draw(*fixed, **chosen)
+            try:
+                figure = draw(*fixed, **chosen)
+            except InputError as error:  # no picture, but the reason
+                if key == first:
+                    raise
+                return "", str(error)
             return svg(figure, f"{name}-"), figure.alt()
 
         began, self.name, first = time.process_time(), name, tuple(start[argument] for argument in values)
@@ -87,7 +95,7 @@ class Player:
         note = (
             f'<p class="sln-note">{html.escape("; ".join(fewer))}. The notebook has all.</p>' if fewer else ""
         )
-        tallest = max((svg for svg, _ in frames.values()), key=_height_by_width)
+        tallest = max((svg for svg, _ in frames.values() if svg), key=_height_by_width)
         longest = max((words for _, words in frames.values()), key=len)
         self.html = (
             f'<sln-player id="{name}"><figure><fieldset disabled><legend>Move the picture</legend>'

@@ -112,7 +112,7 @@ def offered(name: str, start: Any, control: Control) -> dict[str, Any]:
     if isinstance(control, tuple):
         low, high, step = control
         require(low <= start <= high, f"slider {name} starts at {start}, outside its range {low}..{high}")
-        steps = (round(low + number * step, 9) for number in range(round((high - low) / step) + 1))
+        steps = (round(low + number * step, 9) for number in range(int((high - low) / step + 1e-6) + 1))
         return {f"{value:g}": value for value in sorted({*steps, start})}
     if isinstance(control, Mapping):
         named = control

@@ -5,7 +5,7 @@ Okabe and Ito, for the colour-blind). Without pyplot nothing accumulates while a
 """
 
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 import matplotlib.figure
@@ -47,14 +47,14 @@ class Figure(matplotlib.figure.Figure):
         return buffer.getvalue()
 
     def alt(self) -> str:
-        """What it shows, for who does not see it: its `words`, or else its titles, or else its axes."""
-        texts = [self.get_suptitle(), *(ax.get_title() for ax in self.axes)]
-        axes = {f"{ax.get_ylabel()} over {ax.get_xlabel()}" for ax in self.axes if ax.get_xlabel()}
-        return (
-            self.words
-            or " · ".join(text.replace("\n", ", ") for text in texts if text)
-            or "; ".join(sorted(axes))
-        )
+        """What it shows, for who does not see it: its `words`, or else its titles, axes and legends."""
+        if self.words:
+            return self.words
+        titles = [self.get_suptitle(), *(ax.get_title() for ax in self.axes)]
+        axes = [f"{ax.get_ylabel()} over {ax.get_xlabel()}" for ax in self.axes if ax.get_ylabel()]
+        named = [name for ax in self.axes for name in ax.get_legend_handles_labels()[1]]
+        parts = (" · ".join(_once(titles)), "; ".join(_once(axes)), ", ".join(_once(named)))
+        return ": ".join(part for part in parts if part)
 
     def _repr_mimebundle_(self, **_: object) -> tuple[dict, dict]:
         """A PNG with its alternative text; where `reproduce` runs, an SVG too, for its article."""
@@ -62,6 +62,11 @@ class Figure(matplotlib.figure.Figure):
         if headless() and len(drawing := svg(self)) <= LARGEST_SVG:
             bundle["image/svg+xml"] = drawing
         return bundle, {"image/png": {"alt": self.alt()}}
+
+
+def _once(texts: Iterable[str]) -> list[str]:
+    """Each text that is not empty, once and on one line."""
+    return list(dict.fromkeys(text.strip().replace("\n", ", ") for text in texts if text.strip()))
 
 
 def panels(

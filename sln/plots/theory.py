@@ -128,7 +128,11 @@ def stochastic_noise(sigma: float, probability: float, num_classes: int = 10) ->
     highest = 0.5 / min(max(sigma, 0.4), 1)  # the density's, with room for the legend
     left.set(xlabel="entry of y + σ z", ylabel="density", xlim=(-4, 5), ylim=(0, highest))
     left.legend(loc="upper right")
-    _deviation(right, sigma, probability, num_classes)
+    here = _deviation(right, sigma, probability, num_classes)
+    figure.words = (
+        f"At σ = {sigma:g} the right label stays the largest of {num_classes} entries in "
+        f"{100 * kept.mean():.0f}% of the draws; {here}"
+    )
     return figure
 
 
@@ -157,8 +161,8 @@ def one_step(run: Run, example: int, table: pd.DataFrame) -> Figure:
     return figure
 
 
-def _deviation(ax: Axes, sigma: float, probability: float, num_classes: int) -> None:
-    """Standard deviation of the noise at a class's logit by its probability, SLN and variant 2."""
+def _deviation(ax: Axes, sigma: float, probability: float, num_classes: int) -> str:
+    """Standard deviation of the noise at a class's logit by its probability, SLN and variant 2; in words."""
     p = np.linspace(0, 1, 81)
     *spread, here = noise_at_logit(np.append(p, probability), sigma, num_classes)
     ax.plot(p, spread, color=COLOURS["SLN"], label="noise on the label (SLN)")
@@ -169,6 +173,8 @@ def _deviation(ax: Axes, sigma: float, probability: float, num_classes: int) -> 
     ax.set(ylim=(0, 1.05 * max(1, sigma) * np.sqrt(num_classes - 1)))
     ax.set_title(f"C = {num_classes}, p = {probability:.2f}: std {here:.2f}")
     ax.legend(loc="upper left")
+    where = f"at the logit of a class of {num_classes} that is predicted with p = {probability:g}"
+    return f"{where}, the noise has standard deviation {here:.2f}, that of variant 2 has {sigma:g}"
 
 
 def noise_at_logits(sigma: float, probability: float, num_classes: int = 10) -> Figure:
@@ -181,7 +187,7 @@ def noise_at_logits(sigma: float, probability: float, num_classes: int = 10) -> 
     figure = Figure(figsize=(9.0, 7.0), layout="none")  # fixed places: a layout takes half of a redraw
     places = [(x, y, 0.37, 0.38) for y in (0.575, 0.08) for x in (0.08, 0.52)]
     curve, cloud, *maps = map(figure.add_axes, places)
-    _deviation(curve, sigma, probability, num_classes)
+    here = _deviation(curve, sigma, probability, num_classes)
     p = peaked(probability, num_classes)
     noise = drawn_at_logits(p.clamp_min(1e-12), sigma, 300, torch_generator(0, "bootstrap")).numpy()
     cloud.plot(noise[:, 0], noise[:, 1], ".", ms=3, color=COLOURS["SLN"], alpha=0.6)
@@ -212,4 +218,6 @@ def noise_at_logits(sigma: float, probability: float, num_classes: int = 10) -> 
     ticks = [-span, -unit, -unit / 10, 0, unit / 10, unit, span]
     bar.set_ticks(ticks, labels=[f"{tick:.2g}" for tick in ticks])
     bar.minorticks_off()
+    traces = f"over all {num_classes} logits, SLN’s variances add up to {Sigma.trace():.2f}"
+    figure.words = f"σ = {sigma:g}: {here}; {traces}, those of variant 2 to {flat.trace():.2f}"
     return figure

@@ -14,7 +14,8 @@ from sln.utils.files import figures_folder
 PAGE = Path(__file__).parents[2] / "sln" / "explore" / "app.ipynb"
 
 
-def test_the_page_shows_what_there_is_and_says_what_is_missing(smoke_study):
+def test_the_page_shows_what_there_is_and_says_what_is_missing(smoke_study, monkeypatch):
+    monkeypatch.delenv("SLN_HEADLESS")
     corrected = explore.corrections(smoke_study)
     texts = {text for text, _ in corrected.sliders["run"].options}
     rules = ("clean rule", "as released")

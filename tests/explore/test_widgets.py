@@ -7,8 +7,15 @@ from PIL import Image
 
 from sln import explore, plots
 from sln.explore import widgets
+from sln.explore.player import Player
 from sln.plots import style
 from sln.utils.errors import InputError
+
+
+@pytest.fixture(autouse=True)
+def watched(monkeypatch):
+    """In a notebook that a person watches."""
+    monkeypatch.delenv("SLN_HEADLESS")
 
 
 def titled(fixed, sigma, epoch=1):
@@ -59,8 +66,7 @@ def test_a_slider_for_no_argument_is_refused_naming_the_nearest(refused):
         explore.play(plots.labels.label_noise, noise_rat=(0.1, [0.1]))
 
 
-def test_an_error_is_shown_in_words_and_the_picture_that_no_longer_fits_is_hidden(monkeypatch):
-    monkeypatch.delenv("SLN_HEADLESS")
+def test_an_error_is_shown_in_words_and_the_picture_that_no_longer_fits_is_hidden():
     panel = explore.sliders(titled, "a", sigma=(1.0, [1.0, 2.0]))
     panel.sliders["sigma"].value = 2.0
     assert ">no run with sigma 2<" in panel.picture.words.value
@@ -70,18 +76,19 @@ def test_an_error_is_shown_in_words_and_the_picture_that_no_longer_fits_is_hidde
     assert panel.picture.image.layout.visibility == "visible"
 
 
-def test_an_error_of_the_code_is_named_and_cannot_bring_markup_into_the_page(monkeypatch):
-    monkeypatch.delenv("SLN_HEADLESS")
+def test_an_error_of_the_code_is_named_and_cannot_bring_markup_into_the_page():
     panel = explore.sliders(lambda sigma: {}[f"<b>{sigma}</b>"], sigma=(1.0, [1.0]))
     assert "KeyError: &#x27;&lt;b&gt;1.0&lt;/b&gt;" in panel.picture.words.value
 
 
-def test_in_a_headless_notebook_an_error_is_raised():
+def test_in_a_headless_notebook_the_frames_are_drawn_beforehand(monkeypatch):
+    monkeypatch.setenv("SLN_HEADLESS", "1")
+    found = explore.sliders(titled, "a", sigma=(1.0, [1.0, 3.0]), epoch=(1, (1, 3, 1)))
+    assert isinstance(found, Player)
+    assert (found.name, found.words) == ("titled", "a, σ = 1, epoch 1")
+    assert found.kept == {"sigma": ["1", "3"], "epoch": ["1", "2", "3"]}
     with pytest.raises(InputError, match="no run with sigma 2"):
         explore.sliders(titled, "a", sigma=(2.0, [2.0]))
-    panel = explore.sliders(titled, "a", sigma=(1.0, [1.0, 2.0]))
-    with pytest.raises(InputError, match="no run with sigma 2"):
-        panel.sliders["sigma"].value = 2.0
 
 
 def test_every_value_of_a_slider_gives_a_picture_of_the_same_size():
@@ -95,27 +102,21 @@ def test_every_value_of_a_slider_gives_a_picture_of_the_same_size():
         words = panel.picture.words.value
 
 
-def test_play_draws_beforehand_and_links_without_python():
-    panel = explore.play(titled, "a", sigma=(0.5, [0.1, 0.5, 1.0]))
-    chosen, stack = panel.children
-    assert [picture.words.value for picture in stack.children] == [
-        f"a, σ = {sigma:g}, epoch 1" for sigma in (0.1, 0.5, 1.0)
-    ]
-    assert len({picture.image.value for picture in stack.children}) == 3
-    assert stack.selected_index == chosen.index == 1
-    links = [widget for widget in _all_widgets() if type(widget).__name__ == "Link"]
-    assert [(link.source, link.target) for link in links if link.source[0] is chosen] == [
-        ((chosen, "index"), (stack, "selected_index"))
-    ]
+def test_play_draws_beforehand_where_a_person_watches_too():
+    found = explore.play(titled, "a", sigma=(0.5, [0.1, 0.5, 1.0]))
+    assert (found.name, found.frames, found.words) == ("titled-sigma", 3, "a, σ = 0.5, epoch 1")
 
 
-def _all_widgets():
-    import ipywidgets.widgets.widget as module
-
-    return list(module._instances.values())
-
-
-@pytest.mark.parametrize("values", [list(range(13)), (0, 5, 1)])
-def test_play_refuses_many_values(values, refused):
-    with refused("at most 12 values"):
-        explore.play(titled, "a", epoch=(1, values))
+@pytest.mark.parametrize(
+    ("start", "control", "texts"),
+    [
+        (0.3, (0.0, 0.9, 0.3), ["0", "0.3", "0.6", "0.9"]),
+        (2, (1, 4, 2), ["1", "2", "3"]),  # the start is there, whatever the step
+        (1.0, [0.25, 1.0], ["0.25", "1"]),
+        ("b", {"first": "a", "second": "b"}, ["first", "second"]),
+    ],
+)
+def test_the_values_of_a_control_have_texts(start, control, texts):
+    values = widgets.offered("name", start, control)
+    assert list(values) == texts
+    assert start in values.values()
