@@ -24,8 +24,8 @@ from sln.plots.vector import svg
 from sln.utils.errors import InputError
 
 # What one player may have: frames, characters of all their SVGs (3 million take about 10 seconds to draw),
-# this process' seconds, bytes in the page, values of a control. Values are left out evenly to keep within.
-FRAMES, CHARACTERS, SECONDS, BYTES, VALUES = 400, 3_000_000, 20.0, 400_000, 13
+# seconds of this process (then no finer step begins), bytes in the page, values of a control. Values are left out evenly to keep within.
+FRAMES, CHARACTERS, SECONDS, BYTES, VALUES = 400, 3_000_000, 15.0, 400_000, 13
 STRIDES = (
     1,
     2,
@@ -120,7 +120,7 @@ def _drawn(
     for limit in (1, most // 4, most // 2, most):
         kept = thinned(values, first, limit)
         keys = list(itertools.product(*kept.values()))
-        if best and time.process_time() - began > SECONDS / 2:  # the next step about doubles the frames
+        if best and time.process_time() - began > SECONDS:
             break
         drawn |= {key: frame(key) for key in keys if key not in drawn}
         frames = {key: drawn[key] for key in keys}
