@@ -24,7 +24,8 @@ from sln.plots.vector import svg
 from sln.utils.errors import InputError
 
 # What one player may have: frames, characters of all their SVGs (3 million take about 10 seconds to draw),
-# seconds of this process (then no finer step begins), bytes in the page, values of a control. Values are left out evenly to keep within.
+# seconds of this process (then no finer step begins), bytes in the page, values of a control. Values are left
+# out evenly to keep within.
 FRAMES, CHARACTERS, SECONDS, BYTES, VALUES = 400, 3_000_000, 15.0, 400_000, 13
 STRIDES = (
     1,
