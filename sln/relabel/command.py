@@ -36,8 +36,8 @@ OPTIONS = [
     option("--epochs", type=int, metavar="N", help="passes (default 100, fewer for more than 1,150 images)"),
     option("--size", type=int, metavar="PIXELS", help="side that images are resized to (32)"),
     option("--model", metavar="NAME", help="network: cnn, wrn-10-1 or wrn-28-2 (default cnn)"),
-    option("--backbone", metavar="NAME", help="judge features of a pretrained resnet18 or resnet50 instead"),
-    option("--weights", type=Path, metavar="FILE", help="the backbone's, .safetensors or torchvision's .pth"),
+    option("--backbone", metavar="NAME", help="features of torchvision's or timm's network; none: pixels"),
+    option("--weights", type=Path, metavar="FILE", help="the backbone's, .safetensors or torch's .pth"),
     option(
         "--export", action="append", metavar="FORMAT", help="also write label-studio or cleanlab (repeatable)"
     ),
@@ -59,7 +59,8 @@ def run(options: argparse.Namespace) -> None:
     if found is None:
         return
     skipped = [f"  skipped {name!r}: {why}" for name, why in found.skipped[:SKIPS_SHOWN]]
-    print("\n".join([*describe(found.fitted, len(found.skipped)), *found.warnings, *skipped]))
+    told = [found.way, *describe(found.fitted, len(found.skipped)), *found.warnings, *skipped]
+    print("\n".join(told))
     suspect = f"at least as suspect as the threshold ({vars(options).get('threshold', THRESHOLD):g})"
     print(f"{found.changed} labels {suspect} are replaced in corrected.csv; lower it to replace more")
     print(f"look at {found.folder / 'suspects.html'} and decide; --decisions applies what you save there")

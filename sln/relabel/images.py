@@ -5,12 +5,12 @@ from __future__ import annotations
 import contextlib
 import functools
 import importlib
-import itertools
 import re
 import statistics
 import sys
 import warnings
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Executor, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -20,18 +20,22 @@ from PIL import ExifTags, Image, UnidentifiedImageError
 from torch import Tensor
 
 from sln.datasets import clothing1m
-from sln.relabel import copies, survey
+from sln.datasets.load import threads
+from sln.relabel import copies, kept, survey
 from sln.relabel.copies import image_hashes, singletons
+from sln.relabel.features import Encoder
+from sln.relabel.kept import shrunk
 from sln.relabel.kinds import LARGEST_SIDE, SMALLEST_SIDE, in_rgb
 from sln.relabel.listing import Entry, LabelledImages, listed
 from sln.relabel.tables import COLUMNS
+from sln.runs import parallel
 from sln.utils.errors import InputError, require
 from sln.utils.progress import Progress
 
 FORMATS = (*clothing1m.FORMATS, "TIFF", "PPM")
 HEIC = re.compile(rb".{4}ftyp(hei|hev|mif1|msf1)", re.DOTALL)  # what such a file begins with
 SAMPLE = 1000  # images that the default size and the brightest value are taken from
-BATCH = 64  # images that are encoded at once
+BATCH = 16  # images in a network at once: what a core's cache holds is twice as fast as 64
 # Pillow's names of 16-bit colours (B: big-endian, L: little-endian, N: as here) and of the other byte order
 SWAPPED = {"B": "L", "L": "B", "N": "B" if sys.byteorder == "little" else "L"}
 ORDERS = {f"{mode};16{a}": f"{mode};16{b}" for mode in ("RGB", "RGBX", "RGBA") for a, b in SWAPPED.items()}
@@ -46,10 +50,11 @@ def read(
     columns: Sequence[str] = COLUMNS,
     encoding: str = "utf-8",
     size: int | None = None,
-    encode: Callable[[Tensor], Tensor] | None = None,
     groups: str | None = None,
     keep_missing_words: bool = False,
     merge_spellings: bool = False,
+    choose: Callable[[int], tuple[Encoder | None, str]] | None = None,
+    cache: Path | None = None,
     quiet: bool = False,
 ) -> LabelledImages:
     """Read all images, in RGB, each resized to a square of `size` x `size` pixels without cropping.
@@ -57,43 +62,71 @@ def read(
     root : folder that the paths of a CSV start from; default the CSV's own folder
     columns, encoding : a CSV's names of the columns of paths and labels, and how its characters are stored
     size : default the median of the images' shorter sides, at least 8 and at most 32
-    encode : uint8 (B, 3, size, size) -> (B, D), to get features instead of pixels
     groups : images that stay in one fold, besides copies: a CSV's column, or a pattern (`copies.by_hand`)
     keep_missing_words, merge_spellings : take words such as nan for labels; one spelling for each class
+    choose : from that median to an encoder, or None, and the reason, as `features.chosen`
+    cache : folder that keeps features, so that the same images are not decoded again
 
     Raises InputError for a source that is missing, a class without images, and fewer than two classes.
     """
     found = survey.checked(listed(source, root, columns, encoding, keep_missing_words), merge_spellings)
-    side = _default_side(found)
-    size = side if size is None else size
+    _sample(found)
+    encoder, found.way = choose(found.side) if choose else (None, "")
+    size = int(np.clip(found.side, SMALLEST_SIDE, LARGEST_SIDE)) if size is None else size
     require(SMALLEST_SIDE <= size <= 1024, f"size is {size}, allowed is [{SMALLEST_SIDE}, 1024] pixels")
-    readable, parts, hashes, small = [], [], [], []
-    with Progress(len(found.entries), f"reading {source.name}", "images", quiet=quiet) as progress:
-        decoded = _decoded(found, size, progress)
-        while batch := list(itertools.islice(decoded, BATCH)):
-            readable += [entry for entry, _ in batch]
-            images = torch.from_numpy(np.stack([pixels for _, pixels in batch]))
-            hashes += image_hashes(images)
-            small.append(copies.thumbnails(images))
-            parts.append(images if encode is None else encode(images))
+    side, encode = (encoder.side, encoder.encode) if encoder else (size, lambda images: images)
+    with (
+        _without_warnings(),
+        Progress(len(found.entries), f"reading {source.name}", "images", quiet=quiet) as progress,
+        threads(1),  # in each thread of the pool, which is faster than several threads for one network
+        ThreadPoolExecutor(parallel.processors()) as pool,
+    ):
+        decoded = functools.partial(_decoded, found, side, encode, pool, progress)
+        rows = range(len(found.entries))
+        parts = kept.features(found, encoder, cache, decoded, progress) if encoder else decoded(rows)
+    rows, found.images, found.small = kept.joined(parts)
+    readable = [found.entries[row] for row in rows]
     given = np.unique([entry.label for entry in readable], return_inverse=True)[1]
-    found.copies = copies.find(torch.cat(small), hashes, given) if readable else copies.Copies(given)
+    found.copies = copies.Copies(given)
+    if readable:
+        found.copies = copies.find(copies.thumbnails(found.small), image_hashes(found.small), given)
     together = found.copies.groups if groups is None else survey.together(found, readable, groups)
     _require_classes(source, found, readable, together)
-    found.entries, found.groups, found.images = readable, together, torch.cat(parts)
+    found.entries, found.groups = readable, together
     return found
 
 
-def _decoded(found: LabelledImages, size: int, progress: Progress) -> Iterator[tuple[Entry, np.ndarray]]:
-    """The entries that can be decoded, each with its pixels (3, size, size) uint8, antialiased."""
-    for entry in found.entries:
-        progress.advance()
-        try:
-            image = decode(found.root / entry.name, found.white)
-        except InputError as error:
-            found.skipped.append((entry.name, str(error)))
-            continue
-        yield entry, np.asarray(image.resize((size, size), Image.Resampling.BILINEAR)).transpose(2, 0, 1)
+def _decoded(
+    found: LabelledImages,
+    side: int,
+    encode: Callable[[Tensor], Tensor],
+    pool: Executor,
+    progress: Progress,
+    rows: Sequence[int],
+) -> list[kept.Part]:
+    """Those of the entries `rows` that can be decoded, encoded; only a batch per thread is in memory."""
+
+    def work(batch: Sequence[int]) -> tuple[list[kept.Part], list[tuple[str, str]]]:
+        whole, faults = {}, []
+        for entry, row in ((found.entries[row], row) for row in batch):
+            try:
+                image = decode(found.root / entry.name, found.white, side)
+                whole[row] = np.asarray(image.resize((side, side), Image.Resampling.BILINEAR))
+            except InputError as error:
+                faults.append((entry.name, str(error)))
+        if not whole:
+            return [], faults
+        images = torch.from_numpy(np.stack(list(whole.values())).transpose(0, 3, 1, 2).copy())
+        return [(list(whole), encode(images), shrunk(images))], faults
+
+    parts = []
+    batches = [rows[start : start + BATCH] for start in range(0, len(rows), BATCH)]
+    for batch, (part, faults) in zip(batches, pool.map(work, batches), strict=True):
+        parts += part
+        found.skipped += faults
+        for _ in batch:
+            progress.advance()
+    return parts
 
 
 def _require_classes(source: Path, found: LabelledImages, readable: list[Entry], groups: np.ndarray) -> None:
@@ -108,8 +141,17 @@ def _require_classes(source: Path, found: LabelledImages, readable: list[Entry],
     require(left >= 2, f"{source} has {left} labels that are on two different images or more; two are needed")
 
 
-def _default_side(found: LabelledImages) -> int:
-    """The median shorter side of a sample, within limits; also sets `white` to the sample's brightest value.
+@contextlib.contextmanager
+def _without_warnings() -> Iterator[None]:
+    """Without Pillow's warnings about harmless oddities of a file, in all threads."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
+
+
+@_without_warnings()
+def _sample(found: LabelledImages) -> None:
+    """Set `side` to the median shorter side of a sample, and `white` to its brightest value.
 
     Cameras and scanners store 10 or 12 bits in 16.
     """
@@ -121,9 +163,10 @@ def _default_side(found: LabelledImages) -> int:
             if deep is not None:
                 brightest.append(int(deep.max()))
     found.white = max(brightest, default=0) or found.white
-    return int(np.clip(statistics.median(sides or [LARGEST_SIDE]), SMALLEST_SIDE, LARGEST_SIDE))
+    found.side = int(statistics.median(sides or [LARGEST_SIDE]))
 
 
+@_without_warnings()
 def picture(found: LabelledImages, entry: Entry) -> Image.Image | None:
     """An image in its own size, in RGB; None if it can no longer be read."""
     with contextlib.suppress(InputError):
@@ -152,10 +195,8 @@ def _formats() -> tuple[str, ...]:
 def _opened(path: Path) -> Iterator[Image.Image]:
     """An image file; all errors inside are raised as InputError."""
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # about harmless oddities of the file
-            with Image.open(path, formats=_formats()) as image:
-                yield image
+        with Image.open(path, formats=_formats()) as image:
+            yield image
     except UnidentifiedImageError:
         with path.open("rb") as file:
             heic = HEIC.match(file.read(12)) and "HEIF" not in _formats()
@@ -167,9 +208,15 @@ def _opened(path: Path) -> Iterator[Image.Image]:
         raise InputError(reason or type(error).__name__) from None
 
 
-def decode(path: Path, white: int = 2**16 - 1) -> Image.Image:
-    """The image in RGB, upright, transparent on white, `white` of more than 8 bits as 255; or InputError."""
+def decode(path: Path, white: int = 2**16 - 1, side: int | None = None) -> Image.Image:
+    """The image in RGB, upright, transparent on white, `white` of more than 8 bits as 255; or InputError.
+
+    A JPEG that is to be resized to `side` may come at a half, a quarter or an eighth of its size, but at
+    least at twice that side: decoding is the slowest part.
+    """
     with _opened(path) as image:
+        if side is not None:
+            image.draft(None, (2 * side, 2 * side))
         require(image.mode != "F", "its pixels are floating-point numbers; save it with 8 or 16 bits")
         deep, orientation = _deep(path, image), image.getexif().get(ExifTags.Base.Orientation)
         if deep is not None:

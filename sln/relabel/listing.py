@@ -65,11 +65,14 @@ class LabelledImages:
     skipped: list[tuple[str, str]]  # name and reason of what cannot be used
     table: Table | None = None  # the CSV
     images: Tensor | None = None  # (N, 3, S, S) uint8; or (N, D) features, if they were encoded
+    small: Tensor | None = None  # (N, 3, s, s) uint8, the same images at no more than 32 pixels
     groups: np.ndarray | None = None  # (N,) int64, the same number for images that stay in one fold
     copies: Copies | None = None  # the identical images and near copies
     notes: list[tuple[str, str]] = field(default_factory=list)  # lines of the survey, with headings
     missing: Counter[str] = field(default_factory=Counter)  # words for a missing label, which are skipped
     keep_missing: bool = False  # take them for labels
+    side: int = 0  # median shorter side in pixels, of a sample
+    way: str = ""  # a sentence: judged on features or pixels, and why
     white: int = 2**16 - 1  # the value that is white in images of more than 8 bits
 
     @property

@@ -8,7 +8,7 @@ All files go to a folder of their own; your data are only read:
                      for; for a folder, path,label and, if it has splits, split
     skipped.csv      path and reason of what could not be used
     suspects.html    the most suspect images, to decide on them (`decisions` applies what was decided)
-    .sln-relabel/    finished networks; after an interruption the same command continues from there
+    .sln-relabel/    features, finished networks; after an interruption the same command continues from there
 
 In all CSV files, if a cell is no number and begins with = + - @ or a control character, so that a spreadsheet
 would run it as a formula, a path gets a leading ./ and any other cell a leading apostrophe.
@@ -16,6 +16,7 @@ would run it as a formula, a path gets a leading ./ and any other cell a leading
 
 from __future__ import annotations
 
+import functools
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -48,6 +49,7 @@ class Relabelled:
     changed: int  # number of labels that are replaced in corrected.csv
     skipped: list[tuple[str, str]]  # name, reason
     warnings: list[str]  # what to look at before corrected.csv is used
+    way: str  # a sentence: judged on features or pixels, and why
 
 
 def relabel(
@@ -77,7 +79,8 @@ def relabel(
     out : default <name>-relabelled in the working directory; must be new, empty, or written by an earlier
         `relabel` of the same source, and not inside a folder of images
     threshold : labels with at least this probability of being wrong are replaced in corrected.csv
-    backbone, weights : use features of a pretrained network (`features.encoder`) instead of pixels
+    backbone, weights : features of this pretrained network instead of pixels (`features.encoder`); "none":
+        pixels; default: as `features.chosen`
     export : names of other tools' formats (`exports.FORMATS`) to write the judged labels in, too
     check : only print what the data hold (`survey.screen`), which is printed first in any case unless quiet;
         returns None
@@ -87,18 +90,19 @@ def relabel(
     source, root, weights = (None if path is None else Path(path) for path in (source, root, weights))
     require(0 <= threshold <= 1, f"threshold is {threshold}, allowed is [0, 1]")
     require(weights is None or backbone is not None, "weights need a backbone; name one with --backbone")
-    for name, value in {"model": fitting.get("model"), "size": size}.items():
-        alone = value is None or backbone is None
-        require(alone, f"{name} and backbone exclude each other; leave out one")
+    pixels = {"model": fitting.get("model"), "size": size}
+    asked = next((f"--{name}" for name, value in pixels.items() if value is not None), None)
+    alone = asked is None or backbone in (None, "none")
+    require(alone, f"{asked} and --backbone exclude each other; leave out one")
     require_settings(**fitting)
     for name in export:
         choose("export", name, exports.FORMATS)
     folder = output_folder(source, out)
     table = {"root": root, "columns": (path_column, label_column), "encoding": encoding, "groups": groups}
     table |= {"keep_missing_words": keep_missing_words, "merge_spellings": merge_spellings}
-    encode = None if backbone is None or check else features.encoder(backbone, weights)
-    size = size if backbone is None else features.SIDE
-    found = images.read(source, **table, size=size, encode=encode, quiet=quiet)
+    encoder = functools.partial(features.chosen, backbone=backbone, weights=weights, pixels=asked)
+    way = {"size": size, "choose": None if check else encoder, "cache": folder / WORK}
+    found = images.read(source, **table, **way, quiet=quiet)
     if check or not quiet:
         print(survey.screen(found, source.name, fitting.get("folds", 5)), flush=True)
     if check:
@@ -117,7 +121,8 @@ def relabel(
     pictures = (images.picture(found, found.entries[row]) for row in by_rank.index[:PICTURES])
     skipped = found.skipped
     warnings = judged.lost(found.labels, corrected)
-    sentences = [*describe(fitted, len(skipped)), *warnings, f"Made by python -m sln relabel from {source}."]
+    sentences = [found.way, *describe(fitted, len(skipped)), *warnings]
+    sentences.append(f"Made by python -m sln relabel from {source}.")
     predicted = fitted.classes, fitted.probabilities.numpy()[by_rank.index]
     html = page(source.name, by_rank, pictures, threshold, sentences, *predicted)
     texts = {"labels.csv": as_csv([list(labels.columns), *by_rank.itertuples(index=False)])}
@@ -125,7 +130,7 @@ def relabel(
     texts |= {"skipped.csv": as_csv([("path", "reason"), *skipped])}
     texts |= exports.texts(export, labels, replaced, found.root.resolve().name)
     write_together({folder / name: text for name, text in texts.items()})
-    return Relabelled(folder, labels, fitted, int(replaced.sum()), skipped, warnings)
+    return Relabelled(folder, labels, fitted, int(replaced.sum()), skipped, warnings, found.way)
 
 
 def output_folder(source: Path, out: Path | str | None) -> Path:

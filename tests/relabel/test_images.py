@@ -287,7 +287,7 @@ def test_black_images_of_16_bits_are_black(tmp_path):
         path.parent.mkdir(parents=True, exist_ok=True)
         Image.fromarray(np.zeros((8, 8 + number), np.uint16)).save(path)
     found = images.listed(tmp_path / "mine")
-    images._default_side(found)  # which sets white
+    images._sample(found)  # which sets white
     assert [np.asarray(images.picture(found, entry)).max() for entry in found.entries] == [0] * 4
 
 
