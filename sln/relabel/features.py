@@ -164,17 +164,17 @@ def _timm(backbone: str, weights: Path | None) -> Built:
 
 
 def _is_timm(backbone: str) -> bool:
-    """Whether a name is timm's; InputError if it is nobody's."""
+    """Whether a name is timm's; InputError if it is nobody's. torchvision's comes first, without timm/."""
     library = torchvision().models
     names = library.list_models(module=library)
     if backbone in names:
         return False
-    if importlib.util.find_spec("timm") is None:
-        require(not backbone.startswith(TIMM), f"{backbone} needs another package: pip install timm")
-        choose("backbone (timm's names need `pip install timm`)", backbone, [*names, LITE, "none"])
-    name, known = backbone.removeprefix(TIMM), importlib.import_module("timm").list_models(pretrained=True)
-    if name.partition(".")[0] not in {other.partition(".")[0] for other in known}:
-        choose("backbone (torchvision's, or timm's with timm/)", backbone, [*names, LITE, "none"])
+    known, name = set(), backbone.removeprefix(TIMM)
+    if importlib.util.find_spec("timm") or backbone.startswith(TIMM):
+        tagged = _optional("timm", "timm").list_models(pretrained=True)
+        known = {*tagged, *(other.partition(".")[0] for other in tagged)}
+    if name not in known:
+        choose("backbone", backbone, [*names, LITE, "none", f"{TIMM}NAME (pip install timm)"])
     return True
 
 
@@ -183,7 +183,7 @@ def _optional(module: str, package: str) -> ModuleType:
         torchvision()  # first, since these packages import it
         return importlib.import_module(module)
     except ImportError:
-        raise InputError(f'this backbone needs another package: pip install "{package}"') from None
+        raise InputError(f'this backbone needs a package: pip install "{package}"') from None
 
 
 def _without_last(network: nn.Module, state: dict[str, Tensor]) -> nn.Module:

@@ -89,11 +89,11 @@ def relabel(
     """
     source, root, weights = (None if path is None else Path(path) for path in (source, root, weights))
     require(0 <= threshold <= 1, f"threshold is {threshold}, allowed is [0, 1]")
-    require(weights is None or backbone is not None, "weights need a backbone; name one with --backbone")
+    named = backbone not in (None, "none")
+    require(weights is None or named, "weights need a backbone; name one with --backbone")
     pixels = {"model": fitting.get("model"), "size": size}
     asked = next((f"--{name}" for name, value in pixels.items() if value is not None), None)
-    alone = asked is None or backbone in (None, "none")
-    require(alone, f"{asked} and --backbone exclude each other; leave out one")
+    require(not (asked and named), f"{asked} and --backbone exclude each other; leave out one")
     require_settings(**fitting)
     for name in export:
         choose("export", name, exports.FORMATS)
