@@ -148,7 +148,7 @@ def _torchvision(backbone: str, weights: Path | None) -> Built:
 
 
 def _timm(backbone: str, weights: Path | None) -> Built:
-    library, name = _optional("timm", "timm"), backbone.removeprefix(TIMM)
+    library, name = _optional("timm", "sln[timm]"), backbone.removeprefix(TIMM)
     published = library.get_pretrained_cfg(name)
     state = read(weights or _from_hub(backbone, published))
     last, classes = published.classifier, published.num_classes
@@ -171,7 +171,7 @@ def _is_timm(backbone: str) -> bool:
         return False
     known, name = set(), backbone.removeprefix(TIMM)
     if importlib.util.find_spec("timm") or backbone.startswith(TIMM):
-        tagged = _optional("timm", "timm").list_models(pretrained=True)
+        tagged = _optional("timm", "sln[timm]").list_models(pretrained=True)
         known = {*tagged, *(other.partition(".")[0] for other in tagged)}
     if name not in known:
         choose("backbone", backbone, [*names, LITE, "none", f"{TIMM}NAME (pip install timm)"])
