@@ -13,7 +13,6 @@ from pathlib import Path
 import pandas as pd
 
 from sln.config import NOISE_NAMES
-from sln.relabel.evaluate import HUMAN
 from sln.study.statistics import Estimate, interval
 from sln.utils.files import write_text
 
@@ -30,22 +29,40 @@ CLEANLAB = {
     "joint by class": "cleanlab joint prune_by_class",
     "joint by both": "cleanlab joint both",
     "joint by confidence": "cleanlab joint confident_learning",
+    "neighbours": "cleanlab neighbours",
+    "25 neighbours": "cleanlab neighbours 25",
 }
-SHOWN = {"here": "here"}
+SHOWN = {"here": "here", "network alone": "network alone"}
 SHOWN |= {
     f"cleanlab: {name}": CLEANLAB[name]
-    for name in ("default", "self-confidence, adjusted", "margin, adjusted", "joint by noise rate")
+    for name in ("default", "margin, adjusted", "joint by noise rate", "25 neighbours")
 }
-SHOWN |= {"CE, cross-fitted": "CE cross-fitted", "CE, trained on all": "CE"}
+SHOWN |= {"CE, cross-fitted": "CE cross-fitted", "CE, trained on all": "CE", "logistic": "logistic"}
 NAMES = NOISE_NAMES | {"human-random1": "one person’s", "human-worst": "the worst of three"}
+ABLATED = {"pooled": ("here", "sigma 0"), "the network alone": ("network alone", "sigma 0 network alone")}
 VERDICTS = {"holds": "ahead of", "does not hold": "behind"}
+
+
+def name(noise: str) -> str:
+    """A kind of noise in words, and if features were judged, of how many photographs."""
+    kind, _, count = noise.partition("-features-")
+    return NAMES[kind] + (f", {int(count):,} on features," if count else "")
+
+
+def judged_on(results: pd.DataFrame) -> dict[str, pd.DataFrame]:
+    """The results by what was judged."""
+    photographs = results["noise"].str.startswith("human")
+    features = results["noise"].str.contains("features")
+    kinds = {"digits": ~photographs, "photographs’ pixels": photographs & ~features}
+    kinds |= {"photographs’ features": features}
+    return {kind: results[rows] for kind, rows in kinds.items() if rows.any()}
 
 
 def by_setting(results: pd.DataFrame, column: str = "average_precision") -> dict[str, pd.DataFrame]:
     """Seeds x methods: a column of the results in %, by noise and rate as "symmetric 0.1", in their order."""
     groups = results.groupby(["noise", "rate"], sort=False)
     return {
-        f"{NAMES[noise]} {rate:g}": 100 * group.pivot(index="seed", columns="method", values=column)
+        f"{name(noise)} {rate:g}": 100 * group.pivot(index="seed", columns="method", values=column)
         for (noise, rate), group in groups
     }
 
@@ -83,8 +100,8 @@ def table(settings: dict[str, pd.DataFrame]) -> list[str]:
     ]
     for setting, scores in settings.items():
         cells = [text(estimate(scores, method)) for method in SHOWN.values()]
-        name = best(scores)
-        found.append(f"| {setting} | {' | '.join(cells)} | {text(ahead(scores, name), '+')} ({name}) |")
+        rival = best(scores)
+        found.append(f"| {setting} | {' | '.join(cells)} | {text(ahead(scores, rival), '+')} ({rival}) |")
     return found
 
 
@@ -106,26 +123,34 @@ def verdicts(settings: dict[str, pd.DataFrame], of: str, choose: Callable[[pd.Da
     return "`here` is " + ". `here` is ".join(parts) + f". The intervals do not separate the two: {open_}."
 
 
+def wins(settings: dict[str, pd.DataFrame]) -> str:
+    """In how many settings the mean is above that of cleanlab's best."""
+    won = [setting for setting, scores in settings.items() if ahead(scores, best(scores)).mean > 0]
+    lost = ", ".join(setting for setting in settings if setting not in won) or "none"
+    return (
+        f"The mean of `here` is above cleanlab’s best in {len(won)} of {len(settings)} rows; not in: {lost}."
+    )
+
+
 def replaced(results: pd.DataFrame) -> str:
     """What replacing the flagged labels does to photographs, as means over seeds."""
-    rows = results[(results["method"] == "here") & results["noise"].isin(HUMAN)]
-    kinds = rows.groupby("noise")[["rate", "agreement", "true_after"]].mean() * 100
+    rows = results[(results["method"] == "here") & results["noise"].str.startswith("human")]
+    kinds = rows.groupby("noise", sort=False)[["rate", "agreement", "true_after"]].mean() * 100
     parts = [
-        f"{NAMES[noise]}: {kind.agreement:.0f}% predicted, {100 - kind.rate:.1f}% true before, "
+        f"{name(noise).rstrip(',')}: {kind.agreement:.0f}% predicted, {100 - kind.rate:.1f}% true before, "
         f"{kind.true_after:.1f}% after"
         for noise, kind in kinds.iterrows()
     ]
     return (
-        "A ranking is not a correction. On photographs these networks predict few of the given labels, and "
-        f"`relabel` would replace every label that is flagged ({'; '.join(parts)})."
+        "A ranking is not a correction. This is what becomes of photographs’ labels if every flagged one is "
+        f"replaced, and how many of the given ones are predicted: {'; '.join(parts)}."
     )
 
 
 def thresholds(results: pd.DataFrame) -> str:
     """Precision and recall at `relabel`'s threshold and at 0.15, as means over kinds of noise and seeds."""
-    digits = ~results["noise"].isin(HUMAN)
     parts = []
-    for data, rows in {"the digits": results[digits], "photographs": results[~digits]}.items():
+    for data, rows in judged_on(results).items():
         means = 100 * rows.groupby("method")[["precision", "recall"]].mean()
         both = (means.loc[name] for name in ("here", "here 0.15"))
         cells = [f"precision {mean.precision:.0f}, recall {mean.recall:.0f}" for mean in both]
@@ -133,17 +158,42 @@ def thresholds(results: pd.DataFrame) -> str:
     return f"At `relabel`’s threshold of 0.5, in %: {'; '.join(parts)}."
 
 
+def noise_adds(results: pd.DataFrame) -> str:
+    """What stochastic label noise changes, as means over kinds of noise, where σ = 0 was measured too."""
+    parts = []
+    for data, rows in judged_on(results).items():
+        wide = 100 * rows.pivot(index=["noise", "rate", "seed"], columns="method", values="average_precision")
+        if "sigma 0" not in wide:
+            continue
+        wide = wide.dropna(subset=["sigma 0"])
+        cells = [
+            f"{wide[chosen].mean():.1f} instead of {wide[without].mean():.1f} ({words})"
+            for words, (chosen, without) in ABLATED.items()
+        ]
+        kinds, many = len(wide), "s" * (len(wide) > 1)
+        parts.append(f"on {data} {', '.join(cells)}, means of {kinds} setting{many} with one seed")
+    if not parts:
+        return "What the stochastic noise adds was not measured."
+    return (
+        f"What the noise adds: with the chosen σ instead of σ = 0, average precision is {'; '.join(parts)}."
+    )
+
+
 def written(results: pd.DataFrame) -> str:
     """The table and the sentences that rest on it."""
     settings = by_setting(results)
     counts = sorted({scores["here"].count() for scores in settings.values()})
     seeds = " to ".join(map(str, sorted({counts[0], counts[-1]}))) + " seed" + "s" * int(counts[-1] > 1)
-    heading = f"Average precision in %, mean over {seeds} ± half of the 95% t interval; CE: the first seed."
+    heading = (
+        f"Average precision in %, mean over {seeds} ± half of the 95% t interval; CE, logistic: one seed."
+    )
     sentences = [
+        wins(settings),
         verdicts(settings, "cleanlab’s best", best),
         verdicts(settings, "cleanlab’s default", lambda _: "default"),
         replaced(results),
         thresholds(results),
+        noise_adds(results),
     ]
     wrapped = [textwrap.fill(sentence, 100, break_on_hyphens=False) for sentence in [heading, *sentences]]
     return "\n\n".join([wrapped[0], "\n".join(table(settings)), *wrapped[1:]])

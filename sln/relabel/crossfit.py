@@ -2,12 +2,14 @@
 
 For each of K folds, one network is trained on all other folds by the paper's method: stochastic label noise
 (SLN), a momentum model (MO), and label correction in the last tenth of the epochs (LC). `scores` uses the
-momentum model's predictions for the fold that was held out, averaged over `repeats` with other folds.
+momentum model's predictions for the fold that was held out, averaged over `repeats` with other folds, and
+pooled with two more opinions of the same training examples (`opinions`).
 """
 
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import functools
 import hashlib
 import json
@@ -28,7 +30,7 @@ from sln.config import Config
 from sln.data import Data, Split
 from sln.datasets.load import threads
 from sln.metrics import accuracy
-from sln.relabel import judged, scores
+from sln.relabel import judged, opinions, scores
 from sln.relabel.examples import Examples, checked
 from sln.relabel.kinds import pixels_of
 from sln.runs import parallel, store
@@ -42,6 +44,8 @@ NETWORKS = ("cnn", "wrn-10-1", "wrn-28-2")
 SIGMAS = (0.1, 0.2, 0.5, 1.0)  # the paper's candidates
 # By default a network takes about 1,800 steps, as for the digits, with smaller batches or fewer epochs.
 MAX_STEPS, BATCH_SIZE, EPOCHS = 1800, (8, 64), (30, 100)
+MAX_PASSES, HEAD_EPOCHS = 600_000, 5  # images that a network is shown in all; least epochs of a linear head
+CHOICE = 10_000  # examples at most that sigma is chosen with
 # Features are scaled to the squared norm of the small network's last input, so that its lr and sigma suit.
 HEAD_WIDTH = 32
 
@@ -69,7 +73,7 @@ class Fitted:
 
     classes: tuple[Hashable, ...]  # the labels' names, in the order of the columns of `probabilities`
     given: Tensor  # (N,) int64, indices into `classes`
-    probabilities: Tensor  # (N, C) float32, mean over momentum models that were not trained on the example
+    probabilities: Tensor  # (N, C) float32, of opinions that did not see the example (`opinions.pooled`)
     sigma: float  # strength of the stochastic noise
     validation: dict[
         float, float
@@ -150,9 +154,11 @@ def fit(
         features (N, D), an array or data frame, which get a linear head
     labels : (N,) given labels, numbers or names; at least two, each on two different images; None: the data
         set's own
-    sigma : strength of the stochastic noise; None: the best of SIGMAS on the noisy labels of one fold
+    sigma : strength of the stochastic noise; None: the best of SIGMAS on the noisy labels of one fold, of
+        10,000 examples if there are more
     folds, repeats : K, and how many times the examples are split into folds
-    epochs : None: 100, or fewer (at least 30) if 100 epochs are more than 1,800 steps
+    epochs : None: 100, or fewer if 100 epochs are more than 1,800 steps: at least 30
+        (features: 5), and no more than 600,000 images in all
     model : one of NETWORKS
     groups : (N,) numbers or names; a group, such as frames of one film, stays in one fold; None: those of
         `copies.find`
@@ -162,24 +168,75 @@ def fit(
     """
     require_settings(sigma=sigma, folds=folds, repeats=repeats, epochs=epochs, model=model, seed=seed)
     examples = checked(images, labels, groups)
-    networks = fold_models(examples, folds, repeats, epochs, model, seed)
-    total = len(networks) + (len(SIGMAS) - 1 if sigma is None else 0)
+    settings = (folds, repeats, epochs, model, seed)
+    networks, chosen_with = fold_models(examples, *settings), some(examples, seed)
+    total = len(networks) + (len(SIGMAS) - (chosen_with is examples) if sigma is None else 0)
     validation, states = {}, []
     with Progress(total, "cross-fitting", "networks", quiet=quiet) as progress:
         if sigma is None:
-            tried = train_all([networks[0].with_sigma(s) for s in SIGMAS], examples, cache, progress)
-            given = examples.given[tried[0]["held_out"]]
+            first = networks[0] if chosen_with is examples else fold_models(chosen_with, *settings)[0]
+            tried = train_all([first.with_sigma(s) for s in SIGMAS], chosen_with, cache, progress)
+            given = chosen_with.given[tried[0]["held_out"]]
             validation = {s: accuracy(t["probabilities"], given) for s, t in zip(SIGMAS, tried, strict=True)}
             sigma = max(SIGMAS, key=validation.__getitem__)  # the first, smallest, of equals
-            states.append(tried[SIGMAS.index(sigma)])
+            if chosen_with is examples:
+                states.append(tried[SIGMAS.index(sigma)])
         remaining = [network.with_sigma(sigma) for network in networks[len(states) :]]
         states += train_all(remaining, examples, cache, progress)
-    probabilities = torch.zeros(len(examples.given), len(examples.classes))
-    for state in states:
-        probabilities[state["held_out"]] += state["probabilities"] / repeats
     kind, shape = networks[0].config.model, tuple(examples.images.shape[1:])
-    found = (examples.classes, examples.given, probabilities, sigma, validation, kind, states)
-    return Fitted(*found, shape, examples.index)
+    found = (examples.classes, examples.given, by_networks(examples, states), sigma, validation, kind, states)
+    return with_opinions(Fitted(*found, shape, examples.index), examples)
+
+
+def some(examples: Examples, seed: int) -> Examples:
+    """The examples, or if there are more than CHOICE, so many of them, drawn by seed."""
+    if len(examples.given) <= CHOICE:
+        return examples
+    rows = numpy_generator(seed, "cross-fitting", 0, 2).permutation(len(examples.given))[:CHOICE]
+    drawn = {"images": examples.images[rows], "given": examples.given[rows], "groups": examples.groups[rows]}
+    return dataclasses.replace(examples, **drawn)
+
+
+def by_networks(examples: Examples, states: list[dict[str, Tensor]]) -> Tensor:
+    """(N, C): probabilities by the momentum models alone, mean over those that held the example out."""
+    N = len(examples.given)
+    total, times = torch.zeros(N, len(examples.classes)), torch.zeros(N, 1)
+    for state in states:
+        total[state["held_out"]] += state["probabilities"]
+        times[state["held_out"]] += 1
+    return total / times
+
+
+def with_opinions(fitted: Fitted, examples: Examples) -> Fitted:
+    """The same with the networks' probabilities pooled with the other `opinions` of their training examples.
+
+    The discriminant sees what the network's last layer sees.
+    """
+    N, C, given = len(examples.given), len(examples.classes), examples.given
+    compared = opinions.compared(examples.images)
+    others, times = torch.zeros(2, N, C), torch.zeros(N, 1)
+    for network, state in fitted.networks():
+        held_out = torch.zeros(N, dtype=torch.bool)
+        held_out[state["held_out"]] = True
+        seen = compared if fitted.model == "linear" else last_inputs(network, examples.images, state)
+        for total, opinion, x in zip(
+            others, (opinions.discriminant, opinions.neighbours), (seen, compared), strict=True
+        ):
+            total[held_out] += opinion(x[~held_out], given[~held_out], x[held_out], C)
+        times[held_out] += 1
+    powers = opinions.POWERS["features" if fitted.model == "linear" else "pixels"]
+    pooled = opinions.pooled([fitted.probabilities, *(others / times)], given, powers)
+    return dataclasses.replace(fitted, probabilities=pooled)
+
+
+@torch.no_grad()
+def last_inputs(network: nn.Module, images: Tensor, state: dict[str, Tensor]) -> Tensor:
+    """(N, D): what the network's last, linear layer sees of images (N, channels, H, W)."""
+    unknown, seen = torch.full((len(images),), -1), []
+    split = Split(images, unknown, unknown)
+    with network.linear.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0])):
+        predict(network, split, _data(split, split, network.linear.out_features, state["mean"], state["std"]))
+    return torch.cat(seen)
 
 
 def require_settings(
@@ -196,7 +253,9 @@ def recipe(model: str, examples: int, epochs: int | None, seed: int) -> Config:
     """Settings for training on that many examples: those of the digits (none is loaded), except these."""
     batch_size = int(np.clip(math.ceil(examples * EPOCHS[1] / MAX_STEPS), *BATCH_SIZE))
     if epochs is None:
-        epochs = int(np.clip(round(MAX_STEPS / math.ceil(examples / batch_size)), *EPOCHS))
+        least = HEAD_EPOCHS if model == "linear" else EPOCHS[0]
+        epochs = int(np.clip(round(MAX_STEPS / math.ceil(examples / batch_size)), least, EPOCHS[1]))
+        epochs = max(1, min(epochs, MAX_PASSES // examples))
     settings = {"batch_size": batch_size, "epochs": epochs, "correction": epochs * 9 // 10, "seed": seed}
     return Config(noise_mode="none", model=model, **settings)
 

@@ -102,8 +102,20 @@ def test_probabilities_are_the_mean_over_the_networks_that_held_the_example_out(
         mean, std = (state[name].view(1, 3, 1, 1) for name in ("mean", "std"))
         with torch.no_grad():
             expected[kept["held_out"]] += F.softmax(network((pixels - mean) / std), dim=1) / 2
-    torch.testing.assert_close(fitted.probabilities, expected)
-    torch.testing.assert_close(fitted.probabilities.sum(dim=1), torch.ones(30))
+    alone = crossfit.by_networks(checked(IMAGES, LABELS), fitted.states)
+    torch.testing.assert_close(alone, expected)
+    for p in (alone, fitted.probabilities):
+        torch.testing.assert_close(p.sum(dim=1), torch.ones(30))
+
+
+def test_the_discriminant_is_given_what_the_last_layer_sees():
+    fitted = fit(IMAGES, LABELS, **QUICK)
+    for network, state in fitted.networks():
+        mean, std = (state[name].view(1, 3, 1, 1) for name in ("mean", "std"))
+        seen = crossfit.last_inputs(network, torch.from_numpy(IMAGES), state)
+        with torch.no_grad():
+            logits = network((torch.from_numpy(IMAGES).float() - mean) / std)
+            torch.testing.assert_close(network.linear(seen), logits)
 
 
 def test_identical_images_are_in_one_fold():
@@ -144,12 +156,19 @@ def test_pixels_are_normalised_by_those_that_are_trained_on():
 def test_the_recipe_of_the_digits_is_the_default_and_other_sizes_take_about_as_many_steps():
     usual = sln.Config(noise_mode="none", correction=90)
     assert crossfit.recipe("cnn", 1150, None, 0) == usual
-    for examples in (20, 100, 1000, 4000, 50_000):
+    for examples in (20, 100, 1000, 4000, 20_000):
         config = crossfit.recipe("cnn", examples, None, 0)
         steps = config.epochs * -(-examples // config.batch_size)
         assert 8 <= config.batch_size <= 64
         assert 30 <= config.epochs <= 100
-        assert (0.9 * 1800 <= steps <= 1.1 * 1800) or examples in (20, 100, 50_000)
+        assert (0.9 * 1800 <= steps <= 1.1 * 1800) or examples in (20, 100, 20_000)
+
+
+@pytest.mark.parametrize(("model", "least"), [("cnn", 30), ("linear", 5)])
+def test_large_sets_take_few_epochs_and_the_number_of_images_shown_is_capped(model, least):
+    epochs = [crossfit.recipe(model, examples, None, 0).epochs for examples in (20_000, 120_000, 1_000_000)]
+    assert epochs == [6 if model == "linear" else least, 5, 1]
+    assert crossfit.recipe(model, 1_000_000, 40, 0).epochs == 40  # as asked for
 
 
 def test_features_get_a_linear_head_that_learns_their_classes():
@@ -196,6 +215,7 @@ def test_sigma_is_the_best_on_the_noisy_labels_of_one_fold_and_the_smallest_of_e
         return state | {"mean": np.zeros(3, np.float32), "std": np.ones(3, np.float32)}
 
     monkeypatch.setattr(crossfit, "train_fold", pretend)
+    monkeypatch.setattr(crossfit, "with_opinions", lambda fitted, _: fitted)
     fitted = fit(*pictures(60), folds=6, repeats=2, quiet=True)
     assert fitted.sigma == 0.2
     assert fitted.validation == pytest.approx(share)
@@ -203,6 +223,20 @@ def test_sigma_is_the_best_on_the_noisy_labels_of_one_fold_and_the_smallest_of_e
     first = asked[0].held_out
     assert all(np.array_equal(fold_model.held_out, first) for fold_model in asked[:4])
     assert len({fold_model.held_out.tobytes() for fold_model in asked}) == 12
+
+
+def test_sigma_is_chosen_on_some_of_many_examples(monkeypatch):
+    seen, honest = [], crossfit.train_fold
+    monkeypatch.setattr(crossfit, "train_fold", lambda work: seen.append(work) or honest(work))
+    monkeypatch.setattr(crossfit, "CHOICE", 24)
+    fitted = fit(IMAGES, LABELS, **QUICK | {"sigma": None})
+    assert [len(images) for _, images, _, _ in seen] == 4 * [24] + 3 * [30]
+    assert list(fitted.validation) == [0.1, 0.2, 0.5, 1.0]
+    drawn = crossfit.some(checked(IMAGES, LABELS), seed=0)
+    rows = [next(row for row in range(30) if np.array_equal(IMAGES[row], image)) for image in drawn.images]
+    assert len(set(rows)) == 24
+    assert np.array_equal(drawn.given, LABELS[rows])
+    assert crossfit.some(drawn, seed=0) is drawn
 
 
 # --- the same numbers
