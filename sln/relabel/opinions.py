@@ -14,7 +14,7 @@ from torch import Tensor
 from sln.metrics import accuracy
 
 # Chosen on the digits at seeds 10 and 11 and on CIFAR-10N's images from number 30,000 on (see README.md).
-SHRINKAGE = 0.6  # of the covariance, towards a multiple of the identity
+SHRUNK_BY = 4  # examples per feature at which s = 1/2
 CONFIDENCE = 0.5  # factor on the discriminant's logits, which are too sure, as classes are not normal
 NEIGHBOURS, TEMPERATURE = 50, 0.1  # at most a twentieth of the examples vote, by exp(cosine / TEMPERATURE)
 SIDE = 16  # pixels; larger images are averaged down before they are compared
@@ -28,7 +28,7 @@ BLOCK = 2**25  # entries of similarities at a time, 128 MiB
 def discriminant(x: Tensor, labels: Tensor, new: Tensor, C: int) -> Tensor:
     """(M, C): probabilities of `new` (M, D) by linear discriminant analysis of x (N, D), labels (N,).
 
-    Bayes' rule with normal classes of one covariance S, shrunk to (1 - s) S + s tr(S)/D I, s = SHRINKAGE. It
+    Bayes' rule with normal classes of one covariance S, shrunk to (1 - s) S + s tr(S)/D I, s = `shrinkage`. It
     averages over whole classes, so single wrong labels move it little.
     """
     centre = x.mean(dim=0)
@@ -39,10 +39,16 @@ def discriminant(x: Tensor, labels: Tensor, new: Tensor, C: int) -> Tensor:
     within = x - means[labels]
     S = (within.T @ within / len(x)).double()
     spread = S.diagonal().mean().clamp(min=torch.finfo(x.dtype).tiny)
-    S = (1 - SHRINKAGE) * S + SHRINKAGE * spread * torch.eye(len(S), dtype=S.dtype)
+    s = shrinkage(*x.shape)
+    S = (1 - s) * S + s * spread * torch.eye(len(S), dtype=S.dtype)
     W = torch.linalg.solve(S, means.T.double()).to(x)
     logits = new @ W - (means.T * W).sum(dim=0) / 2 + (counts / len(x)).log()
     return F.softmax(CONFIDENCE * logits, dim=1)
+
+
+def shrinkage(N: int, D: int) -> float:
+    """s in (0, 1): the more, the fewer examples N there are per feature, of D."""
+    return D / (D + N / SHRUNK_BY)
 
 
 def neighbours(x: Tensor, labels: Tensor, new: Tensor, C: int) -> Tensor:

@@ -31,7 +31,7 @@ def drawn(seed, N=120, D=6, C=3):
 @given(SEEDS)
 def test_the_discriminant_is_scikit_learns_with_halved_logits(seed):
     x, labels, new = drawn(seed)
-    oracle = LinearDiscriminantAnalysis(solver="lsqr", shrinkage=opinions.SHRINKAGE)
+    oracle = LinearDiscriminantAnalysis(solver="lsqr", shrinkage=6 / (6 + 120 / 4))
     logits = oracle.fit(x.numpy(), labels.numpy()).decision_function(new.numpy())
     expected = torch.softmax(opinions.CONFIDENCE * torch.from_numpy(logits), dim=1)
     found = opinions.discriminant(x, labels.long(), new, 3)
