@@ -28,8 +28,8 @@ BLOCK = 2**25  # entries of similarities at a time, 128 MiB
 def discriminant(x: Tensor, labels: Tensor, new: Tensor, C: int) -> Tensor:
     """(M, C): probabilities of `new` (M, D) by linear discriminant analysis of x (N, D), labels (N,).
 
-    Bayes' rule with normal classes of one covariance S, shrunk to (1 - s) S + s tr(S)/D I, s = `shrinkage`. It
-    averages over whole classes, so single wrong labels move it little.
+    Bayes' rule with normal classes of one covariance S, shrunk to (1 - s) S + s tr(S)/D I, s = `shrinkage`.
+    It averages over whole classes, so single wrong labels move it little.
     """
     centre = x.mean(dim=0)
     x, new = x - centre, new - centre
