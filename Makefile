@@ -45,8 +45,8 @@ reproduce: $(RUNTIME) ## execute every notebook headlessly, fill figures/ and bu
 
 figures: reproduce ## the same: figures come from the notebooks and from nowhere else
 
-report: reproduce ## the same, and say where the HTML report is
-	@echo "open build/$(PROFILE)/report.html"
+report: reproduce ## the same, and say where the article is
+	@echo "open build/$(PROFILE)/index.html"
 
 lab: $(RUNTIME) ## JupyterLab on the notebooks, on loopback, with a token
 	$(PY) -m jupyterlab --ServerApp.ip=127.0.0.1 --notebook-dir=notebooks --LabApp.app_settings_dir=$(CURDIR)/sln/explore/lab $(if $(filter 0,$(shell id -u)),--allow-root)

@@ -1,4 +1,4 @@
-"""Executes the notebooks headlessly and writes the report."""
+"""Executes the notebooks headlessly and writes the article."""
 
 from sln.reproduce.execute import reproduce, run_notebook
 

@@ -1,4 +1,4 @@
-"""Executes the notebooks with papermill, checks their results, and writes the report.
+"""Executes the notebooks with papermill, checks their results, and writes the article.
 
 papermill reports success even if the kernel died or left early, a parameter was misspelt, a slider callback
 failed, or a figure is stale. This module checks for each of these.
@@ -21,8 +21,8 @@ import papermill
 from nbclient.exceptions import CellTimeoutError, DeadKernelError
 from nbformat import NotebookNode
 
+from sln.reproduce.article import Result, write_article
 from sln.reproduce.client import ENGINE, headless, private_sockets
-from sln.reproduce.report import Result, write_report
 from sln.reproduce.summary import write_summary
 from sln.runs import parallel
 from sln.runs.store import versions
@@ -54,7 +54,7 @@ def reproduce(
     timeout: float | None = None,
     dry_run: bool = False,
 ) -> int:
-    """Execute the study's notebooks headlessly at `profile`, check them, write the report and the summary.
+    """Execute the study's notebooks headlessly at `profile`, check them, write the article and the summary.
 
     Parameters
     ----------
@@ -106,7 +106,7 @@ def choose_notebooks(
 
 
 def finish(study: Study, results: list[Result], build: Path, *, complete: bool) -> int:
-    """Write manifest, report and summary, print the table, and return the exit code.
+    """Write manifest, article and summary, print the table, and return the exit code.
 
     complete : whether all notebooks were run; only then are there a manifest and a check for old figures
     """
@@ -116,9 +116,9 @@ def finish(study: Study, results: list[Result], build: Path, *, complete: bool) 
     figures = figures_folder(study.name)
     if complete:
         write_json(figures / "manifest.json", manifest)
-    report = write_report(build, study, results, leftovers, manifest)
+    article = write_article(build, study, results, leftovers, manifest)
     write_summary(figures.parent)
-    print_table(results, leftovers, report)
+    print_table(results, leftovers, article)
     return 1 if leftovers or any(result.problems for result in results) else 0
 
 
@@ -232,7 +232,7 @@ def unpromised(profile: str, results: list[Result]) -> list[str]:
     return sorted(name for name in found - promised - {"manifest.json"} if not name.startswith("."))
 
 
-def print_table(results: list[Result], leftovers: list[str], report: Path) -> None:
+def print_table(results: list[Result], leftovers: list[str], article: Path) -> None:
     """Print a table of notebooks: seconds, number of figures, result."""
     width = max(len(result.name) for result in results)
     print(f"\n{'notebook':{width}}  {'time':>7}  {'figures':>7}  result")
@@ -243,7 +243,7 @@ def print_table(results: list[Result], leftovers: list[str], report: Path) -> No
     print(f"{'total':{width}}  {total!s:>7}")
     for name in leftovers:
         print(f"stale: no notebook promises {name}; remove it")
-    print(f"report: {report}")
+    print(f"open {article}")
 
 
 def parse_parameters(texts: list[str]) -> dict[str, Any]:

@@ -12,6 +12,7 @@ import pytest
 from small_notebooks import PIXEL, SAVE, SLIDER, write
 
 from sln.reproduce import execute as runner
+from sln.reproduce.article import Result
 from sln.reproduce.execute import (
     broken_promises,
     check_parameters,
@@ -20,7 +21,6 @@ from sln.reproduce.execute import (
     run_notebook,
     unpromised,
 )
-from sln.reproduce.report import Result
 from sln.utils.errors import InputError
 from sln.utils.files import figures_folder
 
@@ -71,12 +71,12 @@ def good(tmp_path_factory):
     return folder, code
 
 
-def test_good_notebooks_give_0_a_report_one_page_each_a_manifest_and_a_summary(good):
+def test_good_notebooks_give_0_an_article_a_manifest_and_a_summary(good):
     folder, code = good
     assert code == 0
     pages = {path.name for path in (folder / "build" / "smoke").glob("*.html")}
-    assert pages == {"report.html", "01_first.html", "02_second.html"}
-    assert (folder / "build" / "smoke" / "report.html").read_text().count("data:image/png;base64,") == 3
+    assert pages == {"index.html", "report.html"}
+    assert 'id="02_second"' in (folder / "build" / "smoke" / "index.html").read_text()
     manifest = json.loads((folder / "figures" / "smoke" / "manifest.json").read_text())
     assert list(manifest["seconds"]) == ["01_first", "02_second"]
     page = (folder / "figures" / "README.md").read_text()
@@ -123,7 +123,7 @@ def test_a_file_that_no_notebook_promises_is_a_failure(good, monkeypatch, capsys
     monkeypatch.setattr(runner, "run_notebook", lambda path, **options: Result(path.stem, 1.0, ["01_a"]))
     assert reproduce("smoke", folder=folder / "notebooks", build=folder / "again") == 1
     assert "01_renamed.png" in capsys.readouterr().out
-    assert "01_renamed.png" in (folder / "again" / "smoke" / "report.html").read_text()
+    assert "01_renamed.png" in (folder / "again" / "smoke" / "index.html").read_text()
     assert reproduce("smoke", folder=folder / "notebooks", build=folder / "again", only=["01_first"]) == 0
     (figures / "01_renamed.png").unlink()
 
@@ -248,9 +248,9 @@ def test_missing_and_stale_figures_and_errors_in_slider_callbacks_are_all_found(
         "promised without_table.csv is missing",
     ]
     assert "FAILED" in out
-    report = (tmp_path / "build" / "smoke" / "report.html").read_text()
-    assert "ZeroDivisionError" in report
-    assert "missing is missing" in report
+    article = (tmp_path / "build" / "smoke" / "index.html").read_text()
+    assert "ZeroDivisionError" in article
+    assert "promised missing.png is missing" in article
 
 
 def test_an_empty_table_is_a_failure_and_not_a_crash(tmp_path, monkeypatch):
