@@ -45,7 +45,8 @@ NOTEBOOK = re.compile(r"(\d\d_\w+)\.ipynb$")
 MAP = re.compile(r"^\*Map:\*.*$", re.MULTILINE)  # of the notebooks: the page has a table of contents
 MATH = re.compile(r"<math\b.*?</math>", re.DOTALL)
 # A figure with sliders brings the script and the style of all such figures, which the page has once.
-LIVE = re.compile(r'<(script)\b(?! type="application/json").*?</script>|<style\b.*?</style>', re.DOTALL)
+LIVE = re.compile(r'<script\b(?! type="text/plain").*?</script>|<style\b.*?</style>', re.DOTALL)
+PLAIN = re.compile(r'<span class="(?!k|ow|s|c1|m)[^"]*">([^<]*)</span>')  # code that has no colour
 ITALIC = {**{chr(code): 0x1D44E + code - 97 for code in range(97, 123)}, "h": 0x210E}
 ITALIC |= {chr(code): 0x1D434 + code - 65 for code in range(65, 91)}
 ITALIC |= {chr(code): 0x1D6FC + code - 0x3B1 for code in range(0x3B1, 0x3CA)}
@@ -139,7 +140,7 @@ def section(notebook: NotebookNode, name: str, numbers: Mapping[str, str]) -> st
 def code_cell(cell: NotebookNode, name: str, numbers: Mapping[str, str]) -> list[str]:
     """A code cell: its code, folded, and what came out."""
     code = pygments.highlight(cell.source, PythonLexer(), HtmlFormatter(cssclass="source"))
-    code = code.replace("<pre>", '<pre tabindex="0">')  # it may be wider than the page
+    code = PLAIN.sub(r"\1", code).replace("<pre>", '<pre tabindex="0">')  # it may be wider than the page
     parts = [f'<details class="code"><summary>Code</summary>{code}</details>']
     saved = next((figure for figure in numbers if f'"{figure}"' in cell.source), None)
     for output in cell.outputs:
@@ -170,6 +171,18 @@ def shown(output: NotebookNode, name: str | None, numbers: Mapping[str, str]) ->
     what = f'data-file="{name}.csv" data-csv="{numbers[name]}"'
     save = f'<button type="button" {what} hidden>Numbers (CSV)</button>'
     return f'<figure id="{name}">{picture}<figcaption>{words} {save}</figcaption></figure>'
+
+
+def classed(page: str) -> tuple[str, str]:
+    """The page with classes for the styles of figures, which repeat, and the classes as CSS."""
+    names: dict[str, str] = {}
+
+    def name(found: re.Match) -> str:
+        return f'class="{names.setdefault(found[1], f"s{len(names)}")}"'
+
+    figures = re.compile(r"<svg\b.*?</svg>", re.DOTALL)
+    page = figures.sub(lambda svg: re.sub(r'style="([^"]*)"', name, svg[0]), page)
+    return page, "".join(f".{short} {{{style}}}\n" for style, short in names.items())
 
 
 def packed(text: str) -> str:
@@ -216,6 +229,7 @@ def write_article(
     parts = [part(build, study.name, result) for result in executed]
     scripts = [(HERE / "article.js").read_text(encoding="utf-8")]
     everything = "".join(part["html"] for part in parts)
+    everything, styles = classed(everything)
     policy = POLICY + " ".join(map(digest, scripts))
     files = jinja2.FileSystemLoader(HERE)
     environment = jinja2.Environment(
