@@ -70,7 +70,7 @@ if (!customElements.get("sln-player")) customElements.define("sln-player", class
         next.innerHTML = data.frames[frame].map(token => data.tokens[token]).join("");
         next.style.cssText = this.picture.firstElementChild.style.cssText;
         // images are decoded before they are seen, so that nothing flickers
-        const ahead = [...next.querySelectorAll("image")].map(image => this.decoded(image.getAttribute("xlink:href")));
+        const ahead = [...next.querySelectorAll("image")].map(image => this.decoded(image.getAttribute("href")));
         if (ahead.some(image => !image.complete)) await Promise.all(ahead.map(image => image.decode().catch(() => {})));
         if (turn !== this.turn) return;
         this.constructor.replace(this.picture.firstElementChild, next);

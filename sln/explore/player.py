@@ -26,23 +26,12 @@ from sln.utils.errors import InputError
 # What one player may have: frames, characters of all their SVGs (3 million take about 10 seconds to draw),
 # seconds of this process (then no finer step begins), bytes in the page, values of a control. Values are left
 # out evenly to keep within.
-FRAMES, CHARACTERS, SECONDS, BYTES, VALUES = 400, 3_000_000, 15.0, 400_000, 13
-STRIDES = (
-    1,
-    2,
-    5,
-    10,
-    20,
-    50,
-    100,
-    200,
-    500,
-    1000,
-)  # every second value, every fifth, …: round ones are kept
+FRAMES, CHARACTERS, SECONDS, BYTES, VALUES = 400, 3_000_000, 20.0, 250_000, 13
+STRIDES = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000)  # every second value, every fifth, …: round ones stay
 TOKEN = re.compile(r"<[^>]*>[^<]*")
 FOLDER = Path(__file__).parent
-STYLE = f"<style>{(FOLDER / 'player.css').read_text(encoding='utf-8')}</style>"
-SCRIPT = f"<script>{(FOLDER / 'player.js').read_text(encoding='utf-8')}</script>"
+STYLE = (FOLDER / "player.css").read_text(encoding="utf-8")
+SCRIPT = (FOLDER / "player.js").read_text(encoding="utf-8")
 
 Values = Mapping[str, Mapping[str, Any]]  # of each argument: its values, by their texts
 Key = tuple[str, ...]  # the texts of one frame
@@ -54,6 +43,7 @@ class Player:
     name : the element's id in a page; `#name.argument=value` in an address sets a slider
     values, start : what each argument can be, and the text of what is shown first
     labels : the sliders' names, if others than the arguments'
+    ahead : the values to draw, of some arguments; of the others as many as the limits allow
 
     Raises InputError if the first frame cannot be drawn; of another one the words are then the error.
 
@@ -69,6 +59,7 @@ class Player:
         values: Values,
         start: Mapping[str, str],
         labels: Mapping[str, str],
+        ahead: Mapping[str, Sequence[Any]] | None = None,
     ) -> None:
         def frame(key: Key) -> tuple[str, str]:
             chosen = {argument: values[argument][text] for argument, text in zip(values, key, strict=True)}
@@ -81,7 +72,15 @@ class Player:
             return svg(figure, f"{name}-"), figure.alt()
 
         began, self.name, first = time.process_time(), name, tuple(start[argument] for argument in values)
-        self.kept, frames, packed = _drawn(frame, values, first)
+        ahead = {
+            argument: [*chosen, values[argument][start[argument]]]
+            for argument, chosen in (ahead or {}).items()
+        }
+        wanted = {
+            argument: {text: v for text, v in these.items() if argument not in ahead or v in ahead[argument]}
+            for argument, these in values.items()
+        }
+        self.kept, frames, packed = _drawn(frame, wanted, first)
         picture, self.words = frames[first]
         self.frames, self.bytes, self.seconds = len(frames), len(packed), time.process_time() - began
         rows = [
@@ -109,7 +108,8 @@ class Player:
         )
 
     def _repr_mimebundle_(self, **_: Any) -> dict[str, str]:
-        return {"text/html": STYLE + self.html + SCRIPT, "text/plain": self.words}
+        page = f"<style>{STYLE}</style>{self.html}<script>{SCRIPT}</script>"
+        return {"text/html": page, "text/plain": self.words}
 
 
 def _drawn(
@@ -188,7 +188,7 @@ def _row(name: str, argument: str, label: str, texts: list[str], text: str) -> s
         f'<label for="{key}">{html.escape(label)}</label><input type="range" id="{key}" name="{argument}"'
         f' min="0" max="{len(texts) - 1}" step="1" value="{texts.index(text)}" autocomplete="off"'
         f' aria-valuetext="{html.escape(text)}"{only}><output for="{key}"'
-        f' style="min-width: {max(map(len, texts))}ch">{html.escape(text)}</output>'
+        f' style="min-width: min({max(map(len, texts))}ch, 18vw)">{html.escape(text)}</output>'
     )
 
 

@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import asyncio
 import html
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import ipywidgets
 
 from sln import runs
 from sln.config import EMBEDDED, NOISE_NAMES, Config
 from sln.explore import widgets
+from sln.explore.player import Player
+from sln.plots import Figure
 from sln.plots import training as pictures
 from sln.runs import background, store
 from sln.runs.run import Run
+from sln.study.statistics import MethodRuns
 from sln.study.study import Study
 from sln.utils.errors import InputError, require
+from sln.utils.progress import headless
 
 SETTINGS = ("noise_mode", "noise_rate", "sigma", "alpha")  # in which the runs of one explorer differ
 SECONDS_BETWEEN_LOOKS = 0.5
@@ -97,6 +101,18 @@ class TrainedRuns(ipywidgets.VBox):
             matching = [key for key in matching if key[place] == value]
         self._updating = False
         self.picture.show(lambda: pictures.at_epoch(self.runs[matching[0]], self.sliders["epoch"].value))
+
+
+def trained_runs(study: Study, grid: Mapping[float, MethodRuns], sigma: float) -> TrainedRuns | Player:
+    """`TrainedRuns`, of `grid` at first; in a notebook that `reproduce` executes, a Player over `grid`."""
+    if not headless():
+        return TrainedRuns(study, grid[sigma].first.config)
+
+    def at_epoch(sigma: float, epoch: int) -> Figure:
+        return pictures.at_epoch(grid[sigma].first, epoch)
+
+    last = grid[sigma].first.config.epochs
+    return widgets.play(at_epoch, sigma=(sigma, list(grid)), epoch=(last, (0, last, max(1, last // 10))))
 
 
 def nearest(values: list, wanted: object) -> object:

@@ -27,17 +27,24 @@ SYMBOLS |= {"noise_mode": "kind of noise"}
 
 
 def sliders(
-    draw: Callable[..., Figure], *fixed: Any, height: str = HEIGHT, **controls: tuple[Any, Control]
+    draw: Callable[..., Figure],
+    *fixed: Any,
+    height: str = HEIGHT,
+    ahead: Mapping[str, Sequence[Any]] | None = None,
+    **controls: tuple[Any, Control],
 ) -> Panel | Player:
     """A panel of sliders above the picture that `draw(*fixed, **values)` returns.
 
     controls : argument name = (start value, control); the start value must be one of the control's
     height : of the picture's place, fixed, so that nothing below moves during a redraw
 
-    In a notebook that `reproduce` executes it is a Player, which moves without a kernel.
+    ahead : see below
+
+    In a notebook that `reproduce` executes it is a Player, which moves without a kernel. Of the arguments in
+    `ahead` it has these values; of the others as many as its limits allow.
     """
     if headless():
-        return _player(draw.__name__, draw, fixed, controls)
+        return _player(draw.__name__, draw, fixed, controls, ahead)
     _check_arguments(draw, controls)
     panel = Panel({name: slider(name, *control) for name, control in controls.items()}, height)
 
@@ -60,13 +67,17 @@ def play(draw: Callable[..., Figure], *fixed: Any, **controls: tuple[Any, Contro
 
 
 def _player(
-    name: str, draw: Callable[..., Figure], fixed: Sequence[Any], controls: Mapping[str, tuple[Any, Control]]
+    name: str,
+    draw: Callable[..., Figure],
+    fixed: Sequence[Any],
+    controls: Mapping[str, tuple[Any, Control]],
+    ahead: Mapping[str, Sequence[Any]] | None = None,
 ) -> Player:
     _check_arguments(draw, controls)
     values = {argument: offered(argument, *control) for argument, control in controls.items()}
     start = {argument: _text_of(values[argument], first) for argument, (first, _) in controls.items()}
     labels = {argument: _label(argument) for argument in controls}
-    return Player(draw, fixed, name.replace("_", "-"), values, start, labels)
+    return Player(draw, fixed, name.replace("_", "-"), values, start, labels, ahead)
 
 
 class Panel(ipywidgets.VBox):

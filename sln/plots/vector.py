@@ -20,7 +20,7 @@ GRID, DARK_GRID = "#e6e6e6", "#3a3d42"  # the grid's colour in style.mplstyle, a
 DARK = "#16181c"  # a dark page, on which lines and words keep CONTRAST
 CONTRAST = 3.0  # of luminances, as WCAG 2 asks of graphics
 PHOTOGRAPH = 4096  # pixels, from which on an image may lose what nobody sees
-DOTS = 110  # per inch, of what is not drawn as lines
+DOTS = 90  # per inch, of what is not drawn as lines
 # DejaVu Sans has measured the words; Verdana has its widths, and most other machines have Verdana
 FONTS = "'DejaVu Sans', Verdana, sans-serif"
 NO_DATE = dict.fromkeys(("Creator", "Date", "Format", "Type"))
@@ -50,22 +50,27 @@ def svg(figure: Figure, prefix: str | None = None) -> str:
     prefix = "f" + hashlib.sha256(text.encode()).hexdigest()[:8] + "-" if prefix is None else prefix
     text = re.sub(r"<!--.*?-->|<metadata>.*?</metadata>", "", text, flags=re.DOTALL)
     text = re.sub(r'data:image/png;base64,\s*([^"]+)', lambda found: _smaller(found[1]), text)
+    text = re.sub(r' transform="rotate\(-?0 [^"]*"', "", text).replace("xlink:href", "href")
     text = _named(_rounded(text), prefix)
     size = f'<svg viewBox="0 0 {figure.get_figwidth() * 72:g} {figure.get_figheight() * 72:g}"'
     head = f'{size} fill="currentColor" font-family="{FONTS}" xmlns="http://www.w3.org/2000/svg"'
-    text = re.sub(r"<svg[^>]*", lambda _: head + ' xmlns:xlink="http://www.w3.org/1999/xlink"', text, count=1)
+    text = re.sub(r"<svg[^>]*", lambda _: head, text, count=1)
     return re.sub(r"\s*\n\s*", " ", _coloured(text)).strip()
 
 
 def _rounded(text: str) -> str:
-    """Places to a tenth of a point; factors and opacities as they are."""
+    """Places to a tenth of a point, paths without what is understood; factors and opacities as they are."""
 
     def tenth(found: re.Match) -> str:
         number = round(float(found[0]), 1)
         return f"{number + 0.0:g}" if abs(number) < 1e5 else f"{number:.1f}"
 
+    def line(found: re.Match) -> str:  # "L" need not be repeated, nor written after the first place
+        return "M" + re.sub(r"[\sL]+", " ", found[0][1:]).strip()
+
     def places(found: re.Match) -> str:
-        return re.sub(r"-?\d+\.\d+", tenth, found[0])
+        short = re.sub(r"-?\d+\.\d+", tenth, found[0])
+        return re.sub(r"M[-\d.\sL]*", line, short) if short.startswith("d=") else short
 
     return re.sub(r'(?<= )(?:d|x|y|width|height|points)="[^"]*"|translate\([^)]*\)', places, text)
 

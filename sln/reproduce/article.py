@@ -30,6 +30,8 @@ from nbformat import NotebookNode
 from pygments.formatters import HtmlFormatter
 from pygments.lexers import PythonLexer
 
+from sln.explore import player
+from sln.reproduce import live
 from sln.study.study import Study
 from sln.utils.errors import InputError
 from sln.utils.files import figures_folder, write_text
@@ -38,7 +40,9 @@ MOVED = """<!doctype html><html lang="en"><meta charset="utf-8"><title>Noise aga
 <meta http-equiv="refresh" content="0; url=index.html">
 <a href="index.html">The report is index.html now.</a></html>
 """
-POLICY = "default-src 'none'; img-src data:; font-src data:; style-src 'unsafe-inline'; script-src "
+POLICY = "default-src 'none'; img-src data:; font-src data:; style-src 'unsafe-inline'; worker-src blob:; "
+# What opens the article: the sliders of a function, and a figure. Their sections have a link instead.
+SPIRALS, LANDSCAPE = "memorising", "04_landscape_of_the_paper"
 HERE = Path(__file__).parent
 PARAMETERS = {"parameters", "injected-parameters"}  # tags of cells that papermill reads and writes
 NOTEBOOK = re.compile(r"(\d\d_\w+)\.ipynb$")
@@ -173,16 +177,22 @@ def shown(output: NotebookNode, name: str | None, numbers: Mapping[str, str]) ->
     return f'<figure id="{name}">{picture}<figcaption>{words} {save}</figcaption></figure>'
 
 
-def classed(page: str) -> tuple[str, str]:
-    """The page with classes for the styles of figures, which repeat, and the classes as CSS."""
+def classed(page: str) -> str:
+    """The page with classes and short ids in its figures, where styles and ids repeat thousands of times."""
     names: dict[str, str] = {}
+    prefixes: dict[str, str] = {}
 
     def name(found: re.Match) -> str:
         return f'class="{names.setdefault(found[1], f"s{len(names)}")}"'
 
+    def prefix(found: re.Match) -> str:
+        return prefixes.setdefault(found[0], f"f{len(prefixes)}-")
+
     figures = re.compile(r"<svg\b.*?</svg>", re.DOTALL)
     page = figures.sub(lambda svg: re.sub(r'style="([^"]*)"', name, svg[0]), page)
-    return page, "".join(f".{short} {{{style}}}\n" for style, short in names.items())
+    page = re.sub(r"\bf[0-9a-f]{8}-(?=\d)", prefix, page)  # of the ids of figures (`plots.vector`)
+    classes = "".join(f".{short} {{{style}}}\n" for style, short in names.items())
+    return page.replace("</style>", f"{classes}</style>", 1)
 
 
 def packed(text: str) -> str:
@@ -226,11 +236,11 @@ def write_article(
     problems = [f"{result.name}: {problem}" for result in results for problem in result.problems]
     problems += [f"No notebook promises {name}; remove it." for name in leftovers]
     executed = [result for result in results if (build / f"{result.name}.ipynb").exists()]
-    parts = [part(build, study.name, result) for result in executed]
-    scripts = [(HERE / "article.js").read_text(encoding="utf-8")]
-    everything = "".join(part["html"] for part in parts)
-    everything, styles = classed(everything)
-    policy = POLICY + " ".join(map(digest, scripts))
+    sections = [part(build, study.name, result) for result in executed]
+    # the first one stands behind the first figure, which can move before the rest of the page is read
+    scripts = [player.SCRIPT, live.SCRIPT, (HERE / "article.js").read_text(encoding="utf-8")]
+    styles = [(HERE / "article.css").read_text(encoding="utf-8"), player.STYLE, live.STYLE]
+    spirals, landscape = moved(sections, SPIRALS, "sln-player"), moved(sections, LANDSCAPE, "figure")
     files = jinja2.FileSystemLoader(HERE)
     environment = jinja2.Environment(
         loader=files, autoescape=True, trim_blocks=True, undefined=jinja2.StrictUndefined
@@ -240,18 +250,31 @@ def write_article(
         written=time.strftime("%Y-%m-%d %H:%M"),
         results=results,
         problems=problems,
-        parts=parts,
-        front="",
-        policy=policy,
-        font=math_font(everything),
-        style=(HERE / "article.css").read_text(encoding="utf-8"),
+        sections=sections,
+        spirals=spirals,
+        landscape=landscape,
+        train=live.fragment(),
+        policy=f"{POLICY}script-src {' '.join(map(digest, scripts))}",
+        font=math_font("".join(section["html"] for section in sections)),
+        styles=styles,
         scripts=scripts,
         profile=scrolling(study.describe().to_html(border=0)),
         versions=scrolling(pd.Series(dict(manifest["versions"])).to_frame("").to_html(border=0)),
     )
-    write_text(build / "index.html", page)
+    write_text(build / "index.html", classed(page))
     write_text(build / "report.html", MOVED)
     return build / "index.html"
+
+
+def moved(sections: Sequence[dict[str, str]], name: str, tag: str) -> str:
+    """The element of that id, which its section loses; "" if there is none."""
+    for place in sections:
+        found = re.search(rf'<{tag} id="{name}">.*?</{tag}>', place["html"], flags=re.DOTALL)
+        if found:
+            link = f'<p class="said">This picture is <a href="#{name}">at the top of the page</a>.</p>'
+            place["html"] = place["html"].replace(found[0], link)
+            return found[0]
+    return ""
 
 
 def part(build: Path, profile: str, result: Result) -> dict[str, str]:

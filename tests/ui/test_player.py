@@ -38,7 +38,7 @@ def made():
 @pytest.fixture(scope="module")
 def path(made, tmp_path_factory):
     """A page with a policy that lets nothing load, and only the player's script run."""
-    script = player.SCRIPT.removeprefix("<script>").removesuffix("</script>")
+    script = player.SCRIPT
     policy = POLICY.format(base64.b64encode(hashlib.sha256(script.encode()).digest()).decode())
     page = (
         f'<!doctype html><html lang="en"><head><meta charset="utf-8"><title>A player</title>'
@@ -46,9 +46,9 @@ def path(made, tmp_path_factory):
         f'<meta name="viewport" content="width=device-width, initial-scale=1">'
         "<style>:root { color-scheme: light dark; background: light-dark(#fff, #16181c);"
         " color: light-dark(#1b1b1b, #e8e8e8) } a { color: inherit }</style>"
-        f"{player.STYLE}</head><body><main><h1>A player</h1>"
+        f"<style>{player.STYLE}</style></head><body><main><h1>A player</h1>"
         f'<p><a href="#drawn.sigma=2">at σ = 2</a></p>{made.html}<p id="below">below</p></main>'
-        f"{player.SCRIPT}</body></html>"
+        f"<script>{player.SCRIPT}</script></body></html>"
     )
     path = tmp_path_factory.mktemp("player") / "page.html"
     path.write_text(page, encoding="utf-8")

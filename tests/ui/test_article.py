@@ -1,0 +1,164 @@
+"""The article in a browser, from a file: small, quick, for everybody, and without any request.
+
+It is that of `make reproduce`, if it is there; else three of its notebooks are executed at smoke.
+"""
+
+import statistics
+
+import pytest
+from axe_playwright_python.sync_playwright import Axe
+from playwright.sync_api import expect
+from servers import ROOT, fresh, python
+
+MOVES = """async (player) => {
+    await player.unpacked();
+    const times = [];
+    for (const slider of player.sliders) {
+        for (let value = 0; value <= slider.max; value += 1) {
+            let best = Infinity;
+            for (let time = 0; time < 3; time += 1) {  // the best: other programs run too
+                slider.value = slider.defaultValue;
+                await player.show();
+                slider.value = value;
+                const before = performance.now();
+                await player.show();
+                best = Math.min(best, performance.now() - before);
+            }
+            times.push(best);
+        }
+        slider.value = slider.defaultValue;
+        await player.show();
+    }
+    return times;
+}"""
+
+
+ENABLED = """() => new Promise((done) => {  // milliseconds since the page was asked for
+    const look = () => document.querySelector("sln-player input:enabled")
+        ? done(performance.now()) : setTimeout(look, 5);
+    look();
+})"""
+
+
+@pytest.fixture(scope="module")
+def article():
+    made = ROOT / "build" / "quick" / "index.html"
+    if not made.exists():
+        made = fresh("article") / "smoke" / "index.html"
+        names = [f"--notebook={name}" for name in ("02_sln_training", "04_loss_landscape", "07_theory")]
+        script = "import sys; from pathlib import Path; from sln.reproduce import reproduce; "
+        script += f"sys.exit(reproduce('smoke', only={names!r}, build=Path({str(made.parents[1])!r})))"
+        python(made.parents[1], "-c", script.replace("--notebook=", ""))
+    return made
+
+
+@pytest.fixture
+def page(article, open_page):
+    return open_page(article.as_uri())
+
+
+def test_it_is_small(article):
+    assert article.stat().st_size < 4e6
+
+
+def test_nothing_is_asked_for_and_nothing_is_refused(article, browser):
+    page = browser.new_page()
+    asked, said = [], []
+    page.on("request", lambda request: asked.append(request.url))
+    page.on("console", lambda message: said.append(message.text))
+    page.on("pageerror", lambda error: said.append(str(error)))
+    page.goto(article.as_uri())
+    for section in page.locator("main h2").all():
+        section.scroll_into_view_if_needed()
+    page.wait_for_timeout(500)
+    page.close()
+    assert [url for url in asked if not url.startswith(("data:", "blob:", article.as_uri()))] == []
+    assert said == []
+
+
+def test_the_first_panel_moves_within_a_second_of_opening(article, browser):
+    times = []
+    for _ in range(5):
+        page = browser.new_page()
+        page.goto(article.as_uri(), wait_until="commit")
+        times.append(page.evaluate(ENABLED))
+        page.close()
+    assert min(times) < 1000
+
+
+def test_every_slider_moves_within_a_frame(page):
+    for player in page.locator("sln-player").all():
+        name, times = player.get_attribute("id"), player.evaluate(MOVES)
+        print(f"{name}: median {statistics.median(times):.1f} ms, most {max(times):.1f} ms")
+        assert statistics.median(times) < 16, name
+        assert max(times) < 50, name
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("width", [1200, 375])
+def test_an_accessibility_check_finds_nothing(article, browser, width, scheme):
+    page = browser.new_page(viewport={"width": width, "height": 800}, color_scheme=scheme)
+    page.goto(article.as_uri())
+    expect(page.locator("sln-player input").first).to_be_enabled()
+    found = Axe().run(page)
+    page.close()
+    assert found.violations_count == 0, found.generate_report()
+
+
+@pytest.mark.parametrize("width", [320, 375])
+def test_nothing_is_wider_than_a_phone(article, open_page, width):
+    page = open_page(article.as_uri(), width=width)
+    assert page.evaluate("document.documentElement.scrollWidth") <= width
+
+
+def test_it_can_be_read_and_printed_without_a_script(article, browser):
+    page = browser.new_page(java_script_enabled=False)
+    page.goto(article.as_uri())
+    for media in ("screen", "print"):
+        page.emulate_media(media=media)
+        for player in page.locator("sln-player").all():
+            expect(player.locator("svg")).to_be_visible()
+            expect(player.locator(".sln-words")).to_be_visible()
+    assert page.locator("input:enabled").count() == 0
+    page.close()
+
+
+def test_tab_and_arrow_keys_reach_and_move_everything(page):
+    player = page.locator("sln-player").first
+    words, slider = player.locator(".sln-words"), player.locator("input").first
+    expect(slider).to_be_enabled()
+    before = words.inner_text()
+    player.locator("xpath=preceding::a[1]").focus()
+    page.keyboard.press("Tab")
+    expect(slider).to_be_focused()
+    page.keyboard.press("Home")
+    expect(words).not_to_have_text(before)
+    reachable = "input, button, summary, a[href], [tabindex='0']"
+    assert page.evaluate(f"[...document.querySelectorAll({reachable!r})].every(e => e.tabIndex === 0)")
+
+
+def test_a_link_in_the_prose_sets_a_slider(page):
+    link = page.locator('main a[href^="#memorising.sigma="]')
+    value = link.get_attribute("href").partition("=")[2]
+    link.click()
+    expect(page.locator("sln-player#memorising output").first).to_have_text(value)
+
+
+def test_the_numbers_of_a_figure_can_be_saved(page):
+    button = page.locator("button[data-csv]").first
+    with page.expect_download() as download:
+        button.click()
+    name = button.get_attribute("data-file")
+    assert download.value.suggested_filename == name
+    assert "," in download.value.path().read_text().partition("\n")[0]
+
+
+def test_formulas_have_a_font_that_stretches(page):
+    formula = page.locator("math[display=block]").first
+    assert page.evaluate("document.fonts.check('16px \"Study Math\"')")
+    assert formula.bounding_box()["height"] > 0
+
+
+def test_the_old_name_still_opens(article, open_page):
+    page = open_page(article.with_name("report.html").as_uri())
+    expect(page.get_by_role("heading", level=1)).to_have_text("Noise against noise")
