@@ -17,6 +17,7 @@ from sln.utils import lazily
 if TYPE_CHECKING:  # for editors; Python loads a name on first use, so `sln.nn` needs little beside torch
     from sln.config import Config
     from sln.noise import Corruption
+    from sln.relabel.classifier import SLNClassifier
     from sln.relabel.crossfit import fit
     from sln.runs.run import Run
     from sln.study.study import Study
@@ -24,5 +25,6 @@ if TYPE_CHECKING:  # for editors; Python loads a name on first use, so `sln.nn` 
 
 HOMES = {"Config": "config", "Corruption": "noise", "InputError": "utils.errors"}
 HOMES |= {"Run": "runs.run", "Study": "study.study", "fit": "relabel.crossfit"}
+HOMES |= {"SLNClassifier": "relabel.classifier"}
 __all__ = [*HOMES]
 __getattr__, __dir__ = lazily("sln", HOMES)

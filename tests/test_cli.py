@@ -406,7 +406,7 @@ def test_a_killed_worker_is_one_line_and_1(monkeypatch, capsys):
     def killed(*_, **__):
         raise WorkerDied(KILLED)
 
-    monkeypatch.setattr("sln.relabel.command.relabel", killed)
+    monkeypatch.setattr("sln.relabel.pipeline.relabel", killed)
     assert main(["relabel", "mine"]) == 1
     said = capsys.readouterr().err
     assert said == f"sln: {KILLED}\n"

@@ -5,8 +5,6 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from sln.relabel.decisions import decide
-from sln.relabel.pipeline import THRESHOLD, describe, relabel
 from sln.utils.settings import option
 
 SKIPS_SHOWN = 10  # of the images that are left out; skipped.csv has them all
@@ -51,6 +49,9 @@ def run(options: argparse.Namespace) -> None:
     Writes labels.csv, corrected.csv, skipped.csv and suspects.html to a folder of its own; your files are
     only read. With --decisions it trains nothing and writes corrected.csv from a person's decisions.
     """
+    from sln.relabel.decisions import decide
+    from sln.relabel.pipeline import THRESHOLD, describe, relabel
+
     settings = {name: value for name, value in vars(options).items() if name != "command"}
     if "decisions" in settings:
         print("\n".join(decide(**settings)))

@@ -19,7 +19,7 @@ const seen = new IntersectionObserver((entries) => {
     links.get(entry.target.id).setAttribute("aria-current", "true");
   }
 }, { rootMargin: "0px 0px -70% 0px" });
-for (const heading of document.querySelectorAll("main h2")) if (links.has(heading.id)) seen.observe(heading);
+for (const heading of document.querySelectorAll("main section, main h2")) if (links.has(heading.id)) seen.observe(heading);
 // a formula or a part of the text may be narrower than what a phone shows
 const contents = document.querySelector("nav details");
 if (matchMedia("(max-width: 83.9rem)").matches) contents.open = false;

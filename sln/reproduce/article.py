@@ -87,9 +87,9 @@ class Prose(IPythonRenderer):
         return self._mathml(f"\\begin{{{name}}}{body}\\end{{{name}}}", displaystyle=True)
 
     def heading(self, text: str, level: int, **_: Any) -> str:
-        """The notebook's own title is a section of the page, and the others are below it."""
-        place = self.name if level == 1 else f"{self.name}.{slug(text)}"
-        return f'<h{level + 1} id="{place}">{text}</h{level + 1}>\n'
+        """One level lower than in the notebook, whose own title is that of a section."""
+        place = "" if level == 1 else f' id="{self.name}.{slug(text)}"'
+        return f"<h{level + 1}{place}>{text}</h{level + 1}>\n"
 
     def table(self, text: str) -> str:
         """A table may be wider than a phone."""

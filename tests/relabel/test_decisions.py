@@ -44,7 +44,7 @@ def read(path):
 
 
 def test_a_folder_is_corrected_by_decisions_alone(apply, folder, tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr("sln.relabel.command.relabel", None)  # nothing is trained
+    monkeypatch.setattr("sln.relabel.pipeline.relabel", None)  # nothing is trained
     assert apply(ROWS) == 0
     expected = {name: name.split("/")[0] for name in names(listed(folder)) if name.endswith("png")}
     expected |= {"left/000.png": "right", "right/001.png": "left"}

@@ -360,7 +360,7 @@ def test_every_option_reaches_the_function(monkeypatch, tmp_path):
         asked.update(given, source=source)
         raise SystemExit(0)
 
-    monkeypatch.setattr("sln.relabel.command.relabel", pretend)
+    monkeypatch.setattr("sln.relabel.pipeline.relabel", pretend)
     given = {
         "out": tmp_path / "o", "threshold": 0.7, "sigma": 0.2, "folds": 3, "repeats": 4, "epochs": 5,
         "size": 16, "model": "wrn-10-1", "backbone": "resnet18", "weights": tmp_path / "w", "seed": 6,
