@@ -52,7 +52,7 @@ lab: $(RUNTIME) ## JupyterLab on the notebooks, on loopback, with a token
 	$(PY) -m jupyterlab --ServerApp.ip=127.0.0.1 --notebook-dir=notebooks --LabApp.app_settings_dir=$(CURDIR)/sln/explore/lab $(if $(filter 0,$(shell id -u)),--allow-root)
 
 app: $(APP) ## the explorers as a page of their own (Voilà), on loopback, with a token
-	$(PY) -m voila sln/explore/app.ipynb --Voila.ip=127.0.0.1 --token
+	JUPYTER_PATH=$(CURDIR)/sln/explore $(PY) -m voila sln/explore/app.ipynb --Voila.config_file_paths=sln/explore/voila --token
 
 test: $(DEV) ## run the fast tests, in two processes
 	$(PY) -m pytest -n 2 --dist loadfile -m "not slow"

@@ -9,6 +9,7 @@ from sln import plots, runs
 from sln.analysis import results
 from sln.config import NOISE_NAMES
 from sln.explore import widgets
+from sln.explore.player import Player
 from sln.study.study import Study
 from sln.utils.files import figures_folder, project_root, read_table
 
@@ -43,14 +44,14 @@ def landscapes(study: Study) -> ipywidgets.Widget:
     return widgets.sliders(landscape.surface_3d, surfaces, **controls)
 
 
-def results_by_noise(study: Study) -> ipywidgets.Widget:
+def results_by_noise(study: Study) -> Player | ipywidgets.Widget:
     """The table of results, as notebook 6 saved it, one kind of noise at a time."""
     table = saved(study, "06_results")
     if table is None:
         return missing("No results are there yet")
     kinds = {NOISE_NAMES[noise]: noise for noise in table["noise"].unique()}
     start = table["noise"].iloc[0]
-    return widgets.sliders(plots.results.one_noise, table, results.of_the_paper(), noise=(start, kinds))
+    return widgets.play(plots.results.one_noise, table, results.of_the_paper(), noise=(start, kinds))
 
 
 def saved(study: Study, name: str) -> pd.DataFrame | None:

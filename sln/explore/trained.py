@@ -52,7 +52,12 @@ def is_trained(config: Config) -> bool:
     return (store.folder(config) / "done.json").exists()
 
 
-class TrainedRuns(ipywidgets.VBox):
+def written() -> list[int]:
+    """When runs were finished, in nanoseconds."""
+    return sorted(path.stat().st_mtime_ns for path in runs.runs_folder().glob("[!.]*/done.json"))
+
+
+class TrainedRuns(widgets.Shown):
     """Sliders over the trained runs and their epochs, above `plots.training.at_epoch`.
 
     The slider of each of the SETTINGS offers what was trained with the values above it; `TrainThis` below
@@ -61,23 +66,34 @@ class TrainedRuns(ipywidgets.VBox):
 
     def __init__(self, study: Study, start: Config | None = None) -> None:
         start = start or study.config()
-        self.study, self._updating = study, False
+        self.study, self.start, self._updating = study, start, False
         self.sliders = {name: widgets.slider(name, "none yet", ["none yet"]) for name in SETTINGS}
         self.sliders["epoch"] = widgets.slider("epoch", start.epochs, (1, start.epochs, 1))
         explorer = widgets.Panel(self.sliders, "640px")
         self.picture = explorer.picture
-        super().__init__([explorer])
+        # pressed by panel.js when a page is opened, whose kernel may have been ready since before a training
+        self.opened = ipywidgets.Button(layout={"display": "none"}).add_class("sln-opened")
+        self.opened.on_click(lambda _: self._look_again())
+        super().__init__([explorer, self.opened])
         if study.dataset in EMBEDDED:  # others take hours
             self.train_this = TrainThis(study, start, self.show_run)
-            self.children = (explorer, self.train_this)
+            self.children = (explorer, self.opened, self.train_this)
         for slider in self.sliders.values():
             slider.observe(self._moved, "value")
         self.show_run(start)
 
     def show_run(self, config: Config) -> None:
         """Look again for trained runs, and show the one whose SETTINGS are nearest to those of `config`."""
-        self.runs = trained(self.study)
+        self.runs, self._seen = trained(self.study), written()
         self._show_nearest(key_of(config))
+
+    def _look_again(self) -> None:
+        """`show_run` with the values of the sliders, if runs were trained since the last look."""
+        if written() != self._seen:
+            shown = [self.sliders[name].value for name in SETTINGS]
+            self.show_run(configured(self.study, tuple(shown)) if self.runs else self.start)
+            if hasattr(self, "train_this"):
+                self.train_this.update_button()
 
     def _moved(self, change: object) -> None:
         if not self._updating:
@@ -122,7 +138,7 @@ def nearest(values: list, wanted: object) -> object:
     return min(values, key=lambda value: abs(value - wanted))
 
 
-class TrainThis(ipywidgets.VBox):
+class TrainThis(widgets.Shown):
     """Sliders for any run, and the buttons that train it and cancel that.
 
     `show_run(config)` is called when the run is finished. One run trains at a time, and the page stays
@@ -136,18 +152,19 @@ class TrainThis(ipywidgets.VBox):
         controls = (kinds, RATES, SIGMAS, sorted({*ALPHAS, start.alpha}))
         sliders = map(widgets.slider, SETTINGS, key_of(start), controls)
         self.sliders = dict(zip(SETTINGS, sliders, strict=True))
-        self.button = ipywidgets.Button(description="Train this", icon="play", button_style="primary")
-        self.stop = ipywidgets.Button(description="Cancel", icon="stop", disabled=True)
-        self.words, self.picture = ipywidgets.HTML().add_class("sln-training"), widgets.Picture("370px")
+        self.button = ipywidgets.Button(description="Train this", button_style="primary")
+        self.stop = ipywidgets.Button(description="Cancel", disabled=True)
+        self.words, self.picture = ipywidgets.HTML().add_class("sln-training"), widgets.Picture("0")
         title = ipywidgets.HTML("<b>Train another</b>, saved like any other run")
         buttons = ipywidgets.HBox([self.button, self.stop])
-        super().__init__([title, *self.sliders.values(), buttons, self.words, self.picture])
+        controls = ipywidgets.VBox([title, *self.sliders.values(), buttons, self.words])
+        super().__init__([controls, self.picture])
         self.add_class("sln-train-this")
         self.button.on_click(lambda _: self.train())
         self.stop.on_click(lambda _: self.training.cancel())
         for slider in self.sliders.values():
-            slider.observe(lambda _: self._update_button(), "value")
-        self._update_button()
+            slider.observe(lambda _: self.update_button(), "value")
+        self.update_button()
 
     def _config(self) -> Config:
         values = (self.sliders[name].value for name in SETTINGS)
@@ -179,7 +196,7 @@ class TrainThis(ipywidgets.VBox):
         self._show_progress()
         if training.state == "done":
             self._show_run(training.config)
-        self._update_button()
+        self.update_button()
         what = pictures.describe(training.config)
         messages = {
             "done": f"Done: {what}. The sliders above have it now.",
@@ -187,7 +204,7 @@ class TrainThis(ipywidgets.VBox):
         }
         self._show_message(messages.get(training.state, f"Failed: {what}: {training.problem}"))
 
-    def _update_button(self) -> None:
+    def update_button(self) -> None:
         if self.training is not None and self.training.state == "training":
             return
         config = self._config()

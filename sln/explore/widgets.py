@@ -1,27 +1,35 @@
 """Sliders for the notebooks, which pass their values to the function that made the figure above.
 
-The picture and its words are widgets with a value, not captured output: nothing flickers, and a reloaded page
+The picture (SVG) and its words are widgets with a value, not captured output: nothing flickers, and a reloaded page
 or a saved notebook shows them again.
 """
 
 from __future__ import annotations
 
+import base64
 import html
 import inspect
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import ipywidgets
+from IPython.display import HTML, display
 
 from sln.explore.player import Player
-from sln.plots import Figure
+from sln.plots import Figure, style
+from sln.plots.vector import svg
 from sln.utils.errors import InputError, choose, require
 from sln.utils.progress import headless
 
 # The values of a control: a range (low, high, step), a list of values, or name -> value.
 Control = tuple[float, float, float] | Sequence[Any] | Mapping[str, Any]
 HEIGHT = "420px"
-EXPLORER, WORDS = "sln-explorer", "sln-words"  # CSS classes, by which the tests in a browser find them
+EXPLORER, PICTURE, WORDS = "sln-explorer", "sln-picture", "sln-words"  # CSS classes (panel.css, panel.js)
+FOLDER = Path(__file__).parent
+# the look of panels and the names of their handles, which ipywidgets leaves out
+PAGE = f"<style>{(FOLDER / 'panel.css').read_text(encoding='utf-8')}</style>"
+PAGE += f"<script>{(FOLDER / 'panel.js').read_text(encoding='utf-8')}</script>"
 SYMBOLS = {"sigma": "σ", "alpha": "α", "probability": "probability p", "num_classes": "classes C"}
 SYMBOLS |= {"noise_mode": "kind of noise"}
 
@@ -80,25 +88,33 @@ def _player(
     return Player(draw, fixed, name.replace("_", "-"), values, start, labels, ahead)
 
 
-class Panel(ipywidgets.VBox):
-    """Sliders by name, above the `picture` that follows them."""
+class Shown(ipywidgets.VBox):
+    """Widgets below each other; whatever page shows them gets PAGE too."""
+
+    def _repr_mimebundle_(self, **options: Any) -> dict[str, str] | None:
+        if not headless():
+            display(HTML(PAGE))
+        return super()._repr_mimebundle_(**options)
+
+
+class Panel(Shown):
+    """Sliders by name, and the `picture` that follows them, beside them or below."""
 
     def __init__(self, sliders: Mapping[str, ipywidgets.Widget], height: str) -> None:
         self.sliders, self.picture = sliders, Picture(height)
-        super().__init__([*sliders.values(), self.picture])
+        super().__init__([ipywidgets.VBox(list(sliders.values())), self.picture])
         self.add_class(EXPLORER)
 
 
 class Picture(ipywidgets.VBox):
-    """A place for a figure, and below it for its words.
+    """A place for a figure, and below it for its words. The place is `height` high until there is a figure.
 
     If drawing fails, the words are the error and the last picture is hidden; in a notebook that `reproduce`
     executes (`SLN_HEADLESS`), the error is raised.
     """
 
     def __init__(self, height: str = HEIGHT) -> None:
-        place = {"align_self": "flex-start", "max_width": "100%"}  # its own size, or smaller in a narrow page
-        self.image = ipywidgets.Image(format="png", layout={"visibility": "hidden"} | place)
+        self.image, self._shape = ipywidgets.HTML(layout={"visibility": "hidden"}).add_class(PICTURE), 0.0
         self.words = ipywidgets.HTML().add_class(WORDS)
         super().__init__([self.image, self.words], layout={"min_height": height})
 
@@ -106,16 +122,27 @@ class Picture(ipywidgets.VBox):
         """Show the figure of `draw()`; the picture is replaced, with no empty page between."""
         try:
             figure = draw()
-            self.image.value = figure._repr_png_()
+            image = self._image(figure)
         except Exception as error:
             if headless():
                 raise
             words = str(error) if isinstance(error, InputError) else f"{type(error).__name__}: {error}"
             self.image.layout.visibility = "hidden"  # it shows other values
-            self.words.value = f'<span style="color: #b00020">{html.escape(words)}</span>'
+            self.words.value = f'<span class="sln-error">{html.escape(words)}</span>'
         else:
-            self.image.layout.visibility = "visible"
-            self.words.value = html.escape(figure.alt())
+            self.image.value, self.image.layout.visibility = image, "visible"
+            self.words.value, self.layout.min_height = html.escape(figure.alt()), "0"
+
+    def _image(self, figure: Figure) -> str:
+        """Inline SVG, or pixels if that is too large; the place never becomes lower, so that nothing moves."""
+        width, height = figure.get_size_inches()
+        self._shape, drawing = max(self._shape, height / width), svg(figure)
+        if len(drawing) > style.LARGEST_SVG:
+            figure.dpi *= 2
+            pixels = base64.b64encode(figure._repr_png_()).decode()
+            drawing = f'<img alt="" src="data:image/png;base64,{pixels}">'
+        place = f"max-width: {100 * width:.0f}px; aspect-ratio: {1 / self._shape:.4f}"
+        return f'<div role="img" aria-label="{html.escape(figure.alt())}" style="{place}">{drawing}</div>'
 
 
 def offered(name: str, start: Any, control: Control) -> dict[str, Any]:
@@ -147,7 +174,7 @@ def _label(name: str) -> str:
 def slider(name: str, start: Any, control: Control) -> ipywidgets.Widget:
     """One labelled slider that reports when it is released. Raises InputError for a start it cannot show."""
     look = {"description": _label(name), "continuous_update": False}
-    look |= {"style": {"description_width": "110px"}, "layout": {"width": "min(560px, 98%)"}}
+    look |= {"style": {"description_width": "110px"}, "layout": {"width": "auto", "max_width": "560px"}}
     values = offered(name, start, control)
     if isinstance(control, tuple):
         low, high, step = control

@@ -1,6 +1,8 @@
 """Sliders and pictures, without a browser."""
 
+import base64
 import io
+import re
 
 import pytest
 from PIL import Image
@@ -28,7 +30,7 @@ def titled(fixed, sigma, epoch=1):
 
 
 def size_of(image):
-    return Image.open(io.BytesIO(image.value)).size
+    return re.search(r'aspect-ratio: [^"]*"><svg viewBox="[^"]*"', image.value)[0]
 
 
 def test_a_slider_redraws_once_with_its_value_and_the_words_follow():
@@ -44,6 +46,7 @@ def test_a_slider_redraws_once_with_its_value_and_the_words_follow():
     assert drawn == [("fixed", 1.0), ("fixed", 0.5)]
     assert panel.picture.words.value == "fixed, σ = 0.5, epoch 1"
     assert panel.picture.image.value != before
+    assert 'role="img" aria-label="fixed, σ = 0.5, epoch 1"' in panel.picture.image.value
     assert panel.sliders["sigma"].description == "σ"
     assert panel.sliders["sigma"].continuous_update is False
 
@@ -64,6 +67,23 @@ def test_a_slider_for_no_argument_is_refused_naming_the_nearest(refused):
         explore.sliders(plots.labels.label_noise, noise_rat=(0.1, [0.1]))
     with refused("did you mean 'noise_rate'"):
         explore.play(plots.labels.label_noise, noise_rat=(0.1, [0.1]))
+
+
+def test_a_large_drawing_becomes_pixels_at_twice_the_size(monkeypatch):
+    monkeypatch.setattr(style, "LARGEST_SVG", 100)
+    image = explore.sliders(titled, "a", sigma=(1.0, [1.0, 3.0])).picture.image.value
+    raw = base64.b64decode(re.search(r'<img alt="" src="data:image/png;base64,([^"]+)"', image)[1])
+    assert Image.open(io.BytesIO(raw)).size == (400, 200)
+
+
+def test_the_place_of_a_picture_never_becomes_lower():
+    def draw(rows):
+        return style.new_axes((4.0, rows)).figure
+
+    panel = explore.sliders(draw, rows=(1, [1, 2, 4]))
+    for rows, shape in ((1, 4), (2, 2), (1, 2), (4, 1), (2, 1)):
+        panel.sliders["rows"].value = rows
+        assert f"aspect-ratio: {shape:.4f}" in panel.picture.image.value
 
 
 def test_an_error_is_shown_in_words_and_the_picture_that_no_longer_fits_is_hidden():

@@ -71,9 +71,8 @@ def drag(page: Page, row: Locator, share: float) -> None:
 
 COUNT_PICTURES = """panel => {
     window.pictures = 0;
-    const observer = new MutationObserver(() => window.pictures++);
-    for (const image of panel.querySelectorAll('img'))
-        observer.observe(image, {attributes: true, attributeFilter: ['src']});
+    const place = panel.querySelector('.sln-picture .widget-html-content');
+    new MutationObserver(() => window.pictures++).observe(place, {childList: true});
 }"""
 
 

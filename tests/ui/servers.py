@@ -49,7 +49,8 @@ def environment(folder: Path) -> dict[str, str]:
     own = {name: str(folder / place) for name, place in places.items()}
     kept = {name: value for name, value in os.environ.items() if name != "SLN_HEADLESS"}
     path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
-    return kept | own | {"JUPYTER_PREFER_ENV_PATH": "1", "PYTHONPATH": path}
+    template = {"JUPYTER_PATH": str(ROOT / "sln" / "explore")}  # as `make app` sets it
+    return kept | own | template | {"JUPYTER_PREFER_ENV_PATH": "1", "PYTHONPATH": path}
 
 
 @contextlib.contextmanager

@@ -97,7 +97,7 @@ def test_a_drag_is_one_redraw_and_nothing_moves(lab, open_page):
     panel = explorers(page).first
     rate = panel.locator(".widget-hslider").nth(1)
     rate.scroll_into_view_if_needed()
-    image, before = panel.locator("img"), words_of(panel).inner_text()
+    image, before = panel.locator(".sln-picture"), words_of(panel).inner_text()
     places = [place_of(image), place_of(words_of(panel))]
     panel.evaluate(COUNT_PICTURES)
     drag(page, rate, 0.8)
