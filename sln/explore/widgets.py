@@ -7,6 +7,7 @@ or a saved notebook shows them again.
 from __future__ import annotations
 
 import base64
+import gc
 import html
 import inspect
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -94,6 +95,8 @@ class Shown(ipywidgets.VBox):
     def _repr_mimebundle_(self, **options: Any) -> dict[str, str] | None:
         if not headless():
             display(HTML(PAGE))
+            gc.collect()
+            gc.freeze()  # libraries are not looked through again
         return super()._repr_mimebundle_(**options)
 
 
@@ -132,6 +135,8 @@ class Picture(ipywidgets.VBox):
         else:
             self.image.value, self.image.layout.visibility = image, "visible"
             self.words.value, self.layout.min_height = html.escape(figure.alt()), "0"
+        if gc.get_freeze_count():  # the figure's garbage, now that the page has it: later, a move would wait
+            gc.collect()
 
     def _image(self, figure: Figure) -> str:
         """Inline SVG, or pixels if that is too large; the place never becomes lower, so that nothing moves."""
