@@ -11,7 +11,7 @@ if (!window.slnNamed) {
             if (handle.getAttribute("disabled") !== null) set(handle, "aria-disabled", "true");
             if (readout.isContentEditable) { set(readout, "role", "textbox"); set(readout, "aria-label", label.textContent); }
         }
-        for (const words of document.querySelectorAll(".widget-html.sln-words, .sln-training")) set(words, "aria-live", "polite");
+        for (const words of document.querySelectorAll(".sln-explorer .sln-words, .sln-training")) set(words, "aria-live", "polite");
         for (const picture of document.querySelectorAll(".widget-html.sln-picture")) {  // it may scroll sideways
             set(picture, "tabindex", "0"); set(picture, "role", "group"); set(picture, "aria-label", "Picture");
         }

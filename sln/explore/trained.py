@@ -69,7 +69,7 @@ class TrainedRuns(widgets.Shown):
         self.study, self.start, self._updating = study, start, False
         self.sliders = {name: widgets.slider(name, "none yet", ["none yet"]) for name in SETTINGS}
         self.sliders["epoch"] = widgets.slider("epoch", start.epochs, (1, start.epochs, 1))
-        explorer = widgets.Panel(self.sliders, "640px")
+        explorer = widgets.Panel(self.sliders, "200px")
         self.picture = explorer.picture
         # pressed by panel.js when a page is opened, whose kernel may have been ready since before a training
         self.opened = ipywidgets.Button(layout={"display": "none"}).add_class("sln-opened")
@@ -205,6 +205,7 @@ class TrainThis(widgets.Shown):
         self._show_message(messages.get(training.state, f"Failed: {what}: {training.problem}"))
 
     def update_button(self) -> None:
+        """Say whether the sliders' run is trained, unless one is being trained."""
         if self.training is not None and self.training.state == "training":
             return
         config = self._config()

@@ -1,7 +1,7 @@
 """Sliders for the notebooks, which pass their values to the function that made the figure above.
 
-The picture (SVG) and its words are widgets with a value, not captured output: nothing flickers, and a reloaded page
-or a saved notebook shows them again.
+The picture (SVG) and its words are widgets with a value, not captured output: nothing flickers, and a
+reloaded page or a saved notebook shows them again.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ FOLDER = Path(__file__).parent
 PAGE = f"<style>{(FOLDER / 'panel.css').read_text(encoding='utf-8')}</style>"
 PAGE += f"<script>{(FOLDER / 'panel.js').read_text(encoding='utf-8')}</script>"
 SYMBOLS = {"sigma": "σ", "alpha": "α", "probability": "probability p", "num_classes": "classes C"}
-SYMBOLS |= {"noise_mode": "kind of noise"}
+SYMBOLS |= {"noise_mode": "kind of noise", "noise": "kind of noise"}
 
 
 def sliders(
@@ -139,7 +139,7 @@ class Picture(ipywidgets.VBox):
             gc.collect()
 
     def _image(self, figure: Figure) -> str:
-        """Inline SVG, or pixels if that is too large; the place never becomes lower, so that nothing moves."""
+        """Inline SVG, or pixels if that is too large; the place never becomes lower: nothing moves."""
         width, height = figure.get_size_inches()
         self._shape, drawing = max(self._shape, height / width), svg(figure)
         if len(drawing) > style.LARGEST_SVG:

@@ -108,7 +108,12 @@ def live_curves(config: Config, rows: Sequence[Mapping[str, float | str]]) -> Fi
     table = pd.DataFrame([*rows, *last], columns=["weights", "epoch", *LEARNING])
     table = table[table["weights"].isin(names)].assign(method=table["weights"].map(names), seeds=1)
     table = table.rename(columns={column: f"{column}_mean" for column in LEARNING})
-    return curves(table, heading=describe(config))
+    figure = curves(table, heading=describe(config))
+    measured = table[table["weights"] == "network"].dropna(subset=[f"{column}_mean" for column in LEARNING])
+    for row in measured.tail(1).itertuples():
+        shares = (f"{title} {getattr(row, f'{column}_mean'):.0%}" for column, title in LEARNING.items())
+        figure.words = f"{describe(config)}, network after epoch {row.epoch}: {', '.join(shares)}"
+    return figure
 
 
 def describe(config: Config) -> str:
