@@ -16,7 +16,7 @@ def test_live_curves_keep_their_axis_and_show_what_was_measured():
     assert test.lines[0].get_xydata().tolist() == [[1, 0.3], [2, 0.3]]
     assert right.lines[0].get_xydata().tolist() == [[2, 0.5]]
     assert test.get_xlim() == (1, 40)
-    rows.insert(1, rows[1] | {"epoch": 1, "wrong_memorised": 0.1})
+    rows = [row | {"epoch": 1, "right_accuracy": 0.5, "wrong_memorised": 0.1}, row | {"epoch": 2}]
     words = "network after epoch 1: right labels learnt 50%, wrong labels memorised 10%, test accuracy 30%"
     assert plots.training.live_curves(config, rows).words.endswith(words)  # where all three were measured
 
