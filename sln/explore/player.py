@@ -97,8 +97,9 @@ class Player:
         )
         tallest = max((svg for svg, _ in frames.values() if svg), key=_height_by_width)
         longest = max((words for _, words in frames.values()), key=len)
-        self.html = (
-            f'<sln-player id="{name}"><figure><fieldset disabled><legend>Move the picture</legend>'
+        self.html = (  # lm: else JupyterLab takes the arrow keys for itself
+            f'<sln-player id="{name}"><figure><fieldset disabled data-lm-suppress-shortcuts="true">'
+            "<legend>Move the picture</legend>"
             f'{"".join(rows)}<button type="button">Reset</button></fieldset>'
             f'<div class="sln-picture" role="img" tabindex="0" aria-label="{html.escape(self.words)}">'
             f'<div style="aspect-ratio: {1 / _height_by_width(tallest):.4f}">{picture}</div></div>'
