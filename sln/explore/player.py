@@ -97,9 +97,8 @@ class Player:
         )
         tallest = max((svg for svg, _ in frames.values() if svg), key=_height_by_width)
         longest = max((words for _, words in frames.values()), key=len)
-        self.html = (  # lm: else JupyterLab takes the arrow keys for itself
-            f'<sln-player id="{name}"><figure><fieldset disabled data-lm-suppress-shortcuts="true">'
-            "<legend>Move the picture</legend>"
+        self.html = (
+            f'<sln-player id="{name}"><figure><fieldset disabled><legend>Move the picture</legend>'
             f'{"".join(rows)}<button type="button">Reset</button></fieldset>'
             f'<div class="sln-picture" role="img" tabindex="0" aria-label="{html.escape(self.words)}">'
             f'<div style="aspect-ratio: {1 / _height_by_width(tallest):.4f}">{picture}</div></div>'
@@ -185,10 +184,10 @@ def pack(values: Sequence[Sequence[str]], frames: Sequence[tuple[str, str]]) -> 
 def _row(name: str, argument: str, label: str, texts: list[str], text: str) -> str:
     """A label, a slider over the places of `texts`, and what it is at."""
     key, only = f"{name}-{argument}", " disabled" if len(texts) == 1 else ""
-    return (
+    return (  # lm: else JupyterLab takes the arrow keys for itself
         f'<label for="{key}">{html.escape(label)}</label><input type="range" id="{key}" name="{argument}"'
         f' min="0" max="{len(texts) - 1}" step="1" value="{texts.index(text)}" autocomplete="off"'
-        f' aria-valuetext="{html.escape(text)}"{only}><output for="{key}"'
+        f' aria-valuetext="{html.escape(text)}" data-lm-suppress-shortcuts="true"{only}><output for="{key}"'
         f' style="min-width: min({max(map(len, texts))}ch, 18vw)">{html.escape(text)}</output>'
     )
 
