@@ -187,7 +187,7 @@ def _row(name: str, argument: str, label: str, texts: list[str], text: str) -> s
     return (  # lm: else JupyterLab takes the arrow keys for itself
         f'<label for="{key}">{html.escape(label)}</label><input type="range" id="{key}" name="{argument}"'
         f' min="0" max="{len(texts) - 1}" step="1" value="{texts.index(text)}" autocomplete="off"'
-        f' aria-valuetext="{html.escape(text)}" data-lm-suppress-shortcuts="true"{only}><output for="{key}"'
+        f' data-lm-suppress-shortcuts="true" aria-valuetext="{html.escape(text)}"{only}><output for="{key}"'
         f' style="min-width: min({max(map(len, texts))}ch, 18vw)">{html.escape(text)}</output>'
     )
 
