@@ -23,7 +23,11 @@ OPTIONS = [
     option("--path-column", metavar="NAME", help="a CSV's column of paths (default path)"),
     option("--label-column", metavar="NAME", help="a CSV's column of labels (default label)"),
     option("--encoding", metavar="NAME", help="of a CSV: cp1252, utf-16, ... (default utf-8)"),
-    option("--groups", metavar="COLUMN_OR_PATTERN", help="of images that stay in one fold; see README"),
+    option(
+        "--groups",
+        metavar="COLUMN_OR_PATTERN",
+        help="of images that stay in one fold; see sln/relabel/README.md",
+    ),
     option("--keep-missing-words", action="store_true", help="labels such as nan, none and - are labels"),
     option("--merge-spellings", action="store_true", help="one label for Cat, cat and CAT, or 3 and 3.0"),
     option("--check", action="store_true", help="say what the data hold, and stop"),
@@ -50,7 +54,7 @@ def run(options: argparse.Namespace) -> None:
     only read. With --decisions it trains nothing and writes corrected.csv from a person's decisions.
     """
     from sln.relabel.decisions import decide
-    from sln.relabel.pipeline import THRESHOLD, describe, relabel
+    from sln.relabel.pipeline import relabel
 
     settings = {name: value for name, value in vars(options).items() if name != "command"}
     if "decisions" in settings:
@@ -60,8 +64,5 @@ def run(options: argparse.Namespace) -> None:
     if found is None:
         return
     skipped = [f"  skipped {name!r}: {why}" for name, why in found.skipped[:SKIPS_SHOWN]]
-    told = [found.way, *describe(found.fitted, len(found.skipped)), *found.warnings, *skipped]
-    print("\n".join(told))
-    suspect = f"at least as suspect as the threshold ({vars(options).get('threshold', THRESHOLD):g})"
-    print(f"{found.changed} labels {suspect} are replaced in corrected.csv; lower it to replace more")
-    print(f"look at {found.folder / 'suspects.html'} and decide; --decisions applies what you save there")
+    print("\n".join([*found.sentences, *skipped, *found.verdict]))
+    print(f"Decide on the page {found.folder / 'suspects.html'}; --decisions applies what you save there.")

@@ -44,7 +44,7 @@ def decide(source: Path, decisions: Path, out: Path | None = None, **options: An
     found = survey.checked(listed(source, columns=columns, **options), merge)
     if found.table is None:
         found.entries = [entry for entry in found.entries if images.is_image(found.root / entry.name)]
-    decided = read(decisions, found.entries)
+    decided = read(decisions, found.entries, merge)
     results = [decided.get(cells(entry)) for entry in found.entries]
     pairs = zip(found.entries, results, strict=True)
     labels = [entry.label if result is None else result[1] for entry, result in pairs]
@@ -57,8 +57,12 @@ def decide(source: Path, decisions: Path, out: Path | None = None, **options: An
     return [f"{len(labels)} labels: {named}; {kept}.", f"{written} has {len(labels) - count['exclude']}."]
 
 
-def read(file: Path, entries: list[Entry]) -> dict[tuple[str, str], tuple[str, str | None]]:
+def read(
+    file: Path, entries: list[Entry], merge: bool = False
+) -> dict[tuple[str, str], tuple[str, str | None]]:
     """Decision and label by path and given label (`cells`); the label is None for what is excluded.
+
+    merge : whether the spellings of `entries` were merged
 
     Raises InputError, naming file and row (the header is row 1), for what does not fit the data.
     """
@@ -77,7 +81,10 @@ def read(file: Path, entries: list[Entry]) -> dict[tuple[str, str], tuple[str, s
         path, old, decision, new = (record[names.index(name)] for name in HEADER)
         require(path in given, f"{where}: {path!r} is not in the data")
         known = " and ".join(map(repr, given[path]))
-        require(old in given[path], f"{where}: {path!r} is labelled {known} in the data, not {old!r}")
+        alike = survey.spelling(old) in map(survey.spelling, given[path])
+        hint = f"; {'leave out' if merge else 'add'} --merge-spellings" if alike else ""
+        what = f"{where}: {path!r} is labelled {known} in the data, not {old!r}{hint}"
+        require(old in given[path], what)
         allowed = ", ".join(DECISIONS)
         require(decision in DECISIONS, f"{where}: unknown decision {decision!r}, allowed are {allowed}")
         expected = {"keep": old, "exclude": ""}.get(decision, new)

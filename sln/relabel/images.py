@@ -199,13 +199,17 @@ def _opened(path: Path) -> Iterator[Image.Image]:
             yield image
     except UnidentifiedImageError:
         with path.open("rb") as file:
-            heic = HEIC.match(file.read(12)) and "HEIF" not in _formats()
+            start = file.read(12)
+        require(start != b"", "it is empty")
+        heic = HEIC.match(start) and "HEIF" not in _formats()
         other = f"it is none of {', '.join(_formats())}; convert it to one of them"
         way = "it is HEIC; convert it to JPEG, or pip install pillow-heif"
         raise InputError(way if heic else other) from None
+    except (InputError, Image.DecompressionBombError) as error:
+        raise InputError(str(error)) from None
     except Exception as error:  # noqa: BLE001  damaged files raise errors of many types
-        reason = " ".join(str(getattr(error, "strerror", None) or error).split())
-        raise InputError(reason or type(error).__name__) from None
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise InputError(getattr(error, "strerror", None) or f"it is damaged ({reason})") from None
 
 
 def decode(path: Path, white: int = 2**16 - 1, side: int | None = None) -> Image.Image:

@@ -59,8 +59,11 @@ def surest_agreement(p: np.ndarray, given: np.ndarray) -> float:
     return float((p.argmax(axis=1) == given)[surest].mean())
 
 
-def sentences(agreement: pd.DataFrame) -> list[str]:
-    """Agreement by class, lowest first, and which classes keep their labels (`by_class`, index: names)."""
+def sentences(agreement: pd.DataFrame, least: int = 0) -> list[str]:
+    """Agreement by class, lowest first, and which classes keep their labels (`by_class`, index: names).
+
+    least : examples that a class should have; those with fewer that were judged are named, too
+    """
     lowest = agreement.sort_values("agreement", kind="stable")
     shares = [f"{row.Index} {row.agreement:.0%} of {row.examples}" for row in lowest.itertuples()]
     kept = [repr(name) for name in lowest.index[~lowest["judged"]]]
@@ -69,7 +72,10 @@ def sentences(agreement: pd.DataFrame) -> list[str]:
         f"{_list(kept)}. They have too few images, or networks do not predict their labels better than "
         "chance, or predict another class more often."
     )
-    return [f"Predicted by class, the lowest first: {_list(shares)}.", *([why] if kept else [])]
+    small = [repr(name) for name in lowest.index[lowest["judged"] & (lowest["examples"] < least)]]
+    look = f"Fewer than {least} images, but judged, so look at them first: {_list(small)}."
+    told = [f"Predicted by class, the lowest first: {_list(shares)}."]
+    return told + [why] * bool(kept) + [look] * bool(small)
 
 
 def lost(given: Sequence[Hashable], corrected: Sequence[Hashable]) -> list[str]:

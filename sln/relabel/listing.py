@@ -45,6 +45,7 @@ SPLITS |= {"eval", "evaluation", "holdout"}
 # What programs write for a label that is missing; "unknown" is an answer and none of them.
 MISSING = {"nan", "none", "null", "n/a", "na", "<na>", "#n/a", "nil", "nat", "?", "-", "--", "-nan"}
 MISSING_LABEL = "a word for a missing one"  # the end of a reason to skip
+EMPTY = "it is an empty folder"  # a reason to skip
 
 
 class Entry(NamedTuple):
@@ -219,7 +220,11 @@ def _in_folder(folder: Path, keep_missing: bool) -> LabelledImages:
         if split is None:
             continue
         before = len(found.skipped)
-        for name in sorted(file.relative_to(folder).as_posix() for file in _files(path)):
+        files = sorted(file.relative_to(folder).as_posix() for file in _files(path))
+        if not files:
+            found.skipped.append((path.relative_to(folder).as_posix(), EMPTY))
+            continue
+        for name in files:
             found.add(Entry(name, path.name, split=split))
         reasons.setdefault(path.name, _first(found.skipped[before:]))
     filled = {*found.labels, *found.missing}

@@ -32,12 +32,15 @@ def page(
     sentences: Sequence[str],
     classes: Sequence[str],
     probabilities: np.ndarray,
+    command: str,
 ) -> str:
     """The page of the most suspect images (suspects.html.j2).
 
     labels : one row per label, most suspect first
     pictures : images of the first rows, read one at a time; None if unreadable
-    classes, probabilities : (C,) names, and (N, C) for each row of `labels`
+    sentences : the first is the verdict, the others say how it was found
+    classes, probabilities : (C,) names, and (N, C) for each row of `labels` (`scores.true_class`)
+    command : what --decisions is added to
 
     All text from the user's data is escaped, and the page's security policy lets only its own script run.
     """
@@ -47,8 +50,10 @@ def page(
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     suspect = labels["suspect"].round(4)  # the decimals of labels.csv
     shown = [None if picture is None else _encoded(picture) for picture in pictures]
-    values = {"title": title, "threshold": round(threshold, 2), "sentences": sentences}
-    values["counts"] = [int((suspect >= number / 100).sum()) for number in range(101)]
+    values = {"title": title, "threshold": round(threshold, 2), "sentences": sentences, "command": command}
+    other = suspect[labels["judged"] & (labels["suggested"] != labels["given"])]
+    for name, of in {"counts": suspect, "replaced": other}.items():
+        values[name] = [int((of >= number / 100).sum()) for number in range(101)]
     values["suspects"] = list(zip(labels.itertuples(), shown, strict=False))
     values["data"] = _data(labels[: len(shown)], classes, probabilities)
     values |= {"script": Markup(script), "script_sha256": digest}

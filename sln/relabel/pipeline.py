@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import functools
 import os
+import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,7 +26,7 @@ from typing import Any
 
 import pandas as pd
 
-from sln.relabel import exports, features, images, judged, survey
+from sln.relabel import exports, features, images, judged, scores, survey
 from sln.relabel.crossfit import Fitted, fit, require_settings
 from sln.relabel.listing import LabelledImages, contents
 from sln.relabel.page import PICTURES, page
@@ -49,7 +50,8 @@ class Relabelled:
     changed: int  # number of labels that are replaced in corrected.csv
     skipped: list[tuple[str, str]]  # name, reason
     warnings: list[str]  # what to look at before corrected.csv is used
-    way: str  # a sentence: judged on features or pixels, and why
+    sentences: list[str]  # how labels were judged, and how far to trust the result, warnings included
+    verdict: list[str]  # two sentences: how many labels look wrong and are replaced
 
 
 def relabel(
@@ -97,14 +99,14 @@ def relabel(
     require_settings(**fitting)
     for name in export:
         choose("export", name, exports.FORMATS)
-    folder = output_folder(source, out)
+    folder = Path() if check else output_folder(source, out)  # Path(): nothing is written
     table = {"root": root, "columns": (path_column, label_column), "encoding": encoding, "groups": groups}
     table |= {"keep_missing_words": keep_missing_words, "merge_spellings": merge_spellings}
     encoder = functools.partial(features.chosen, backbone=backbone, weights=weights, pixels=asked)
-    way = {"size": size, "choose": None if check else encoder, "cache": folder / WORK}
-    found = images.read(source, **table, **way, quiet=quiet)
+    way = {"size": size, "choose": None if check else encoder, "cache": None if check else folder / WORK}
+    found, folds = images.read(source, **table, **way, quiet=quiet), fitting.get("folds", 5)
     if check or not quiet:
-        print(survey.screen(found, source.name, fitting.get("folds", 5)), flush=True)
+        print(survey.screen(found, source.name, folds), flush=True)
     if check:
         return None
     write_text(folder / WORK / SOURCE, relative(source, folder))
@@ -115,22 +117,52 @@ def relabel(
         labels["split"] = [entry.split for entry in found.entries]
     by_rank = labels.sort_values("rank")
     # compared with the four decimals that labels.csv and the page show
-    replaced = (labels["suspect"].round(4) >= threshold) & (labels["suggested"] != labels["given"])
-    replaced &= labels["judged"]
+    suspect = labels["suspect"].round(4) >= threshold
+    replaced = suspect & (labels["suggested"] != labels["given"]) & labels["judged"]
     corrected = labels["given"].where(~replaced, labels["suggested"]).tolist()
     pictures = (images.picture(found, found.entries[row]) for row in by_rank.index[:PICTURES])
     skipped = found.skipped
     warnings = judged.lost(found.labels, corrected)
-    sentences = [found.way, *describe(fitted, len(skipped)), *warnings]
-    sentences.append(f"Made by python -m sln relabel from {source}.")
-    predicted = fitted.classes, fitted.probabilities.numpy()[by_rank.index]
-    html = page(source.name, by_rank, pictures, threshold, sentences, *predicted)
+    sentences = [found.way, *describe(fitted, len(skipped), 2 * folds), *warnings]
+    changed = int(replaced.sum())
+    verdict = [
+        f"{int(suspect.sum())} labels are at least as suspect as {threshold:g}; {changed} of them are "
+        "replaced in corrected.csv.",
+        f"{changed} of {len(labels)} labels look wrong. Look at them before you use corrected.csv.",
+    ]
+    data = {"out": out, "images": root, "path-column": path_column, "label-column": label_column}
+    data |= {
+        "encoding": encoding,
+        "keep-missing-words": keep_missing_words,
+        "merge-spellings": merge_spellings,
+    }
+    made = command(source, **data)
+    told = [
+        verdict[1],
+        verdict[0],
+        *sentences,
+        f"Made by {made}, besides options that leave the data as they are.",
+    ]
+    predicted = fitted.classes, scores.true_class(fitted.probabilities.numpy(), fitted.given.numpy())
+    html = page(
+        source.name, by_rank, pictures, threshold, told, predicted[0], predicted[1][by_rank.index], made
+    )
     texts = {"labels.csv": as_csv([list(labels.columns), *by_rank.itertuples(index=False)])}
     texts |= {"corrected.csv": corrected_csv(found, corrected), "suspects.html": html}
     texts |= {"skipped.csv": as_csv([("path", "reason"), *skipped])}
     texts |= exports.texts(export, labels, replaced, found.root.resolve().name)
     write_together({folder / name: text for name, text in texts.items()})
-    return Relabelled(folder, labels, fitted, int(replaced.sum()), skipped, warnings, found.way)
+    return Relabelled(folder, labels, fitted, changed, skipped, warnings, sentences, verdict)
+
+
+def command(source: Path, **options: Any) -> str:
+    """The command with those of the options that differ from the defaults, as a shell reads it."""
+    usual = {"path-column": COLUMNS[0], "label-column": COLUMNS[1], "encoding": "utf-8"}
+    words = ["python", "-m", "sln", "relabel", str(source)]
+    for name, value in options.items():
+        if value not in (None, False, usual.get(name)):
+            words += [f"--{name}"] if value is True else [f"--{name}", str(value)]
+    return shlex.join(words)
 
 
 def output_folder(source: Path, out: Path | str | None) -> Path:
@@ -166,8 +198,8 @@ def corrected_csv(found: LabelledImages, labels: Sequence[str | None]) -> str:
     return found.table.with_labels({entry.record: label for entry, label in pairs})
 
 
-def describe(fitted: Fitted, skipped: int) -> list[str]:
-    """Sentences on how the labels were judged and how far to trust the result."""
+def describe(fitted: Fitted, skipped: int, least: int = 0) -> list[str]:
+    """Sentences on how the labels were judged and how far to trust that; least: as `judged.sentences`."""
     agreement, surest = (
         fitted.agreement,
         judged.surest_agreement(fitted.probabilities.numpy(), fitted.given.numpy()),
@@ -184,7 +216,7 @@ def describe(fitted: Fitted, skipped: int) -> list[str]:
             "The difference is large, so these networks are poor judges of many of these images. Look at the "
             "most suspect before you use corrected.csv; more images, --size or --backbone may help."
         )
-    sentences += judged.sentences(fitted.agreement_by_class)
+    sentences += judged.sentences(fitted.agreement_by_class, least)
     if fitted.validation:
         scores = ", ".join(f"{sigma:g}: {score:.3f}" for sigma, score in fitted.validation.items())
         sentences.append(f"σ was chosen by accuracy on the given, noisy labels of one fold ({scores}).")

@@ -50,14 +50,19 @@ def posterior(p: np.ndarray, given: np.ndarray) -> np.ndarray:
     return joint / joint.sum(axis=1, keepdims=True)
 
 
+def true_class(p: np.ndarray, given: np.ndarray) -> np.ndarray:
+    """(N, C): `posterior` of p that may have zeros; suggestions and the page rest on it."""
+    p = p.astype(float) + TINY
+    return posterior(p / p.sum(axis=1, keepdims=True), given)
+
+
 def table(p: np.ndarray, given: np.ndarray) -> pd.DataFrame:
     """One row per example: given, suggested (the most probable class), probability (of it), suspect, rank.
 
     suspect : estimated probability that the given label is wrong
     rank : from 1, the most suspect; equal scores are ranked in the order of the examples
     """
-    p = p.astype(float) + TINY
-    q = posterior(p / p.sum(axis=1, keepdims=True), given)
+    q = true_class(p, given)
     judged = pd.DataFrame({"given": given, "suggested": q.argmax(axis=1), "probability": q.max(axis=1)})
     judged["suspect"] = 1 - q[np.arange(len(given)), given]
     return judged.assign(rank=judged["suspect"].rank(ascending=False, method="first").astype(np.int64))

@@ -12,7 +12,7 @@ from decimal import Decimal
 import numpy as np
 
 from sln.relabel import copies
-from sln.relabel.listing import MISSING_LABEL, Entry, LabelledImages
+from sln.relabel.listing import EMPTY, MISSING_LABEL, Entry, LabelledImages
 from sln.relabel.tables import printable
 from sln.utils.errors import require
 
@@ -87,11 +87,13 @@ def screen(found: LabelledImages, name: str, folds: int) -> str:
         lines.append(("splits", f"{_listing(splits.items(), str)}: {where}"))
     lines += [("skipped", line) for line in _reasons(found)]
     lines += [*_copies(found), *found.notes]
+    empty = [name for name, reason in found.skipped if reason == EMPTY]
+    if empty:
+        lines.append(("warning", f"empty folders, which become no class: {', '.join(map(repr, empty))}"))
     few = [pair for pair in counts[::-1] if pair[1] < 2 * folds]
     if few:
-        lines.append(
-            ("warning", f"fewer than {2 * folds} images (2 x folds), hard to judge: {_listing(few)}")
-        )
+        what = f"fewer than {2 * folds} images (2 x folds), hard to judge: {_listing(few)}"
+        lines.append(("warning", f"{what}; the result says which keep their labels"))
     title = f"{name}: {len(found.entries)} images, {len(counts)} classes"
     width, text = max(len(heading) for heading, _ in lines) + 4, [title]
     for place, (heading, line) in enumerate(lines):
@@ -119,15 +121,16 @@ def _copies(found: LabelledImages) -> list[tuple[str, str]]:
     repeated = {name for name, count in twice.items() if count > 1}
     differ &= [entry.name not in repeated for entry in found.entries]
     if differ.any():
-        example = found.entries[differ.argmax()].name
-        lines.append(("warning", f"{differ.sum()} of the copies differ in their labels, such as {example!r}"))
+        one, many = differ.argmax(), len(np.unique(groups[differ]))
+        other = ((groups == groups[one]) & (labels != labels[one])).argmax()
+        names = f"{found.entries[one].name!r} and {found.entries[other].name!r}"
+        what = f"{many} groups of copies differ in their labels, such as" if many > 1 else "different labels:"
+        lines.append(("warning", f"{what} {names}" + (" are copies" if many == 1 else "")))
     if repeated:
         pairs = Counter(name for name, _ in {(e.name, e.label) for e in found.entries if e.name in repeated})
         conflicts = sorted(name for name, count in pairs.items() if count > 1)
-        named = (
-            f", {len(conflicts)} of them with different labels, such as {conflicts[0]!r}" if conflicts else ""
-        )
-        lines.append(("warning", f"{len(repeated)} paths are listed more than once{named}"))
+        named = f"; with different labels: {_example(conflicts)}" if conflicts else ""
+        lines.append(("warning", f"listed more than once: {_example(sorted(repeated))}{named}"))
     names = [entry.name for entry in found.entries]
     if all(heading != "groups" for heading, _ in found.notes) and any(".rf." in name for name in names):
         lines.append(
@@ -140,6 +143,10 @@ def _listing(counts: Iterable[tuple[str, int]], form: type = repr) -> str:
     return ", ".join(f"{form(name)}{JOINT}{count}" for name, count in counts)
 
 
+def _example(names: Sequence[str]) -> str:
+    return repr(names[0]) if len(names) == 1 else f"{len(names)}, such as {names[0]!r}"
+
+
 def _ends(counts: Sequence[tuple[str, int]]) -> str:
     return f"largest {_listing(counts[:SHOWN])}; smallest {_listing(counts[: -SHOWN - 1 : -1])}"
 
@@ -147,9 +154,11 @@ def _ends(counts: Sequence[tuple[str, int]]) -> str:
 def _reasons(found: LabelledImages) -> list[str]:
     missing = f"{found.missing.total()} with a word for a missing label, {_listing(found.missing.items())}"
     first_line = [f"{missing}; --keep-missing-words keeps them"] if found.missing else []
-    skipped = [pair for pair in found.skipped if not pair[1].endswith(MISSING_LABEL)]
-    counts = Counter(reason for _, reason in skipped).most_common()
-    first = {reason: name for name, reason in reversed(skipped)}
-    lines = [f"{count}, such as {first[reason]!r}: {reason}" for reason, count in counts[:SHOWN]]
-    rest = sum(count for _, count in counts[SHOWN:])
+    names = defaultdict(list)
+    for name, reason in found.skipped:
+        if not reason.endswith((MISSING_LABEL, EMPTY)):
+            names[reason].append(name)
+    counts = sorted(names, key=lambda reason: -len(names[reason]))
+    lines = [f"{_example(names[reason])}: {reason}" for reason in counts[:SHOWN]]
+    rest = sum(len(names[reason]) for reason in counts[SHOWN:])
     return [*first_line, *lines, *([f"{rest} for other reasons (skipped.csv)"] if rest else [])]

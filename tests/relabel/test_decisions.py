@@ -89,7 +89,12 @@ def test_cells_that_were_made_safe_are_read_back(apply, tmp_path):
 
 BAD = {
     "'left/999.png' is not in the data": ("left/999.png", "left", "keep", "left"),
-    "is labelled 'left' in the data, not 'Left'": ("left/004.png", "Left", "keep", "Left"),
+    "is labelled 'left' in the data, not 'Left'; add --merge-spellings": (
+        "left/004.png",
+        "Left",
+        "keep",
+        "Left",
+    ),
     f"unknown decision 'yes', allowed are {', '.join(DECISIONS)}": ("left/004.png", "left", "yes", "left"),
     "keep with the label 'right', expected is 'left'": ("left/004.png", "left", "keep", "right"),
     "exclude with the label 'left', expected is ''": ("left/004.png", "left", "exclude", "left"),

@@ -327,6 +327,6 @@ def test_relabel_judges_features_by_a_linear_head(weights, tmp_path):
         quiet=True,
     )
     assert judged.fitted.model == "linear"
-    assert "features of resnet18" in judged.way
+    assert "features of resnet18" in judged.sentences[0]
     assert judged.labels.sort_values("rank")["path"].iloc[0] == "right/000.png"
     assert np.isfinite(judged.labels["suspect"]).all()

@@ -44,13 +44,15 @@ def test_every_kind_of_bad_entry_is_skipped_with_its_name_and_a_reason(folder, t
     (folder / "link.png").symlink_to(tmp_path / "outside.png")
     (folder / "broken.png").write_bytes((folder / "left" / "000.png").read_bytes()[:60])
     (folder / "text.png").write_text("no image")
+    (folder / "nothing.png").touch()
     (folder / "floats.tiff").parent.mkdir(exist_ok=True)
     Image.fromarray(np.zeros((8, 8), np.float32)).save(folder / "floats.tiff")
     bad = {
         "../outside.png": "leads out",
         str(tmp_path / "outside.png"): "leads out",
         "link.png": "leads out",
-        "broken.png": "image file is truncated",
+        "broken.png": "it is damaged (image file is truncated",
+        "nothing.png": "it is empty",
         "text.png": "none of JPEG, PNG",
         "floats.tiff": "floating-point",
         "none.png": "missing",

@@ -66,6 +66,14 @@ def test_long_lists_of_classes_are_cut():
     assert "20 of 20 classes cannot be judged" in kept
 
 
+def test_small_classes_that_are_judged_are_named():
+    table = judged.by_class(*example([[190, 0], [2, 8]])).set_axis(["many", "few"])
+    assert judged.sentences(table, 11)[1:] == [
+        "Fewer than 11 images, but judged, so look at them first: 'few'."
+    ]
+    assert len(judged.sentences(table, 10)) == 1
+
+
 def test_a_class_that_loses_more_than_half_of_its_labels_is_named():
     assert judged.lost(["a", "a", "b"], ["a", "b", "b"]) == []
     (warning,) = judged.lost(["a", "a", "a", "b"], ["a", "b", "b", "b"])

@@ -261,8 +261,9 @@ def test_bad_folders_are_refused_in_one_line(folder, tmp_path, refused):
         listed(folder / "left")
     with refused("goes with a CSV only"):
         listed(folder, root=folder)
-    (folder / "empty").mkdir()
-    with refused("'empty'", "no images"):
+    (folder / "bare").mkdir()
+    (folder / "bare" / "gone.png").symlink_to(folder / "nowhere.png")
+    with refused("'bare'", "no images", "gone.png"):
         listed(folder)
 
 

@@ -43,9 +43,12 @@ def labels():
     suspect = np.sort(np.random.default_rng(0).random(24))[::-1]
     names = [EVIL[number % 4] for number in range(24)]
     frame = {"path": [f"{name}{n}.png" for n, name in enumerate(names)], "given": names, "suggested": "<b>x"}
-    return pd.DataFrame(frame | {"probability": 0.5, "suspect": suspect, "rank": range(1, 25)})
+    return pd.DataFrame(
+        frame | {"probability": 0.5, "suspect": suspect, "rank": range(1, 25), "judged": True}
+    )
 
 
+COMMAND = "python -m sln relabel 'my data' --merge-spellings"
 CLASSES = sorted(["<b>x", *EVIL, *(f"class {number}" for number in range(12))])
 PROBABILITIES = np.random.default_rng(1).dirichlet(np.ones(len(CLASSES)), 24)
 
@@ -53,7 +56,16 @@ PROBABILITIES = np.random.default_rng(1).dirichlet(np.ones(len(CLASSES)), 24)
 @pytest.fixture(scope="module")
 def text(labels):
     images = [Image.fromarray(image.transpose(1, 2, 0)) for image in pictures(24)[0]]
-    return page("<i>mine", labels, images, 0.5, ["Made by <b>hand</b>."], CLASSES, PROBABILITIES)
+    return page(
+        "<i>mine",
+        labels,
+        images,
+        0.5,
+        ["3 look wrong.", "Made by <b>hand</b>."],
+        CLASSES,
+        PROBABILITIES,
+        COMMAND,
+    )
 
 
 def test_the_page_shows_labels_and_names_and_none_of_them_is_live(text, labels):
@@ -100,8 +112,25 @@ def test_the_slider_is_labelled_and_its_counts_are_those_of_the_labels(text, lab
     counts = [int(count) for count in slider["data-counts"].split(",")]
     assert counts == [int((suspects >= step / 100).sum()) for step in range(101)]
     assert [float(li["data-suspect"]) for li in read.of("li")] == suspects.tolist()
-    assert f"{counts[50]} of 24 labels are that suspect" in " ".join(read.text.split())
+    assert f"{counts[50]} of 24 labels are at least that suspect" in " ".join(read.text.split())
     assert any(of.get("role") == "status" for of in read.of("p"))
+
+
+def test_the_verdict_and_the_next_command_are_shown(text):
+    read = Page(text)
+    assert read.text.index("3 look wrong.") < read.text.index("How they were found")
+    assert f"{COMMAND} --decisions decisions.csv" in read.text
+
+
+def test_labels_without_another_suggestion_are_unsure_and_not_counted_as_replaced(labels):
+    rows = labels.assign(
+        suggested=[*labels["given"][:3], *labels["suggested"][3:]], judged=[True] * 23 + [False]
+    )
+    read = Page(page("mine", rows, [None] * 24, 0.5, [], CLASSES, PROBABILITIES, COMMAND))
+    slider = next(of for of in read.of("input") if of["type"] == "range")
+    assert slider["data-counts"].startswith("24,")
+    assert slider["data-replaced"].startswith("20,")
+    assert read.text.count("unsure (") == 3
 
 
 def test_the_script_gets_cells_as_they_are_in_a_csv_and_other_classes_by_probability(text, labels):
@@ -120,14 +149,14 @@ def test_the_script_gets_cells_as_they_are_in_a_csv_and_other_classes_by_probabi
 def test_formulas_are_safe_before_the_script_saves_them(labels):
     row = labels[:1].assign(path="-x.png", given="=1+1", suggested="@b")
     image = Image.fromarray(pictures(1)[0][0].transpose(1, 2, 0))
-    data = Page(page("mine", row, [image], 0.5, [], ["=1+1", "@b"], np.ones((1, 2)))).data
+    data = Page(page("mine", row, [image], 0.5, [], ["=1+1", "@b"], np.ones((1, 2)), COMMAND)).data
     assert data["cells"] == ["'=1+1", "'@b"]
     assert data["suspects"][0][0] == "./-x.png"
 
 
 def test_a_label_that_was_not_judged_can_still_be_kept(labels):
     row = labels[:1].assign(given="rare", suggested="rare")
-    data = Page(page("mine", row, [None], 0.5, [], ["a", "b"], np.array([[0.2, 0.8]]))).data
+    data = Page(page("mine", row, [None], 0.5, [], ["a", "b"], np.array([[0.2, 0.8]]), COMMAND)).data
     assert data["names"] == ["a", "b", "rare"]
     assert data["suspects"][0][1:] == [2, 2, [[1, 0.8], [0, 0.2]]]
 
@@ -145,7 +174,7 @@ def test_tiny_images_keep_every_pixel(text):
 def test_photographs_are_small_and_missing_images_are_named(labels):
     large = Image.fromarray(np.random.default_rng(0).integers(255, size=(900, 1200, 3), dtype=np.uint8))
     rows = labels.assign(given=CLASSES[0])
-    text = page("mine", rows, iter([large, None]), 0.5, [], CLASSES, PROBABILITIES)
+    text = page("mine", rows, iter([large, None]), 0.5, [], CLASSES, PROBABILITIES, COMMAND)
     assert len(text) < 1e5
     (image,) = Page(text).of("img")[1:]
     assert "class" not in image

@@ -3,7 +3,10 @@
 import csv
 import dataclasses
 import hashlib
+import html
 import os
+import re
+import shlex
 import signal
 import subprocess
 import sys
@@ -229,7 +232,9 @@ def test_a_fresh_folder_gets_the_same_bytes(folder, tmp_path):
     written = []
     for name in ("a", "b"):
         relabel(folder, tmp_path / name, quiet=True, **QUICK)
-        written.append({file: (tmp_path / name / file).read_bytes() for file in WRITTEN})
+        content = {file: (tmp_path / name / file).read_bytes() for file in WRITTEN}
+        here = str(tmp_path / name).encode()  # which the page prints
+        written.append({file: text.replace(here, b"OUT") for file, text in content.items()})
     assert written[0] == written[1]
 
 
@@ -268,7 +273,8 @@ def test_an_interrupted_command_continues_where_it_stopped(folder, tmp_path):
     assert kept.items() <= hashes(out).items()
     relabel(folder, tmp_path / "fresh", sigma=0.5, folds=6, repeats=1, quiet=True)
     for name in WRITTEN:
-        assert (out / name).read_bytes() == (tmp_path / "fresh" / name).read_bytes()
+        fresh = (tmp_path / "fresh" / name).read_bytes()
+        assert (out / name).read_bytes() == fresh.replace(bytes(tmp_path / "fresh"), bytes(out))
 
 
 # --- where it writes
@@ -351,6 +357,29 @@ def test_the_command_prints_a_summary_and_the_skipped_images(folder, tmp_path, c
     assert "'left/broken.png'" in printed
     assert "σ = 0.5, 2 networks" in printed
     assert str(tmp_path / "out" / "suspects.html") in printed
+    changed = sum(path.split("/")[0] != label for path, label in read(tmp_path / "out" / "corrected.csv")[1:])
+    suspect = sum(float(row[4]) >= 0.5 for row in read(tmp_path / "out" / "labels.csv")[1:])
+    assert f"{suspect} labels are at least as suspect as 0.5; {changed} of them are replaced" in printed
+    assert f"{changed} of 24 labels look wrong. Look at them" in printed
+
+
+def test_the_page_prints_the_command_that_applies_its_decisions(tmp_path, canned):
+    folder, rows = lay(tmp_path / "my data"), []
+    for number in range(24):
+        label = ("left", "right", "Left", "right")[number % 4]
+        rows.append((f"{('left', 'right')[number % 2]}/{number:03}.png", label))
+    source = write_csv(tmp_path / "the list.csv", rows, ("Bild", "label"))
+    options = ["--images", str(folder), "--path-column", "Bild", "--merge-spellings", "--out"]
+    assert main(["relabel", str(source), *options, str(tmp_path / "out"), "--threshold", "0.4"]) == 0
+    page = html.unescape((tmp_path / "out" / "suspects.html").read_text(encoding="utf-8"))
+    (printed,) = re.findall(r'<code id="next">(.*)</code>', page)
+    path, given, *_ = read(tmp_path / "out" / "labels.csv")[1]
+    header = ("path", "given", "decision", "label")
+    decisions = write_csv(tmp_path / "decisions.csv", [(path, given, "exclude", "")], header)
+    words = shlex.split(printed)
+    assert words[:3] == ["python", "-m", "sln"]
+    assert main([*words[3:-1], str(decisions)]) == 0
+    assert len(read(tmp_path / "out" / "corrected.csv")) == 24
 
 
 def test_every_option_reaches_the_function(monkeypatch, tmp_path):

@@ -52,6 +52,15 @@ def test_the_counts_are_weighted_by_the_networks_agreement_with_the_labels(seed)
             assert found[true, label] == pytest.approx(expected)
 
 
+@given(SEEDS)
+def test_suggestions_and_suspicion_are_those_of_the_classes_probabilities(seed):
+    p, labels = drawn(seed)
+    q, table = scores.true_class(p, labels), scores.table(p, labels)
+    assert q.argmax(axis=1).tolist() == table["suggested"].tolist()
+    np.testing.assert_allclose(q.max(axis=1), table["probability"])
+    np.testing.assert_allclose(1 - q[np.arange(40), labels], table["suspect"], atol=1e-12)
+
+
 def test_the_ranks_are_the_usual_ones_if_the_networks_predict_no_label():
     p, labels = drawn(0)
     labels = np.where(p.argmax(axis=1) == labels, (labels + 1) % 4, labels)

@@ -51,9 +51,14 @@ def test_check_stops_after_the_screen_and_writes_nothing(folder, tmp_path, capsy
     (folder / "notes.txt").write_text("x")
     printed = screen_of(folder, capsys)
     assert printed.startswith("mine: 24 images, 2 classes classes 'left' 12, 'right' 12")
-    assert "1, such as 'left/broken.png': it is none of JPEG" in printed
-    assert "1, such as 'notes.txt': it is in no class's sub-folder" in printed
+    assert "'left/broken.png': it is none of JPEG" in printed
+    assert "'notes.txt': it is in no class's sub-folder" in printed
     assert [path.name for path in tmp_path.iterdir()] == ["mine"]
+
+
+def test_check_looks_at_no_output_folder(folder, tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(folder)
+    assert "24 images" in screen_of(folder, capsys)
 
 
 def test_check_needs_no_weights_of_a_backbone(folder, capsys):
@@ -280,8 +285,7 @@ def test_a_path_with_two_labels_is_named(folder, capsys):
     printed = screen_of(source, capsys)
     assert "2 identical and 0 near copies, in 2 groups" in printed
     assert (
-        "2 paths are listed more than once, 1 of them with different labels, such as 'left/000.png'"
-        in printed
+        "listed more than once: 2, such as 'left/000.png'; with different labels: 'left/000.png'" in printed
     )
 
 
@@ -290,7 +294,21 @@ def test_near_copies_are_counted_and_other_labels_of_copies_are_named(folder, ca
         save((pixels * 0.9).astype("uint8"), folder / "right" / f"copy{number}.png")
     printed = screen_of(folder, capsys)
     assert "0 identical and 4 near copies, in 4 groups; a group stays in one fold" in printed
-    assert "4 of the copies differ in their labels, such as 'left/000.png'" in printed
+    assert (
+        "2 groups of copies differ in their labels, such as 'left/000.png' and 'right/copy0.png'" in printed
+    )
+    for number in (1, 2, 3):
+        (folder / "right" / f"copy{number}.png").unlink()
+    printed = screen_of(folder, capsys)
+    assert "different labels: 'left/000.png' and 'right/copy0.png' are copies" in printed
+
+
+def test_an_empty_folder_is_no_class_and_is_named(folder, tmp_path, capsys):
+    (folder / "empty").mkdir()
+    assert "2 classes" in (printed := screen_of(folder, capsys))
+    assert "empty folders, which become no class: 'empty'" in printed
+    skipped = relabel(folder, tmp_path / "out", quiet=True).skipped
+    assert skipped == [("empty", "it is an empty folder")]
 
 
 def test_groups_of_a_column_and_of_a_pattern_are_united_with_copies(folder, capsys):
