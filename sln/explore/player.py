@@ -80,7 +80,7 @@ class Player:
             argument: {text: v for text, v in these.items() if argument not in ahead or v in ahead[argument]}
             for argument, these in values.items()
         }
-        self.kept, frames, packed = _drawn(frame, wanted, first)
+        self.kept, frames, packed = _drawn(frame, wanted, first, every=set(ahead) == set(values))
         picture, self.words = frames[first]
         self.frames, self.bytes, self.seconds = len(frames), len(packed), time.process_time() - began
         rows = [
@@ -113,12 +113,15 @@ class Player:
 
 
 def _drawn(
-    frame: Callable[[Key], tuple[str, str]], values: Values, first: Key
+    frame: Callable[[Key], tuple[str, str]], values: Values, first: Key, every: bool = False
 ) -> tuple[dict[str, list[str]], dict[Key, tuple[str, str]], str]:
-    """The values that are kept, their frames, and these packed: finer as long as the limits allow."""
+    """The values that are kept, their frames, and these packed: finer as long as the limits allow.
+
+    every : keep all values, up to FRAMES
+    """
     began, drawn = time.process_time(), {first: frame(first)}
     most, best = min(FRAMES, CHARACTERS // len(drawn[first][0])), None
-    for limit in (1, most // 4, most // 2, most):
+    for limit in (FRAMES,) if every else (1, most // 4, most // 2, most):
         kept = thinned(values, first, limit)
         keys = list(itertools.product(*kept.values()))
         if best and time.process_time() - began > SECONDS:

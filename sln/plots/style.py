@@ -5,6 +5,7 @@ Okabe and Ito, for the colour-blind). Without pyplot nothing accumulates while a
 """
 
 import io
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
@@ -54,14 +55,16 @@ class Figure(matplotlib.figure.Figure):
         axes = [f"{ax.get_ylabel()} over {ax.get_xlabel()}" for ax in self.axes if ax.get_ylabel()]
         named = [name for ax in self.axes for name in ax.get_legend_handles_labels()[1]]
         parts = (" · ".join(_once(titles)), "; ".join(_once(axes)), ", ".join(_once(named)))
-        return ": ".join(part for part in parts if part)
+        return re.sub(
+            r"[$\\{}]|,(?=,)", "", ": ".join(part for part in parts if part)
+        )  # TeX is not to be read
 
     def _repr_mimebundle_(self, **_: object) -> tuple[dict, dict]:
         """A PNG with its alternative text; where `reproduce` runs, an SVG too, for its article."""
         bundle = {"image/png": self._repr_png_(), "text/plain": self.alt()}
         if headless() and len(drawing := svg(self)) <= LARGEST_SVG:
             bundle["image/svg+xml"] = drawing
-        return bundle, {"image/png": {"alt": self.alt()}}
+        return bundle, {"image/png": {"alt": self.alt(), "caption": self.words}}
 
 
 def _once(texts: Iterable[str]) -> list[str]:

@@ -20,6 +20,7 @@ const seen = new IntersectionObserver((entries) => {
   }
 }, { rootMargin: "0px 0px -70% 0px" });
 for (const heading of document.querySelectorAll("main section, main h2")) if (links.has(heading.id)) seen.observe(heading);
-// a formula or a part of the text may be narrower than what a phone shows
-const contents = document.querySelector("nav details");
-if (matchMedia("(max-width: 83.9rem)").matches) contents.open = false;
+const wide = matchMedia("(min-width: 76rem)"); // as in article.css: the contents stand beside the text
+const fold = () => { document.querySelector("nav details").open = wide.matches; };
+wide.addEventListener("change", fold);
+fold();

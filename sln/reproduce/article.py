@@ -45,6 +45,7 @@ POLICY = "default-src 'none'; img-src data:; font-src data:; style-src 'unsafe-i
 SPIRALS, LANDSCAPE = "memorising", "04_landscape_of_the_paper"
 HERE = Path(__file__).parent
 PARAMETERS = {"parameters", "injected-parameters"}  # tags of cells that papermill reads and writes
+DEFINES = re.compile(r"^(class|def) ", re.MULTILINE)  # code that is there to be copied
 NOTEBOOK = re.compile(r"(\d\d_\w+)\.ipynb$")
 MAP = re.compile(r"^\*Map:\*.*$", re.MULTILINE)  # of the notebooks: the page has a table of contents
 MATH = re.compile(r"<math\b.*?</math>", re.DOTALL)
@@ -145,7 +146,8 @@ def code_cell(cell: NotebookNode, name: str, numbers: Mapping[str, str]) -> list
     """A code cell: its code, folded, and what came out."""
     code = pygments.highlight(cell.source, PythonLexer(), HtmlFormatter(cssclass="source"))
     code = PLAIN.sub(r"\1", code).replace("<pre>", '<pre tabindex="0">')  # it may be wider than the page
-    parts = [f'<details class="code"><summary>Code</summary>{code}</details>']
+    shows = " open" if DEFINES.search(cell.source) else ""
+    parts = [f'<details class="code"{shows}><summary>Code</summary>{code}</details>']
     saved = next((figure for figure in numbers if f'"{figure}"' in cell.source), None)
     for output in cell.outputs:
         if output.output_type == "stream":
@@ -165,16 +167,18 @@ def shown(output: NotebookNode, name: str | None, numbers: Mapping[str, str]) ->
             text = LIVE.sub("", data["text/html"])
             return text if "<sln-player" in text else scrolling(text)
         return f'<pre class="said">{html.escape(data["text/plain"])}</pre>'
-    words = html.escape(output.metadata.get("image/png", {}).get("alt") or name or "")
+    said = output.metadata.get("image/png", {})
+    words, caption = (html.escape(said.get(kind) or "") for kind in ("alt", "caption"))
+    words = words or name or "figure"
     if "image/svg+xml" in data:
         picture = data["image/svg+xml"].replace("<svg", f'<svg role="img" aria-label="{words}"', 1)
     else:
         picture = f'<img alt="{words}" src="data:image/png;base64,{data["image/png"].strip()}">'
     if name is None:
-        return f"<figure>{picture}<figcaption>{words}</figcaption></figure>"
+        return f"<figure>{picture}<figcaption>{caption}</figcaption></figure>"
     what = f'data-file="{name}.csv" data-csv="{numbers[name]}"'
     save = f'<button type="button" {what} hidden>Numbers (CSV)</button>'
-    return f'<figure id="{name}">{picture}<figcaption>{words} {save}</figcaption></figure>'
+    return f'<figure id="{name}">{picture}<figcaption>{caption} {save}</figcaption></figure>'
 
 
 def classed(page: str) -> str:
@@ -206,7 +210,7 @@ def math_font(page: str) -> str:
     Without a mathematical font Chromium stretches no parenthesis, and not every system has one.
     """
     formulas = " ".join(MATH.findall(page))
-    letters = set(html.unescape(re.sub(r"<annotation.*?</annotation>|<[^>]+>", "", formulas)))
+    letters = {"√"} | set(html.unescape(re.sub(r"<annotation.*?</annotation>|<[^>]+>", "", formulas)))
     codes = {*map(ord, letters), *(ITALIC[letter] for letter in letters & ITALIC.keys())}
     font = TTFont(
         Path(importlib.util.find_spec("ziamath").origin).parent / "fonts" / "STIXTwoMath-Regular.ttf",
