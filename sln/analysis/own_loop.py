@@ -1,4 +1,4 @@
-"""Tables of notebook 12: what each part of the method adds in a training loop of one's own.
+"""Tables of notebook 12: what each part of the method adds in your own training loop.
 
 A row of `found` is one measurement: data, sigma, corrected (with label correction), seed, epoch, weights
 ("network" or "momentum"), test_accuracy, validation_accuracy (by noisy labels), wrong_memorised.

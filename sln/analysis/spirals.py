@@ -82,7 +82,7 @@ class Training:
     kept: dict[int, dict[str, Pair]]  # epoch -> "network" or "momentum" -> CE's and SLN's
 
     def probabilities(self, epoch: int, points: Tensor) -> dict[str, np.ndarray]:
-        """Predicted probabilities (M, CLASSES) of points (M, 2) after an epoch in EPOCHS, by method."""
+        """Predicted probabilities (M, CLASSES) of points (M, 2) after one of EPOCHS, by method."""
         with torch.no_grad():
             found = {weights: F.softmax(pair(points), dim=2) for weights, pair in self.kept[epoch].items()}
         return {name: found[weights][place].numpy() for name, (weights, place) in METHODS.items()}

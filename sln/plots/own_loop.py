@@ -1,4 +1,4 @@
-"""Pictures of notebook 12: a training loop of one's own."""
+"""Pictures of notebook 12: your own training loop."""
 
 from collections.abc import Iterable, Mapping
 

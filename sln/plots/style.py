@@ -48,7 +48,7 @@ class Figure(matplotlib.figure.Figure):
         return buffer.getvalue()
 
     def alt(self) -> str:
-        """What it shows, for who does not see it: its `words`, or else its titles, axes and legends."""
+        """What it shows, for readers who cannot see it: its `words`, or else its titles, axes and legends."""
         if self.words:
             return self.words
         titles = [self.get_suptitle(), *(ax.get_title() for ax in self.axes)]

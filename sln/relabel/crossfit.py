@@ -87,7 +87,7 @@ class Fitted:
     def labels(self) -> pd.DataFrame:
         """One row per example, in order: given, suggested, probability, suspect, rank (`scores.table`), and:
 
-        judged : false if networks cannot judge the given or the suggested class, or not tell the two apart
+        judged : false if networks cannot judge the given or the suggested class, or cannot separate the two
         class_agreement : share of the labels of the given class that networks predict
         """
         p, given = self.probabilities.numpy(), self.given.numpy()

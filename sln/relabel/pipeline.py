@@ -131,22 +131,12 @@ def relabel(
         f"{changed} of {len(labels)} labels look wrong. Look at them before you use corrected.csv.",
     ]
     data = {"out": out, "images": root, "path-column": path_column, "label-column": label_column}
-    data |= {
-        "encoding": encoding,
-        "keep-missing-words": keep_missing_words,
-        "merge-spellings": merge_spellings,
-    }
-    made = command(source, **data)
-    told = [
-        verdict[1],
-        verdict[0],
-        *sentences,
-        f"Made by {made}, besides options that leave the data as they are.",
-    ]
-    predicted = fitted.classes, scores.true_class(fitted.probabilities.numpy(), fitted.given.numpy())
-    html = page(
-        source.name, by_rank, pictures, threshold, told, predicted[0], predicted[1][by_rank.index], made
-    )
+    data |= {"encoding": encoding, "keep-missing-words": keep_missing_words}
+    made = command(source, **data, **{"merge-spellings": merge_spellings})
+    how = f"Made by {made}, besides options that leave the data as they are."
+    told = [*verdict[::-1], *sentences, how]
+    q = scores.true_class(fitted.probabilities.numpy(), fitted.given.numpy())[by_rank.index]
+    html = page(source.name, by_rank, pictures, threshold, told, fitted.classes, q, made)
     texts = {"labels.csv": as_csv([list(labels.columns), *by_rank.itertuples(index=False)])}
     texts |= {"corrected.csv": corrected_csv(found, corrected), "suspects.html": html}
     texts |= {"skipped.csv": as_csv([("path", "reason"), *skipped])}

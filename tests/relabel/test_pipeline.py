@@ -27,17 +27,6 @@ OPTIONS = [word for name, value in QUICK.items() for word in (f"--{name}", str(v
 WRITTEN = {"labels.csv", "corrected.csv", "skipped.csv", "suspects.html"}
 
 
-@pytest.fixture
-def folder(tmp_path):
-    return lay(tmp_path / "mine")
-
-
-@pytest.fixture
-def canned(monkeypatch):
-    """No training."""
-    monkeypatch.setattr(pipeline, "fit", canned_fit)
-
-
 def read(path):
     with path.open(newline="", encoding="utf-8") as file:
         return list(csv.reader(file))

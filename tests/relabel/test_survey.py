@@ -10,17 +10,6 @@ from sln.cli import main
 from sln.relabel import images, pipeline, survey
 from sln.relabel.pipeline import relabel
 
-
-@pytest.fixture
-def folder(tmp_path):
-    return lay(tmp_path / "mine")
-
-
-@pytest.fixture
-def no_training(monkeypatch):
-    monkeypatch.setattr(pipeline, "fit", canned_fit)
-
-
 ROWS = [(f"{label}/{number:03}.png", label) for number, label in enumerate(["left", "right"] * 12)]
 
 
@@ -92,7 +81,7 @@ def test_many_classes_are_named_by_their_ends_and_small_ones_are_warned_of(tmp_p
 @pytest.mark.parametrize(
     "names", [("train", "valid", "test"), ("Training", "val"), ("train",), ("a_train", "Test1")]
 )
-def test_splits_are_no_classes_and_are_a_column(names, tmp_path, capsys, no_training):
+def test_splits_are_no_classes_and_are_a_column(names, tmp_path, capsys, canned):
     for number, name in enumerate(names):
         lay(tmp_path / "mine" / name, seed=number)
     (tmp_path / "mine" / "README.dataset.txt").write_text("x")
@@ -113,7 +102,7 @@ def test_splits_are_no_classes_and_are_a_column(names, tmp_path, capsys, no_trai
     assert len(again.entries) == len(rows)
 
 
-def test_a_folder_without_splits_has_no_such_column(folder, tmp_path, no_training):
+def test_a_folder_without_splits_has_no_such_column(folder, tmp_path, canned):
     judged = relabel(folder, tmp_path / "out", quiet=True)
     assert "split" not in cells(judged.folder / "labels.csv")[0] + cells(judged.folder / "corrected.csv")[0]
 
@@ -163,7 +152,7 @@ def test_unclear_splits_are_refused(tmp_path, refused):
 WORDS = ["nan", "NaN", "None", "NULL", "N/A", "NA", "?", "-"]
 
 
-def test_words_for_missing_labels_are_counted_and_skipped(folder, capsys, no_training):
+def test_words_for_missing_labels_are_counted_and_skipped(folder, capsys, canned):
     source = labelled(folder, [*WORDS, *(label for _, label in ROWS[8:])])
     printed = screen_of(source, capsys)
     assert "16 images, 2 classes" in printed
@@ -217,7 +206,7 @@ def test_labels_that_differ_are_not_alike(one, other):
     assert survey.spelling(one) != survey.spelling(other)
 
 
-def test_spellings_are_named_and_merged_only_on_request(folder, capsys, no_training):
+def test_spellings_are_named_and_merged_only_on_request(folder, capsys, canned):
     spelt = ["cat", "dog", "cat", "Dog", "CAT ", "dog"] * 4
     source = labelled(folder, spelt)
     printed = screen_of(source, capsys)
