@@ -128,7 +128,8 @@ def trained_runs(study: Study, grid: Mapping[float, MethodRuns], sigma: float) -
         return pictures.at_epoch(grid[sigma].first, epoch)
 
     last = grid[sigma].first.config.epochs
-    return widgets.play(at_epoch, sigma=(sigma, list(grid)), epoch=(last, (0, last, max(1, last // 10))))
+    epochs = sorted({1, *range(last, 0, -max(1, last // 5))})  # nothing is measured before the first
+    return widgets.play(at_epoch, sigma=(sigma, list(grid)), epoch=(last, epochs))
 
 
 def nearest(values: list, wanted: object) -> object:
@@ -205,7 +206,7 @@ class TrainThis(widgets.Shown):
         self._show_message(messages.get(training.state, f"Failed: {what}: {training.problem}"))
 
     def update_button(self) -> None:
-        """Say whether the sliders' run is trained, unless one is being trained."""
+        """Show whether the sliders' run is trained, unless one is being trained."""
         if self.training is not None and self.training.state == "training":
             return
         config = self._config()

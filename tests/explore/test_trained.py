@@ -202,3 +202,13 @@ def test_settings_that_a_page_offers_are_ones_that_a_run_can_have():
         for rate, sigma in zip(trained.RATES[:2], trained.SIGMAS[:2], strict=True):
             config = trained.configured(study, (mode, rate, sigma, trained.ALPHAS[0]))
             assert tuple(getattr(config, setting) for setting in trained.SETTINGS[:3]) == (mode, rate, sigma)
+
+
+def test_a_headless_notebook_gets_epochs_that_were_measured(monkeypatch, smoke_study):
+    monkeypatch.setenv("SLN_HEADLESS", "1")
+    grid = smoke_study.grid("sym", [1.0])
+    found = explore.trained_runs(smoke_study, grid, 1.0)
+    epochs = [int(text) for text in found.kept["epoch"]]
+    assert epochs[0] == 1
+    assert epochs[-1] == grid[1.0].first.config.epochs
+    assert "nan" not in found.words

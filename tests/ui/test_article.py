@@ -89,6 +89,8 @@ def test_the_first_panel_moves_within_a_second_of_opening(article, browser):
 def test_every_slider_moves_within_a_frame(page):
     for player in page.locator("sln-player").all():
         name, times = player.get_attribute("id"), player.evaluate(MOVES)
+        words = player.evaluate("async (player) => (await player.unpacked()).words")
+        assert not [text for text in words if "nan" in text], name
         print(f"{name}: median {statistics.median(times):.1f} ms, most {max(times):.1f} ms")
         assert statistics.median(times) < 16, name
         assert max(times) < 50, name
