@@ -7,6 +7,7 @@ import pandas as pd
 import seaborn as sns
 import torch
 from matplotlib.axes import Axes
+from matplotlib.patches import Rectangle
 from torch import Tensor
 
 from sln.analysis import label_correction
@@ -31,24 +32,37 @@ from sln.runs.run import Run
 from sln.utils.rng import numpy_generator
 
 
-def show_image(pixels: Tensor, ax: Axes, title: str, colour: str, scale: float) -> None:
-    """One image (channels, H, W) uint8, grey if it has one channel, with title and frame in `colour`."""
-    shown = pixels.permute(1, 2, 0).numpy() / scale
-    ax.imshow(shown, cmap="gray_r", vmin=0, vmax=1, interpolation="none")
-    ax.set_title(title, fontsize=8, color=colour, pad=3)
-    ax.set(xticks=[], yticks=[])
-    ax.grid(False)
-    ax.spines[:].set(visible=True, color=colour, linewidth=1.5)
+def tiles(
+    ax: Axes,
+    images: Tensor,
+    titles: Sequence[str],
+    colours: Sequence[str],
+    scale: float,
+    columns: int = 8,
+    line: float = 0.17,
+) -> None:
+    """Images (n, channels, H, W), grey if channels is 1, in rows, with titles and frames in `colours`.
+
+    All are in one Axes: one for each takes four times as long. A title's line is `line` of an image high.
+    """
+    above = line * (1 + max(title.count("\n") for title in titles))
+    for number, (pixels, title, colour) in enumerate(zip(images, titles, colours, strict=True)):
+        x, y = number % columns * 1.2, number // columns * (1.1 + above)
+        shown = pixels.permute(1, 2, 0).numpy() / scale
+        place = {"extent": (x, x + 1, y + 1, y), "interpolation": "none"}
+        ax.imshow(shown, cmap="gray_r", vmin=0, vmax=1, **place)
+        ax.add_patch(Rectangle((x, y), 1, 1, fill=False, edgecolor=colour, linewidth=1.5))
+        ax.text(x + 0.5, y - 0.05, title, color=colour, fontsize=8, ha="center", va="bottom")
+    ax.set(xlim=(-0.1, 1.2 * columns - 0.1), ylim=(y + 1.02, -0.1 - above))
+    ax.set_axis_off()
 
 
 def gallery(images: Tensor, titles: list[str], wrong: list[bool], scale: float, heading: str) -> Figure:
     """Images, eight per row, in WRONG's colour if the given label is wrong and in RIGHT's otherwise."""
-    rows = -(-len(images) // 8)
-    figure, axes = panels(rows, 8, size=(8.4, 1.38 * rows + 0.35), shown=len(images))
-    figure.suptitle(heading, fontsize=10)
-    for pixels, title, is_wrong, ax in zip(images, titles, wrong, axes.flat, strict=False):
-        show_image(pixels, ax, title, WRONG if is_wrong else RIGHT, scale)
-    return figure
+    ax = new_axes((8.4, 1.3 * -(-len(images) // 8) + 0.3))
+    tiles(ax, images, titles, [WRONG if is_wrong else RIGHT for is_wrong in wrong], scale)
+    ax.set_title(heading, fontsize=10)
+    return ax.figure
 
 
 def class_name(noisy: Data, label: int) -> str:
@@ -135,11 +149,12 @@ def label_noise(config: Config, noise_mode: str, noise_rate: float, noise_seed: 
     heading = f"{NOISE_NAMES[noise_mode]}, rate {noise_rate:.2f}: {100 * corruption.realised_rate:.1f}% wrong"
     _transition_matrix(corruption.transition_matrix, noisy.classes, left.subplots(), heading)
     order = numpy_generator(noise_seed, "bootstrap").permutation(len(corruption.given))[:8]
-    for index, ax in zip(order, right.subplots(2, 4).flat, strict=True):
-        title = caption(noisy, int(noisy.train.given[index]), int(noisy.train.true[index]))
-        colour = WRONG if corruption.changed[index] else RIGHT
-        show_image(noisy.train.images[index], ax, title, colour, noisy.scale)
-    right.suptitle("eight training images", fontsize=10)
+    images, given, true = noisy.train[torch.tensor(order)].tensors
+    titles = [caption(noisy, *labels) for labels in zip(given.tolist(), true.tolist(), strict=True)]
+    colours = [WRONG if changed else RIGHT for changed in corruption.changed[order]]
+    ax = right.subplots()
+    tiles(ax, images, titles, colours, noisy.scale, columns=4)
+    ax.set_title("eight training images")
     figure.words = f"{heading} of {len(corruption.given):,} labels; seed {noise_seed}"
     return figure
 
@@ -204,8 +219,8 @@ def worked_example(run: Run, table: pd.DataFrame) -> Figure:
     """One image's target in every corrected epoch, a panel per rule (`label_correction.worked_example`)."""
     first, noisy, rules = table.iloc[0], run.data, table.groupby("rule", sort=False)
     figure, axes = panels(1, 1 + len(rules), size=(9.6, 3.2), width_ratios=[0.55] + [1] * len(rules))
-    title = caption(noisy, first.given, first.true)
-    show_image(noisy.train.images[first.example], axes[0, 0], title, WRONG, noisy.scale)
+    image, title = noisy.train.images[[first.example]], caption(noisy, first.given, first.true)
+    tiles(axes[0, 0], image, [title], [WRONG], noisy.scale, columns=1)
     given, true = (class_name(noisy, label) for label in (first.given, first.true))
     colours = {f"given label, {given}": WRONG, f"true label, {true}": RIGHT, "other classes": "#cccccc"}
     for (rule, part), ax in zip(rules, axes[0, 1:], strict=True):

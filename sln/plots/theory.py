@@ -10,7 +10,7 @@ from matplotlib.patches import Ellipse
 
 from sln.analysis.theory import drawn_at_logits, noise_at_logit, peaked
 from sln.method import label_noise_covariance
-from sln.plots.labels import caption, show_image
+from sln.plots.labels import caption, tiles
 from sln.plots.style import COLOURS, RIGHT, WRONG, Figure, legend_of, new_axes, panels
 from sln.runs.run import Run
 from sln.utils.rng import torch_generator
@@ -142,7 +142,7 @@ def one_step(run: Run, example: int, table: pd.DataFrame) -> Figure:
     figure.get_layout_engine().set(wspace=0.06)
     split = run.data.train
     title = caption(run.data, int(split.given[example]), int(split.true[example]))
-    show_image(split.images[example], axes[0, 0], title, WRONG, run.data.scale)
+    tiles(axes[0, 0], split.images[[example]], [title], [WRONG], run.data.scale, columns=1)
     shown = (
         ("label", {"y": "label y", "noisy_label": "y + σ z"}),
         ("prediction", {"p": "p"}),

@@ -5,13 +5,14 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import pandas as pd
 import seaborn as sns
+import torch
 from matplotlib.axes import Axes
 
 from sln import analysis
 from sln.analysis.confidence import pooled_examples
 from sln.config import NOISE_NAMES, Config
 from sln.plots.confidence import histogram
-from sln.plots.labels import caption, class_name, show_image
+from sln.plots.labels import caption, class_name, tiles
 from sln.plots.style import (
     COLOURS,
     RIGHT,
@@ -167,12 +168,16 @@ def at_epoch(run: Run, epoch: int) -> Figure:
     histogram(examples["network_p_given"], examples["wrong"], last)
     last.set_title(f"network, after epoch {run.config.epochs}")
     last.legend(loc="upper center")
-    for number, row in enumerate(examples[examples["wrong"]].head(LOOKED_AT).itertuples()):
-        place = (0.685 + number % 4 * 0.30 / 4, 0.055 + (1 - number // 4) * 0.40 / 2, 0.05, 0.105)
+    rows = examples[examples["wrong"]].head(LOOKED_AT)
+    titles, colours = [], []
+    for row in rows.itertuples():
         predicted = row.network_prediction  # coloured by it: given label, true one, another
-        colour = {row.given: WRONG, row.true: RIGHT}.get(predicted, "black")
-        title = f"{caption(noisy, row.given, row.true)}\nread as {class_name(noisy, predicted)}"
-        show_image(noisy.train.images[row.Index], figure.add_axes(place), title, colour, noisy.scale)
+        titles.append(f"{caption(noisy, row.given, row.true)}\nread as {class_name(noisy, predicted)}")
+        colours.append({row.given: WRONG, row.true: RIGHT}.get(predicted, "black"))
+    if titles:
+        images = noisy.train.images[torch.tensor(rows.index.to_numpy())]
+        ax = figure.add_axes((0.685, 0.02, 0.3, 0.47))
+        tiles(ax, images, titles, colours, noisy.scale, columns=4, line=0.21)
     figure.suptitle(describe(run.config), fontsize=10.5, y=0.99)
     figure.words = (
         f"{describe(run.config)}, epoch {epoch}: {', '.join(words)} by the network (by its momentum model); "

@@ -349,7 +349,10 @@ def training_data(images: Tensor, given: Tensor, held_out: np.ndarray, num_class
     """
     examples, held_out = Split(images, given, given), torch.from_numpy(held_out)
     training = examples[~held_out]
-    std, mean = torch.std_mean(training.images.float(), dim=(0, 2, 3), correction=0)
+    # pixels a channel at a time: all at once, as floats, would take half a gigabyte
+    parts = training.images.split(1 if training.images.dtype == torch.uint8 else len(images[0]), dim=1)
+    found = [torch.std_mean(part.float(), dim=(0, 2, 3), correction=0) for part in parts]
+    std, mean = map(torch.cat, zip(*found, strict=True))
     std[std == 0] = 1  # a constant channel has no information and must not become infinite
     if images.shape[2:] == (1, 1):
         std = std * math.sqrt(images.shape[1] / HEAD_WIDTH)

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pandas as pd
+from matplotlib.colors import to_rgba
 
 from sln import analysis, plots, runs
 from sln.config import Config
@@ -25,11 +26,11 @@ def test_the_picture_of_an_epoch_shows_memorised_labels_in_their_colour(smoke_st
     run = runs.find(smoke_study.config("sym", 1.0))
     shown = run.examples[run.examples["given"] != run.examples["true"]].head(plots.training.LOOKED_AT)
     figure = plots.training.at_epoch(run, 3)
-    titles = [ax.get_title() for ax in figure.axes if "read as" in ax.get_title()]
-    assert titles == [
+    titles = [text for text in figure.axes[-1].texts if "read as" in text.get_text()]
+    assert [title.get_text() for title in titles] == [
         f"given {row.given}\nis {row.true}\nread as {row.network_prediction}" for row in shown.itertuples()
     ]
-    colours = [ax.title.get_color() for ax in figure.axes if "read as" in ax.get_title()]
+    colours = [title.get_color() for title in titles]
     expected = [
         plots.WRONG if row.network_prediction == row.given
         else plots.RIGHT if row.network_prediction == row.true
@@ -37,6 +38,7 @@ def test_the_picture_of_an_epoch_shows_memorised_labels_in_their_colour(smoke_st
         for row in shown.itertuples()
     ]  # fmt: skip
     assert colours == expected
+    assert [tuple(frame.get_edgecolor()) for frame in figure.axes[-1].patches] == [*map(to_rgba, colours)]
 
 
 def test_the_words_are_the_historys_numbers_at_that_epoch(smoke_study):
