@@ -48,6 +48,7 @@ PARAMETERS = {"parameters", "injected-parameters"}  # tags of cells that papermi
 DEFINES = re.compile(r"^(class|def) ", re.MULTILINE)  # code that is there to be copied
 NOTEBOOK = re.compile(r"(\d\d_\w+)\.ipynb$")
 MAP = re.compile(r"^\*Map:\*.*$", re.MULTILINE)  # of the notebooks: the page has a table of contents
+SECTION = re.compile(r"\b(?:(?<=[Tt]his )|(?<=other )|(?<=all ))notebook|\bnotebook(?=s? \d)", re.IGNORECASE)
 MATH = re.compile(r"<math\b.*?</math>", re.DOTALL)
 # A figure with sliders brings the script and the style of all such figures, which the page has once.
 LIVE = re.compile(r'<script\b(?! type="text/plain").*?</script>|<style\b.*?</style>', re.DOTALL)
@@ -116,6 +117,11 @@ def scrolling(table: str) -> str:
     return f'<div class="table" tabindex="0" role="group" aria-label="table">{table}</div>'
 
 
+def here(text: str) -> str:
+    """The words of a notebook, in which notebooks are the page's sections."""
+    return SECTION.sub(lambda found: "Section" if found[0][0] == "N" else "section", text)
+
+
 def slug(heading: str) -> str:
     """The text of a heading as part of an address."""
     return re.sub(r"[^\w]+", "-", re.sub(r"<[^>]+>", "", heading)).strip("-").lower()
@@ -131,7 +137,7 @@ def section(notebook: NotebookNode, name: str, numbers: Mapping[str, str]) -> st
         if cell.cell_type == "markdown":
             folds = "jp-MarkdownHeadingCollapsed" in cell.metadata
             prose = Prose(name, cell.get("attachments", {}))
-            text = MarkdownWithMath(prose).render(MAP.sub("", cell.source))
+            text = MarkdownWithMath(prose).render(here(MAP.sub("", cell.source)))
             if folds:  # all that follows, to the end
                 parts.append(f'<details class="checks"><summary>Checks</summary>{text}')
             else:
@@ -151,7 +157,7 @@ def code_cell(cell: NotebookNode, name: str, numbers: Mapping[str, str]) -> list
     saved = next((figure for figure in numbers if f'"{figure}"' in cell.source), None)
     for output in cell.outputs:
         if output.output_type == "stream":
-            parts += [f'<pre class="said">{html.escape(output.text)}</pre>'] * (output.name == "stdout")
+            parts += [f'<pre class="said">{html.escape(here(output.text))}</pre>'] * (output.name == "stdout")
         elif output.output_type == "error":
             parts.append(f'<p class="bad">{html.escape(f"{output.ename}: {output.evalue}")}</p>')
         else:
