@@ -82,6 +82,7 @@ class Fitted:
     states: list[dict[str, Tensor]]  # one per network, as `train_fold` returns them
     shape: tuple[int, ...] = ()  # channels, H, W of the images
     index: pd.Index | None = None  # of the labels or images, if they are of pandas
+    groups: np.ndarray | None = None  # (N,) int64, the same for examples that stayed in one fold
 
     @functools.cached_property
     def labels(self) -> pd.DataFrame:
@@ -89,11 +90,16 @@ class Fitted:
 
         judged : false if networks cannot judge the given or the suggested class, or cannot separate the two
         class_agreement : share of the labels of the given class that networks predict
+        group : number, from 1, of the examples that stayed in one fold, such as copies; missing: it is alone
         """
         p, given = self.probabilities.numpy(), self.given.numpy()
         table = scores.table(p, given)
         table["judged"] = judged.rows(p, given, table["suggested"].to_numpy())
         table["class_agreement"] = self.agreement_by_class["agreement"].to_numpy()[given]
+        alone = range(len(given)) if self.groups is None else self.groups
+        group = pd.Series(alone)
+        group = pd.factorize(group.where(group.duplicated(keep=False)))[0] + 1
+        table["group"] = pd.Series(group, dtype="Int64").where(group > 0)
         table.index = table.index if self.index is None else self.index
         names = np.array([*self.classes, None], dtype=object)[:-1]  # None: names keep their types
         return table.assign(given=names[table["given"]], suggested=names[table["suggested"]])
@@ -185,7 +191,7 @@ def fit(
         states += train_all(remaining, examples, cache, progress)
     kind, shape = networks[0].config.model, tuple(examples.images.shape[1:])
     found = (examples.classes, examples.given, by_networks(examples, states), sigma, validation, kind, states)
-    return with_opinions(Fitted(*found, shape, examples.index), examples)
+    return with_opinions(Fitted(*found, shape, examples.index, examples.groups), examples)
 
 
 def some(examples: Examples, seed: int) -> Examples:

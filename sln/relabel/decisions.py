@@ -10,9 +10,9 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-from sln.relabel import images, survey, tables
+from sln.relabel import images, pipeline, survey, tables
 from sln.relabel.listing import Entry, listed
-from sln.relabel.pipeline import SOURCE, WORK, corrected_csv, output_folder, relative
+from sln.relabel.pipeline import CORRECTED, SOURCE, WORK, corrected_csv
 from sln.relabel.tables import COLUMNS, safe
 from sln.utils.errors import InputError, require
 from sln.utils.files import write_together
@@ -39,7 +39,7 @@ def decide(source: Path, decisions: Path, out: Path | None = None, **options: An
     for name in options.keys() - {*NEEDS}:
         raise InputError(f"--decisions trains nothing, so --{name.replace('_', '-')} does not go with it")
     columns = tuple(options.pop(f"{name}_column", name) for name in COLUMNS)
-    folder = output_folder(source, out)
+    folder = pipeline.output_folder(source, out, "suggestions", "decisions")
     merge = options.pop("merge_spellings", False)
     found = survey.checked(listed(source, columns=columns, **options), merge)
     if found.table is None:
@@ -48,9 +48,10 @@ def decide(source: Path, decisions: Path, out: Path | None = None, **options: An
     results = [decided.get(cells(entry)) for entry in found.entries]
     pairs = zip(found.entries, results, strict=True)
     labels = [entry.label if result is None else result[1] for entry, result in pairs]
-    written = folder / "corrected.csv"
-    texts = {written: corrected_csv(found, labels), folder / WORK / SOURCE: relative(source, folder)}
-    write_together(texts)
+    written = folder / CORRECTED
+    texts = pipeline.corrected_texts(corrected_csv(found, labels), "decisions")
+    texts |= {f"{WORK}/{SOURCE}": pipeline.relative(source, folder)}
+    write_together({folder / name: text for name, text in texts.items()})
     count = Counter(result[0] for result in results if result)
     named = ", ".join(f"{count[decision]} {decision}" for decision in DECISIONS)
     kept = f"{results.count(None)} without a decision stay as given"

@@ -16,12 +16,25 @@ import pandas as pd
 from markupsafe import Markup
 from PIL.Image import Image
 
+from sln.relabel.copies import differing
 from sln.relabel.tables import printable, safe
 
 PICTURES = 500  # on the page
 SIDE = 224  # pixels of a picture's longer side; smaller images keep their size
 TINY = 64  # pixels of the longer side up to which no pixel is lost, and pixels are shown as squares
 OTHERS = 9  # classes with a key of their own, besides the given and the suggested one
+
+
+def arranged(labels: pd.DataFrame, groups: np.ndarray) -> tuple[pd.DataFrame, int]:
+    """The rows by rank, those for the page first, and how many these are.
+
+    For the page are the PICTURES most suspect, and, up to as many more, copies that differ in their labels.
+    The column `copies` has the number of their group (`groups`, (N,)), and -1 for all other images.
+    """
+    differ = differing(groups, pd.factorize(labels["given"])[0])
+    labels = labels.assign(copies=np.where(differ, groups, -1)).sort_values("rank")
+    first = (labels["rank"] <= PICTURES) | (labels["copies"] >= 0)
+    return pd.concat([labels[first], labels[~first]]), min(int(first.sum()), 2 * PICTURES)
 
 
 def page(
@@ -36,7 +49,7 @@ def page(
 ) -> str:
     """The page of the most suspect images (suspects.html.j2).
 
-    labels : one row per label, most suspect first
+    labels : one row per label (`arranged`)
     pictures : images of the first rows, read one at a time; None if unreadable
     sentences : the first is the verdict, the others say how it was found
     classes, probabilities : (C,) names, and (N, C) for each row of `labels` (`scores.true_class`)
@@ -55,6 +68,7 @@ def page(
     for name, of in {"counts": suspect, "replaced": other}.items():
         values[name] = [int((of >= number / 100).sum()) for number in range(101)]
     values["suspects"] = list(zip(labels.itertuples(), shown, strict=False))
+    values["differ"] = int((labels["copies"][: len(shown)] >= 0).sum())
     values["data"] = _data(labels[: len(shown)], classes, probabilities)
     values |= {"script": Markup(script), "script_sha256": digest}
     return printable(environment.get_template("suspects.html.j2").render(values))
@@ -63,15 +77,15 @@ def page(
 def _data(labels: pd.DataFrame, classes: Sequence[str], probabilities: np.ndarray) -> dict[str, Any]:
     """What the script reads: names, and cells as they are in a CSV, so that it never has to make one safe.
 
-    Each suspect has its path, places of the given and the suggested label in `classes`, and pairs of place
-    and probability of the other classes that have a key.
+    Each suspect has its path, places of the given and the suggested label in `classes`, pairs of place and
+    probability of the other classes that have a key, its rank, and the number of its `copies` (`arranged`).
     """
     names = dict.fromkeys([*classes, *labels["given"], *labels["suggested"]])  # some may not be judged
     place, suspects = {name: number for number, name in enumerate(names)}, []
     for label, p in zip(labels.itertuples(), probabilities, strict=False):
         own = [place[label.given], place[label.suggested]]
         others = [(c, round(float(p[c]), 4)) for c in np.argsort(-p, kind="stable").tolist() if c not in own]
-        suspects.append([safe(printable(label.path), "./"), *own, others[:OTHERS]])
+        suspects.append([safe(printable(label.path), "./"), *own, others[:OTHERS], label.rank, label.copies])
     shown = [printable(name) for name in names]
     data = {"names": shown, "cells": [safe(name) for name in shown], "suspects": suspects}
     return {"digest": hashlib.sha256(json.dumps(data).encode()).hexdigest()[:16], **data}

@@ -3,11 +3,13 @@
 All files go to a folder of their own; your data are only read:
 
     labels.csv       one row per label, most suspect first: path, given, suggested, probability, suspect,
-                     rank, judged, class_agreement (`Fitted.labels`); and split, if the folder has splits
+                     rank, judged, class_agreement, group (`Fitted.labels`); and split, if the folder has
+                     splits. A group are copies, or what --groups says; empty: the image is alone
     corrected.csv    a copy of the CSV with the suspect labels replaced, and spellings merged if that is asked
                      for; for a folder, path,label and, if it has splits, split
     skipped.csv      path and reason of what could not be used
-    suspects.html    the most suspect images, to decide on them (`decisions` applies what was decided)
+    suspects.html    the most suspect images and copies with different labels, to decide on them
+                     (`decisions` applies what was decided)
     .sln-relabel/    features, finished networks; after an interruption the same command continues from there
 
 In all CSV files, if a cell is no number and begins with = + - @ or a control character, so that a spreadsheet
@@ -17,6 +19,7 @@ would run it as a formula, a path gets a leading ./ and any other cell a leading
 from __future__ import annotations
 
 import functools
+import hashlib
 import os
 import shlex
 from collections.abc import Sequence
@@ -29,13 +32,14 @@ import pandas as pd
 from sln.relabel import exports, features, images, judged, scores, survey
 from sln.relabel.crossfit import Fitted, fit, require_settings
 from sln.relabel.listing import LabelledImages, contents
-from sln.relabel.page import PICTURES, page
+from sln.relabel.page import arranged, page
 from sln.relabel.tables import COLUMNS, as_csv, printable
 from sln.utils.errors import choose, require
 from sln.utils.files import write_text, write_together
 
 WORK = ".sln-relabel"
 SOURCE = "source"  # file in WORK that holds the path of the data
+CORRECTED, RECORD = "corrected.csv", "corrected"  # and a file in WORK that says what it was made from
 THRESHOLD = 0.5  # a label is replaced if it is more likely wrong than right
 DOUBTFUL = 0.7  # estimated share of right predictions, below which there is a warning
 
@@ -79,7 +83,8 @@ def relabel(
     source : a folder with a sub-folder per class, or a CSV with the columns `path_column`, `label_column`
     root, encoding, size, groups, keep_missing_words, merge_spellings, fitting : as for `images.read`, `fit`
     out : default <name>-relabelled in the working directory; must be new, empty, or written by an earlier
-        `relabel` of the same source, and not inside a folder of images
+        `relabel` of the same source, without a corrected.csv that a person has made or changed since, and
+        not inside a folder of images
     threshold : labels with at least this probability of being wrong are replaced in corrected.csv
     backbone, weights : features of this pretrained network instead of pixels (`features.encoder`); "none":
         pixels; default: as `features.chosen`
@@ -99,7 +104,7 @@ def relabel(
     require_settings(**fitting)
     for name in export:
         choose("export", name, exports.FORMATS)
-    folder = Path() if check else output_folder(source, out)  # Path(): nothing is written
+    folder = Path() if check else output_folder(source, out, "suggestions")  # Path(): nothing is written
     table = {"root": root, "columns": (path_column, label_column), "encoding": encoding, "groups": groups}
     table |= {"keep_missing_words": keep_missing_words, "merge_spellings": merge_spellings}
     encoder = functools.partial(features.chosen, backbone=backbone, weights=weights, pixels=asked)
@@ -115,12 +120,13 @@ def relabel(
     labels = labels[["path", *fitted.labels.columns]]
     if any(entry.split for entry in found.entries):
         labels["split"] = [entry.split for entry in found.entries]
-    by_rank = labels.sort_values("rank")
+    by_rank = labels.assign(group=labels["group"].astype("string").fillna("")).sort_values("rank")
     # compared with the four decimals that labels.csv and the page show
     suspect = labels["suspect"].round(4) >= threshold
     replaced = suspect & (labels["suggested"] != labels["given"]) & labels["judged"]
     corrected = labels["given"].where(~replaced, labels["suggested"]).tolist()
-    pictures = (images.picture(found, found.entries[row]) for row in by_rank.index[:PICTURES])
+    paged, count = arranged(labels, found.copies.groups)
+    pictures = (images.picture(found, found.entries[row]) for row in paged.index[:count])
     skipped = found.skipped
     warnings = judged.lost(found.labels, corrected)
     sentences = [found.way, *describe(fitted, len(skipped), 2 * folds), *warnings]
@@ -135,12 +141,13 @@ def relabel(
     made = command(source, **data, **{"merge-spellings": merge_spellings})
     how = f"Made by {made}, besides options that leave the data as they are."
     told = [*verdict[::-1], *sentences, how]
-    q = scores.true_class(fitted.probabilities.numpy(), fitted.given.numpy())[by_rank.index]
-    html = page(source.name, by_rank, pictures, threshold, told, fitted.classes, q, made)
+    q = scores.true_class(fitted.probabilities.numpy(), fitted.given.numpy())[paged.index]
+    html = page(source.name, paged, pictures, threshold, told, fitted.classes, q, made)
     texts = {"labels.csv": as_csv([list(labels.columns), *by_rank.itertuples(index=False)])}
-    texts |= {"corrected.csv": corrected_csv(found, corrected), "suspects.html": html}
+    texts |= corrected_texts(corrected_csv(found, corrected), "suggestions") | {"suspects.html": html}
     texts |= {"skipped.csv": as_csv([("path", "reason"), *skipped])}
     texts |= exports.texts(export, labels, replaced, found.root.resolve().name)
+    require_own(folder, "suggestions")  # the training took a while
     write_together({folder / name: text for name, text in texts.items()})
     return Relabelled(folder, labels, fitted, changed, skipped, warnings, sentences, verdict)
 
@@ -155,8 +162,11 @@ def command(source: Path, **options: Any) -> str:
     return shlex.join(words)
 
 
-def output_folder(source: Path, out: Path | str | None) -> Path:
-    """The folder for the files. Raises InputError if it is inside the data or has other files."""
+def output_folder(source: Path, out: Path | str | None, *makers: str) -> Path:
+    """The folder for the files. Raises InputError if it is inside the data or has other files.
+
+    makers : as for `require_own`
+    """
     data = source.resolve()
     out = Path(out or f"{data.name if source.is_dir() else data.stem}-relabelled")
     inside = source.is_dir() and out.resolve().is_relative_to(data)
@@ -167,12 +177,32 @@ def output_folder(source: Path, out: Path | str | None) -> Path:
     known = out / WORK / SOURCE
     same = not known.exists() or known.read_text(encoding="utf-8") == relative(source, out)
     require(same, f"{out} is of other labels (see {known}); name another folder with --out, or remove it")
+    require_own(out, *makers)
     return out
 
 
 def relative(source: Path, out: Path) -> str:
     """The path from the output to the data; it stays the same if both are moved together."""
     return printable(Path(os.path.relpath(source.resolve(), out.resolve())).as_posix())
+
+
+def corrected_texts(text: str, maker: str) -> dict[str, str]:
+    """corrected.csv, and who made it from what: suggestions or decisions."""
+    return {CORRECTED: text, f"{WORK}/{RECORD}": record(text.encode(), maker)}
+
+
+def record(content: bytes, maker: str) -> str:
+    """What RECORD says of a corrected.csv."""
+    return f"{maker} {hashlib.sha256(content).hexdigest()}"
+
+
+def require_own(folder: Path, *makers: str) -> None:
+    """Raise InputError if there is a corrected.csv that is not made from one of `makers`, or was changed."""
+    file, known = folder / CORRECTED, folder / WORK / RECORD
+    if file.exists():
+        own = known.exists() and known.read_text() in {record(file.read_bytes(), maker) for maker in makers}
+        what = f"{file} holds decisions or changes of yours, which would be lost"
+        require(own, f"{what}; rename or remove it, or name another folder with --out")
 
 
 def corrected_csv(found: LabelledImages, labels: Sequence[str | None]) -> str:

@@ -115,8 +115,7 @@ def _copies(found: LabelledImages) -> list[tuple[str, str]]:
             "images look so alike that near copies are hard to tell; if there are any, name them (--groups)"
         )
         lines.append(("warning", what))
-    pairs = np.unique(np.stack([groups, labels]), axis=1)[0]
-    differ = np.isin(groups, pairs[1:][np.diff(pairs) == 0])
+    differ = copies.differing(groups, labels)
     twice = Counter(entry.name for entry in found.entries)
     repeated = {name for name, count in twice.items() if count > 1}
     differ &= [entry.name not in repeated for entry in found.entries]

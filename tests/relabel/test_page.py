@@ -13,7 +13,7 @@ import pytest
 from own_images import pictures
 from PIL import Image
 
-from sln.relabel.page import OTHERS, SIDE, page
+from sln.relabel.page import OTHERS, PICTURES, SIDE, arranged, page
 
 EVIL = ['"><img src=x onerror=alert(1)>', "<script>alert(2)</script>", "&amp; 'q' Käfer", "a\r=HYPERLINK(2)"]
 
@@ -44,7 +44,7 @@ def labels():
     names = [EVIL[number % 4] for number in range(24)]
     frame = {"path": [f"{name}{n}.png" for n, name in enumerate(names)], "given": names, "suggested": "<b>x"}
     return pd.DataFrame(
-        frame | {"probability": 0.5, "suspect": suspect, "rank": range(1, 25), "judged": True}
+        frame | {"probability": 0.5, "suspect": suspect, "rank": range(1, 25), "judged": True, "copies": -1}
     )
 
 
@@ -137,7 +137,7 @@ def test_the_script_gets_cells_as_they_are_in_a_csv_and_other_classes_by_probabi
     data = Page(text).data
     assert data["names"] == CLASSES
     assert data["cells"][CLASSES.index("a\r=HYPERLINK(2)")] == "a\r=HYPERLINK(2)"
-    for number, (path, given, suggested, others) in enumerate(data["suspects"]):
+    for number, (path, given, suggested, others, *_) in enumerate(data["suspects"]):
         assert path == labels["path"][number]
         assert (CLASSES[given], CLASSES[suggested]) == (labels["given"][number], "<b>x")
         p = PROBABILITIES[number]
@@ -158,7 +158,29 @@ def test_a_label_that_was_not_judged_can_still_be_kept(labels):
     row = labels[:1].assign(given="rare", suggested="rare")
     data = Page(page("mine", row, [None], 0.5, [], ["a", "b"], np.array([[0.2, 0.8]]), COMMAND)).data
     assert data["names"] == ["a", "b", "rare"]
-    assert data["suspects"][0][1:] == [2, 2, [[1, 0.8], [0, 0.2]]]
+    assert data["suspects"][0][1:] == [2, 2, [[1, 0.8], [0, 0.2]], 1, -1]
+
+
+def test_copies_with_different_labels_are_on_the_page_and_counted():
+    N, copied = 1000, [(0, 900), (901, 902, 903)]
+    frame = pd.DataFrame(
+        {"path": map(str, range(N)), "given": ["a", "b"] * (N // 2), "rank": range(1, N + 1)}
+    )
+    frame = frame.assign(suspect=1 - frame["rank"] / N, suggested="a", probability=0.5, judged=True)
+    frame.loc[0, "given"], groups = "b", np.arange(N)
+    for rows in copied:
+        groups[list(rows)] = rows[0]
+    shuffled = np.random.default_rng(0).permutation(N)
+    rows, count = arranged(frame.iloc[shuffled], groups[shuffled])
+    assert count == PICTURES + 4
+    assert rows["rank"].tolist() == [*range(1, 501), 901, 902, 903, 904, *range(501, 901), *range(905, N + 1)]
+    assert rows["copies"][rows["copies"] >= 0].to_dict() == {0: 0, 900: 0, 901: 901, 902: 901, 903: 901}
+    text = page("mine", rows, [None] * count, 0.5, [], ["a", "b"], np.full((N, 2), 0.5), COMMAND)
+    read = Page(text)
+    assert [row[4:] for row in read.data["suspects"]][499:502] == [[500, -1], [901, 0], [902, 901]]
+    assert "Copies with different labels (5)" in read.text
+    assert "504 most suspect and copies with different labels" in " ".join(read.text.split())
+    assert arranged(frame, np.arange(N) // 2)[1] == 2 * PICTURES  # at most
 
 
 def decoded(source):

@@ -18,7 +18,7 @@ import torch
 from own_images import canned_fit, lay, pictures, save, write_csv
 
 from sln.cli import main
-from sln.relabel import images, pipeline
+from sln.relabel import images, page, pipeline
 from sln.relabel.crossfit import Fitted, fit
 from sln.relabel.pipeline import WORK, relabel
 
@@ -56,7 +56,7 @@ def test_labels_csv_is_the_table_by_rank_and_agrees_with_fit(folder, tmp_path):
     judged = relabel(folder, tmp_path / "out", quiet=True, **QUICK)
     header, *rows = read(judged.folder / "labels.csv")
     assert header[:6] == ["path", "given", "suggested", "probability", "suspect", "rank"]
-    assert header[6:] == ["judged", "class_agreement"]
+    assert header[6:] == ["judged", "class_agreement", "group"]
     assert [int(row[5]) for row in rows] == list(range(1, 25))
     assert [float(row[4]) for row in rows] == sorted((float(row[4]) for row in rows), reverse=True)
     found = images.read(folder)
@@ -110,6 +110,51 @@ def test_the_copy_of_a_csv_differs_in_the_replaced_labels_only(tmp_path):
     assert (out / "corrected.csv").read_bytes() == "\n".join(lines).encode()
 
 
+def test_labels_csv_numbers_the_groups_of_copies_and_of_the_option(tmp_path, canned):
+    folder = lay(tmp_path / "mine")
+    for name in ("left/x.png", "right/y.png"):  # copies of the first image, one with another label
+        (folder / name).write_bytes((folder / "left" / "000.png").read_bytes())
+    for options, together in (([], []), (["--groups", r"0(2)\d\.png"], ["020", "021", "022", "023"])):
+        assert main(["relabel", str(folder), "--out", str(tmp_path / "out"), *options, *OPTIONS]) == 0
+        header, *rows = read(tmp_path / "out" / "labels.csv")
+        group = {Path(row[0]).stem: row[header.index("group")] for row in rows}
+        shared = [{name for name in group if group[name] == number} for number in ("1", "2")]
+        assert shared == [{"000", "x", "y"}, set(together)]
+        assert {group[name] for name in group.keys() - shared[0] - shared[1]} == {""}
+    page_of = (tmp_path / "out" / "suspects.html").read_text(encoding="utf-8")
+    assert "Copies with different labels (3)" in page_of  # those of --groups are no copies
+
+
+def test_a_corrected_csv_that_a_person_has_made_is_not_replaced(tmp_path, canned, capsys):
+    folder, out = lay(tmp_path / "mine"), tmp_path / "out"
+    command, file = ["relabel", str(folder), "--out", str(out)], out / "corrected.csv"
+    decided = write_csv(
+        tmp_path / "decisions.csv",
+        [("left/000.png", "left", "exclude", "")],
+        ("path", "given", "decision", "label"),
+    )
+    decide = [*command, "--decisions", str(decided)]
+    assert [main(words) for words in (command, command, decide, decide)] == [0, 0, 0, 0]
+    before = hashes(out)
+
+    def refuses(words):
+        capsys.readouterr()
+        assert main(words) == 2
+        (line,) = capsys.readouterr().err.splitlines()
+        assert all(part in line for part in (str(file), "would be lost", "rename", "--out"))
+        assert hashes(out) == before
+
+    refuses(command)
+    assert main([*command, "--check"]) == 0
+    file.write_text(file.read_text() + "left/000.png,right\n")  # by hand
+    before = hashes(out)
+    refuses(command)
+    refuses(decide)
+    file.rename(out / "mine.csv")
+    assert main(command) == 0
+    assert file.exists()
+
+
 def test_skipped_images_are_in_a_file(folder, tmp_path, canned):
     (folder / "left" / "=evil.png").write_text("no image")
     judged = relabel(folder, tmp_path / "out", quiet=True, **QUICK)
@@ -139,7 +184,7 @@ def test_no_cell_of_the_files_is_a_formula(tmp_path, canned):
     source = write_csv(tmp_path / "mine" / "list.csv", rows, ("path", "label", "=sum", "number"))
     judged = relabel(source, tmp_path / "out", threshold=1.0, quiet=True, **QUICK)
     labels, corrected = (read(judged.folder / name) for name in ("labels.csv", "corrected.csv"))
-    assert [len(row) for row in labels] == [8] * 21
+    assert [len(row) for row in labels] == [9] * 21
     assert {row[0] for row in labels[1:]} == {row[0] for row in corrected[1:]}
     assert any(row[0] == "./=HYPERLINK(1)0.png" for row in labels)
     assert {row[1] for row in labels[1:]} == {"'=HYPERLINK(1)", "'-x", "+1", "a\r=HYPERLINK(2)"}
@@ -159,8 +204,8 @@ def test_a_corrected_folder_can_be_read_again(tmp_path, canned):
 
 
 def test_the_page_has_at_most_500_pictures(tmp_path, canned, monkeypatch):
-    assert pipeline.PICTURES == 500
-    monkeypatch.setattr(pipeline, "PICTURES", 20)
+    assert page.PICTURES == 500
+    monkeypatch.setattr(page, "PICTURES", 20)
     folder = lay(tmp_path / "mine", count=24)
     judged = relabel(folder, tmp_path / "out", quiet=True, **QUICK)
     text = (judged.folder / "suspects.html").read_text(encoding="utf-8")

@@ -29,10 +29,10 @@ class Judged:
     others: list[list[str]]  # per label, the other classes by probability
 
 
-def judged(name, source):
+def judged(name, source, threshold=0.0):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(pipeline, "fit", canned_fit)
-        found = relabel(source, fresh(f"relabel-{name}") / "out", threshold=0.0, quiet=True)
+        found = relabel(source, fresh(f"relabel-{name}") / "out", threshold=threshold, quiet=True)
     labels = found.labels.sort_values("rank")
     others = []
     q = scores.true_class(found.fitted.probabilities.numpy(), found.fitted.given.numpy())
@@ -188,6 +188,40 @@ def test_decisions_survive_filters_and_a_cell_of_the_matrix_filters(many, open_p
     page.get_by_label("Undecided only").uncheck()
     expect(page.locator("#strip li:visible")).to_have_count(500)
     expect(page.locator("#done")).to_have_text("3 of 500 decided")
+
+
+def test_copies_with_different_labels_are_shown_filtered_and_settled(few, open_page, tmp_path):
+    source, names = lay(tmp_path / "mine"), ["left/<b>&.png", "right/y.png", "right/z.png"]
+    for name in names:
+        (source / name).write_bytes((source / "left" / "000.png").read_bytes())
+    page, copied = open_page(judged("copies", source, threshold=1.0).page), {"left/000.png", *names}
+    expect(page.locator("#tool")).to_be_visible()
+    page.get_by_label("Copies with different labels (4)").check()
+    expect(page.locator("#strip li:visible")).to_have_count(4)
+    for _ in range(4):
+        path = page.locator("#path").text_content()
+        others = {name for name in copied if name.split("/")[0] != path.split("/")[0]}
+        assert {*page.locator("#twins bdi").all_text_contents()} == others
+        press(page, "ArrowRight")
+    first = page.locator("#twins button").first
+    path, twin = page.locator("#path").text_content(), first.locator("bdi").text_content()
+    expect(first).to_contain_text(twin.split("/")[0])
+    assert first.locator("img").evaluate("image => image.naturalWidth") == 8
+    first.press("Enter")
+    expect(page.locator("#path")).to_have_text(twin)
+    press(page, "e")
+    page.locator("#strip li:visible", has_text=path).click()
+    expect(page.locator("#twins button", has_text=twin)).to_contain_text(f"{twin.split('/')[0]}, excluded")
+    found = Axe().run(page)
+    assert found.violations_count == 0, found.generate_report()
+    page.get_by_label("Copies with different labels").uncheck()
+    page.get_by_label("At least").fill("0")
+    expect(page.locator("#strip li:visible")).to_have_count(27)
+    assert saved(page, tmp_path / "decisions.csv") == [(twin, twin.split("/")[0], "exclude", "")]
+    page.goto(few.page)
+    expect(page.locator("#rank")).to_have_text("no. 1")
+    expect(page.locator("#twins")).to_be_hidden()
+    expect(page.locator("#differ")).to_be_hidden()
 
 
 def test_what_is_shown_is_counted_and_all_can_be_shown_again(few, open_page):
