@@ -138,7 +138,8 @@ def _require_classes(source: Path, found: LabelledImages, readable: list[Entry],
             what = f"no image labelled {entry.label!r} in {source} could be read"
             raise InputError(f"{what} ({entry.name!r}: {reasons[entry.name]}); repair or remove them")
     left = len(classes) - len(set(labels[singletons(labels, groups)]))
-    require(left >= 2, f"{source} has {left} labels that are on two different images or more; two are needed")
+    few = "one label" if left else "no label"
+    require(left >= 2, f"{source} has {few} that is on two different images or more; two are needed")
 
 
 @contextlib.contextmanager

@@ -107,8 +107,8 @@ def _copies(found: LabelledImages) -> list[tuple[str, str]]:
     exact, near, lines = found.copies.exact, found.copies.near, []
     groups, labels = found.copies.groups, np.unique(found.labels, return_inverse=True)[1]
     if exact + near:
-        sizes = np.bincount(groups)
-        what = f"{exact} identical and {near} near copies, in {(sizes > 1).sum()} groups"
+        several = int((np.bincount(groups) > 1).sum())
+        what = f"{exact} identical and {near} near copies, in {several} group{'s' * (several > 1)}"
         lines.append(("copies", f"{what}; a group stays in one fold"))
     if found.copies.likeness != copies.LIKENESS[0]:
         what = (

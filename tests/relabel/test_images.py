@@ -100,7 +100,7 @@ def test_bad_sources_are_refused_in_one_line(folder, tmp_path, refused):
     with refused("'empty'", "could be read", "a.png"):
         images.read(folder)
     one = lay(tmp_path / "one", count=1)
-    with refused("0 labels", "two are needed"):
+    with refused("no label", "two are needed"):
         images.read(one)
     for size in (7, 2000):
         with refused(f"size is {size}"):
