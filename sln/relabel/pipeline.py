@@ -199,8 +199,9 @@ def record(content: bytes, maker: str) -> str:
 def require_own(folder: Path, *makers: str) -> None:
     """Raise InputError if there is a corrected.csv that is not made from one of `makers`, or was changed."""
     file, known = folder / CORRECTED, folder / WORK / RECORD
-    if file.exists():
-        own = known.exists() and known.read_text() in {record(file.read_bytes(), maker) for maker in makers}
+    if file.is_file():
+        content, told = file.read_bytes(), known.read_text(errors="replace") if known.exists() else ""
+        own = told in {record(content, maker) for maker in makers}
         what = f"{file} holds decisions or changes of yours, which would be lost"
         require(own, f"{what}; rename or remove it, or name another folder with --out")
 
