@@ -181,7 +181,10 @@ def test_a_link_to_a_notebook_leads_to_its_section():
 def test_notebooks_are_sections_of_the_page():
     said = article.here("Notebook 7 follows; see notebooks 6 and 9. This notebook, in all notebooks")
     assert said == "Section 7 follows; see sections 6 and 9. This section, in all sections"
-    assert article.here("Open the notebook and move it; 2 notebooks") == "Open the notebook and move it; 2 notebooks"
+    assert (
+        article.here("Open the notebook and move it; 2 notebooks")
+        == "Open the notebook and move it; 2 notebooks"
+    )
 
 
 def test_the_map_of_the_notebooks_is_left_to_the_contents():
