@@ -87,7 +87,8 @@ def describe(table: pd.DataFrame) -> str:
 
 
 def curves(found: Iterable[Mapping], data: str, sigma: float) -> pd.DataFrame:
-    """Means over seeds by method and epoch at sigma 0 and `sigma`, as `plots.training.curves` takes them."""
+    """Mean and std over seeds by method and epoch at sigma 0 and `sigma`, for `plots.training.curves`."""
     table = methods(found, {data: sigma}).query("data == @data and not corrected")
     groups = table.groupby(["method", "epoch"])[["test_accuracy", "wrong_memorised"]]
-    return groups.mean().add_suffix("_mean").assign(seeds=table["seed"].nunique()).reset_index()
+    ends = groups.mean().add_suffix("_mean").join(groups.std().add_suffix("_std"))
+    return ends.assign(seeds=table["seed"].nunique()).reset_index()

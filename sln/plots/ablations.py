@@ -49,8 +49,10 @@ def at_rate(table: pd.DataFrame, rate: float) -> Figure:
     part = table[table["rate"] == rate]
     title = f"symmetric noise at rate {rate:g}, σ = {part['sigma'].max():g}"
     figure = bars(part, (7.2, 3.4), f"{title} ({bars_of(part)})").figure
-    words = (f"{row.method} {row.mean:.1f}% ({row.low:.1f} to {row.high:.1f})" for row in part.itertuples())
-    figure.words = f"{title}: {', '.join(words)}"
+    words = (
+        f"{row.mean:.1f}% ({row.low:.1f} to {row.high:.1f}) for {row.method}" for row in part.itertuples()
+    )
+    figure.words = f"Under {title}, test accuracy (95% interval) is {', '.join(words)}."
     return figure
 
 

@@ -83,10 +83,10 @@ def one_strength(table: pd.DataFrame, variant: str) -> Figure:
     ax.minorticks_off()
     ax.legend(loc="lower left", title=f"{seeds_of(part)}, bars: ± one standard deviation")
     row = best.loc[variant]
-    others = ", ".join(f"{other} {mean:.1f}%" for other, mean in best["test_mean"].drop(variant).items())
+    others = ", ".join(f"{mean:.1f}% ({other})" for other, mean in best["test_mean"].drop(variant).items())
     ax.figure.words = (
-        f"{variant}: test accuracy {row.test_mean:.1f} ± {row.test_std:.1f}% at its chosen σ = {row.sigma:g}"
-        f"; the others at theirs: {others}"
+        f"With {variant} at its chosen σ = {row.sigma:g}, test accuracy is {row.test_mean:.1f} ± "
+        f"{row.test_std:.1f}%; with the others at theirs, it is {others}."
     )
     return ax.figure
 

@@ -56,10 +56,10 @@ def histograms(grid: Mapping[float, MethodRuns], sigma: float) -> Figure:
             ax.axvline(p, color=colour, lw=1.5, ls="--", label=f"{label}: the noise alone")
         ax.set_title(name + at)
         ax.label_outer()
-        means.append(f"{name} {grid[value].through(weights).final('wrong_confidence').mean():.2f}")
+        means.append(f"{grid[value].through(weights).final('wrong_confidence').mean():.2f} for {name}")
     count = len(grid[sigma].runs)
     legend_of(axes[0, 0], "lower", 4, f"{count} seeds together" if count > 1 else "1 seed")
-    figure.words = f"σ = {sigma:g}: mean probability of wrong labels: {', '.join(means)}"
+    figure.words = f"At σ = {sigma:g} the mean probability of wrong labels is {', '.join(means)}."
     return figure
 
 

@@ -93,7 +93,8 @@ def moved_images(run: Run, epoch: int, count: int = 16) -> Figure:
     heading = f"epoch {epoch}: given → target; {split.wrong.sum()} of {len(table)} given labels are wrong"
     figure = gallery(split.images, titles, split.wrong.tolist(), noisy.scale, heading)
     rule = {"given": "the clean rule", "as-released": "the released code"}[run.config.correction_losses]
-    figure.words = f"the {len(table)} that {rule} moved furthest, {heading}"
+    which = f"Of the {len(table)} images that {rule} moved furthest by epoch {epoch}"
+    figure.words = f"{which}, {split.wrong.sum()} had a wrong given label (pink)."
     return figure
 
 
@@ -105,12 +106,10 @@ def suspects(
     wrong = shown["given"] != true[shown.index]
     titles = [f"{row.given} → {row.suggested}" for row in shown.itertuples()]
     ends = " to ".join(f"{suspect:.2f}" for suspect in shown["suspect"].iloc[[0, -1]])
-    heading = (
-        f"given → suggested, ranks {first} to {first + len(shown) - 1}, suspect {ends}; "
-        f"{wrong.sum()} are wrong"
-    )
+    ranks = f"ranks {first} to {first + len(shown) - 1}"
+    heading = f"given → suggested, {ranks}, suspect {ends}; {wrong.sum()} are wrong"
     figure = gallery(images[shown.index.tolist()], titles, wrong, 255, heading)
-    figure.words = heading
+    figure.words = f"Of the labels of {ranks}, with suspect from {ends}, {wrong.sum()} were wrong."
     return figure
 
 
@@ -155,7 +154,9 @@ def label_noise(config: Config, noise_mode: str, noise_rate: float, noise_seed: 
     ax = right.subplots()
     tiles(ax, images, titles, colours, noisy.scale, columns=4)
     ax.set_title("eight training images")
-    figure.words = f"{heading} of {len(corruption.given):,} labels; seed {noise_seed}"
+    kind = f"{NOISE_NAMES[noise_mode].capitalize()} noise at rate {noise_rate:.2f} with seed {noise_seed}"
+    wrong = f"{100 * corruption.realised_rate:.1f}% of {len(corruption.given):,} labels"
+    figure.words = f"{kind} makes {wrong} wrong; rows of the matrix are true labels, columns given ones."
     return figure
 
 

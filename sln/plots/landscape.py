@@ -133,11 +133,11 @@ def radii(tables: Tables) -> list[float]:
 
 
 def _describe(tables: Tables, labels: str, radius: float | None) -> str:
-    """The lowest and highest loss of each surface up to `radius`."""
+    """The lowest and highest loss of each surface up to `radius`; a sentence with "the" before it."""
     losses = {name: table[labels] for name, table in tables.items()}
-    ranges = (f"{name} {loss.min():.2g} to {loss.max():.2g}" for name, loss in losses.items())
-    far = "" if radius is None else f" up to {radius:g} away"
-    return f"loss on {LOSSES[labels]}{far}: {', '.join(ranges)}"
+    ranges = (f"{loss.min():.2g} to {loss.max():.2g} for {name}" for name, loss in losses.items())
+    far = "" if radius is None else f" up to {radius:.2g} away"
+    return f"loss{far} is {', '.join(ranges)} ({LOSSES[labels]})."
 
 
 def contours(tables: Tables, labels: str = "given", radius: float | None = None) -> Figure:
@@ -172,7 +172,7 @@ def contours(tables: Tables, labels: str = "given", radius: float | None = None)
         ax.grid(False)
     place = {"ax": axes, "location": "bottom", "shrink": 0.7, "aspect": 40}
     loss_ticks(figure.colorbar(filled, label=f"rise above the centre, {LOSSES[labels]}", **place), levels)
-    figure.words = _describe(tables, labels, radius)
+    figure.words = f"The {_describe(tables, labels, radius)}"
     return figure
 
 
@@ -226,7 +226,7 @@ def surface_3d(
         ax.set_title(title, y=1.0)
         _own_bar(figure, ax, own)
     figure.text(0.5, 0.006, f"cross-entropy, {LOSSES[labels]}", ha="center", va="bottom", fontsize=10)
-    figure.words = f"from {azimuth:g}°, {elevation:g}° up; {_describe(tables, labels, radius)}"
+    figure.words = f"Seen from {azimuth:g}°, {elevation:g}° up, the {_describe(tables, labels, radius)}"
     return figure
 
 

@@ -6,7 +6,7 @@ import pandas as pd
 
 from sln import analysis
 from sln.plots.style import COLOURS, Figure, bars_of, differences, dots, panels
-from sln.plots.training import curves
+from sln.plots.training import at_the_end, curves
 
 COLUMNS = {"test_accuracy": "test accuracy", "wrong_memorised": "wrong labels memorised"}
 
@@ -28,4 +28,6 @@ def results(accuracies: pd.DataFrame, gains: pd.DataFrame) -> Figure:
 def over_epochs(found: Iterable[Mapping], sigma: float, data: str = "images") -> Figure:
     """Test accuracy and memorised labels over epochs, plain training and SLN at `sigma`, means over seeds."""
     table = analysis.own_loop.curves(found, data, sigma)
-    return curves(table, COLUMNS, ylabel="share", heading=f"{data}, σ = {sigma:g}")
+    figure = curves(table, COLUMNS, ylabel="share", heading=f"{data}, σ = {sigma:g}")
+    figure.words = at_the_end(table, sigma)
+    return figure

@@ -42,9 +42,9 @@ def one_seed(seed: int = 0, sigma: float = 2.0, inherent: float = 0.0, start: fl
     _over_steps(axes[1, 1], quadratic.over_seeds(quadratic.table([run]), "error"), band=False)
     axes[1, 1].set_title("population error")
     errors = {name: np.sum((run.found(name)[0] - run.setting.truth) ** 2) for name in SHOWN}
-    found = ", ".join(f"{short(error)} with {name}" for name, error in errors.items())
-    where = f"σ = {sigma:g}, inherent noise {inherent:g}, start {start:g}, seed {seed}"
-    figure.words = f"{where}: the error after the last step is {found}"
+    found = ", ".join(f"{short(error)} ({name})" for name, error in errors.items())
+    where = f"At σ = {sigma:g} and inherent noise {inherent:g}, from start {start:g} with seed {seed}"
+    figure.words = f"{where}, the error after the last step is {found}."
     return figure
 
 

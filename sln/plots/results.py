@@ -41,11 +41,13 @@ def one_noise(table: pd.DataFrame, paper: pd.DataFrame, noise: str) -> Figure:
     words = []
     for row in part.itertuples():
         published = paper["mean"].get((noise, row.method))
-        words.append(f"{row.method} {row.mean:.1f} ({row.low:.1f} to {row.high:.1f})")
+        words.append(f"{row.mean:.1f} ± {(row.high - row.low) / 2:.1f} for {row.method}")
         if published is not None:
             ax.plot(row.method, published, "o", mfc="white", color="black", ms=8)
             words[-1] += f" (paper {published:.2f})"
-    ax.figure.words = f"{NOISE_NAMES[noise]}: {', '.join(words)}"
+    ax.figure.words = (
+        f"Under {NOISE_NAMES[noise]} noise, test accuracy (%, 95% interval) is {', '.join(words)}."
+    )
     return ax.figure
 
 

@@ -41,8 +41,8 @@ def memorising(
     marks.append(Line2D([], [], ms=5.5, mfc="white", mew=1.6, label="wrong label", **look))
     marks.append(Patch(color="#9cc6e0", label="prediction: the stronger, the more certain"))
     figure.legend(handles=marks, loc="lower center", ncols=3, borderaxespad=0.1)
-    shown = "; ".join(f"{name}: {words(*scores.loc[name])}" for name in SHOWN)
-    figure.words = f"σ = {sigma:g}, noise rate {noise_rate:g}, epoch {epoch}: {shown}"
+    shown = "; ".join(f"{name} is {words(*scores.loc[name])}" for name in SHOWN).replace(", ", " with ")
+    figure.words = f"At σ = {sigma:g} and noise rate {noise_rate:g}, after epoch {epoch}, {shown}."
     return figure
 
 

@@ -34,7 +34,7 @@ RIGHT, WRONG = "#009E73", "#CC79A7"  # a right and a wrong given label
 class Figure(matplotlib.figure.Figure):
     """A Figure that shows itself in a notebook, without pyplot."""
 
-    words = ""  # the finding in a sentence, for the line below it in an explorer (`alt`)
+    words = ""  # the finding in a sentence: with sliders, the line below the picture (`alt`)
 
     def __init__(self, *, layout: object = None, **options: object) -> None:
         # savefig would replace "none" by the style's layout
@@ -47,10 +47,14 @@ class Figure(matplotlib.figure.Figure):
         self.canvas.print_png(buffer)  # the same bytes as savefig's, which draws everything twice
         return buffer.getvalue()
 
+    def caption(self) -> str:
+        """What it shows, in sentences: its label, which `Study.save` gives it, and its `words`."""
+        return f"{self.get_label()} {self.words}".strip()
+
     def alt(self) -> str:
-        """What it shows, for readers who cannot see it: its `words`, or else its titles, axes and legends."""
-        if self.words:
-            return self.words
+        """For readers who cannot see it: its caption, or else its titles, axes and legends."""
+        if self.caption():
+            return self.caption()
         titles = [self.get_suptitle(), *(ax.get_title() for ax in self.axes)]
         axes = [f"{ax.get_ylabel()} over {ax.get_xlabel()}" for ax in self.axes if ax.get_ylabel()]
         named = [name for ax in self.axes for name in ax.get_legend_handles_labels()[1]]
@@ -64,7 +68,7 @@ class Figure(matplotlib.figure.Figure):
         bundle = {"image/png": self._repr_png_(), "text/plain": self.alt()}
         if headless() and len(drawing := svg(self)) <= LARGEST_SVG:
             bundle["image/svg+xml"] = drawing
-        return bundle, {"image/png": {"alt": self.alt(), "caption": self.words}}
+        return bundle, {"image/png": {"alt": self.alt(), "caption": self.caption()}}
 
 
 def _once(texts: Iterable[str]) -> list[str]:

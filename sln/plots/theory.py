@@ -131,7 +131,7 @@ def stochastic_noise(sigma: float, probability: float, num_classes: int = 10) ->
     here = _deviation(right, sigma, probability, num_classes)
     figure.words = (
         f"At σ = {sigma:g} the right label stays the largest of {num_classes} entries in "
-        f"{100 * kept.mean():.0f}% of the draws; {here}"
+        f"{100 * kept.mean():.0f}% of the draws; {here}."
     )
     return figure
 
@@ -173,8 +173,8 @@ def _deviation(ax: Axes, sigma: float, probability: float, num_classes: int) -> 
     ax.set(ylim=(0, 1.05 * max(1, sigma) * np.sqrt(num_classes - 1)))
     ax.set_title(f"C = {num_classes}, p = {probability:.2f}: std {here:.2f}")
     ax.legend(loc="upper left")
-    where = f"at the logit of a class of {num_classes} that is predicted with p = {probability:g}"
-    return f"{where}, the noise has standard deviation {here:.2f}, that of variant 2 has {sigma:g}"
+    where = f"the noise at the logit of a class with p = {probability:g}"
+    return f"{where} has standard deviation {here:.2f} (noise on the logits: {sigma:g})"
 
 
 def noise_at_logits(sigma: float, probability: float, num_classes: int = 10) -> Figure:
@@ -218,6 +218,6 @@ def noise_at_logits(sigma: float, probability: float, num_classes: int = 10) -> 
     ticks = [-span, -unit, -unit / 10, 0, unit / 10, unit, span]
     bar.set_ticks(ticks, labels=[f"{tick:.2g}" for tick in ticks])
     bar.minorticks_off()
-    traces = f"over all {num_classes} logits, SLN’s variances add up to {Sigma.trace():.2f}"
-    figure.words = f"σ = {sigma:g}: {here}; {traces}, those of variant 2 to {flat.trace():.2f}"
+    traces = f"over all logits, its variances add up to {Sigma.trace():.2f} ({flat.trace():.2f})"
+    figure.words = f"At σ = {sigma:g} and with {num_classes} classes, {here}; {traces}."
     return figure

@@ -38,6 +38,7 @@ LEARNING = {
 }
 WEIGHTS = {"network": ("network", "-"), "momentum": ("momentum model", "--")}  # names and line styles
 SMOOTHED = 5  # epochs
+REACHED = "has learnt {} of right labels, memorised {} of wrong ones and reads {} of test images right"
 LOOKED_AT = 8  # images with a wrong label that `at_epoch` shows
 
 
@@ -92,13 +93,20 @@ def training_curves(grid: Mapping[float, MethodRuns], sigma: float) -> Figure:
         methods |= {"SLN": grid[sigma].through("network"), "SLN-MO": grid[sigma].through("momentum")}
     table = analysis.curves(methods, list(LEARNING))
     figure = curves(table, heading=f"σ = {sigma:g}")
-    accuracies = (
-        f"{row.method} {100 * row.test_accuracy_mean:.1f} ± {100 * row.test_accuracy_std:.1f}%, "
-        f"{100 * row.wrong_memorised_mean:.0f}% of wrong labels memorised"
-        for row in table[table["epoch"] == table["epoch"].max()].itertuples()
-    )
-    figure.words = f"σ = {sigma:g}, test accuracy after the last epoch: {'; '.join(accuracies)}"
+    figure.words = at_the_end(table, sigma)
     return figure
+
+
+def at_the_end(table: pd.DataFrame, sigma: float) -> str:
+    """The last rows of `analysis.curves` in a sentence."""
+    last = table[table["epoch"] == table["epoch"].max()]
+    means = (
+        f"{100 * row.test_accuracy_mean:.1f} ± {100 * row.test_accuracy_std:.1f}% and "
+        f"{row.wrong_memorised_mean:.0%} for {row.method}"
+        for row in last.itertuples()
+    )
+    what = "test accuracy and wrong labels memorised"
+    return f"At σ = {sigma:g}, {what} end at {', '.join(means)}.".replace(" ± nan", "")  # of one seed
 
 
 def live_curves(config: Config, rows: Sequence[Mapping[str, float | str]]) -> Figure:
@@ -112,8 +120,8 @@ def live_curves(config: Config, rows: Sequence[Mapping[str, float | str]]) -> Fi
     figure = curves(table, heading=describe(config))
     measured = table[table["weights"] == "network"].dropna(subset=[f"{column}_mean" for column in LEARNING])
     for row in measured.tail(1).itertuples():
-        shares = (f"{title} {getattr(row, f'{column}_mean'):.0%}" for column, title in LEARNING.items())
-        figure.words = f"{describe(config)}, network after epoch {row.epoch}: {', '.join(shares)}"
+        shares = REACHED.format(*(f"{getattr(row, f'{column}_mean'):.0%}" for column in LEARNING))
+        figure.words = f"With {describe(config)}, the network after epoch {row.epoch} {shares}."
     return figure
 
 
@@ -147,11 +155,11 @@ def at_epoch(run: Run, epoch: int) -> Figure:
     figure = Figure(figsize=(10.2, 6.2), layout="none")  # fixed places: a layout takes half of a redraw
     places = [(x, y, 0.26, 0.34) for y in (0.565, 0.085) for x in (0.07, 0.39, 0.71)]
     *above, confidence, last = map(figure.add_axes, places[:5])
-    words = []
+    shares = []
     for (column, title), ax in zip(LEARNING.items(), above, strict=True):
         network, average = _over_epochs(run, column, epoch, ax, COLOURS["SLN-MO"])
         ax.set_title(title)
-        words.append(f"{title} {network:.0%} ({average:.0%})")
+        shares.append(f"{network:.0%} ({average:.0%})")
     for name, style in WEIGHTS.values():
         above[0].plot([], [], color="black", ls=style, label=name)
     above[0].set_ylabel("share of examples")
@@ -180,8 +188,8 @@ def at_epoch(run: Run, epoch: int) -> Figure:
         tiles(ax, images, titles, colours, noisy.scale, columns=4, line=0.21)
     figure.suptitle(describe(run.config), fontsize=10.5, y=0.99)
     figure.words = (
-        f"{describe(run.config)}, epoch {epoch}: {', '.join(words)} by the network (by its momentum model); "
-        f"histogram and images are those after epoch {run.config.epochs}"
+        f"With {describe(run.config)}, the network (its momentum model) after epoch {epoch} "
+        f"{REACHED.format(*shares)}. Histogram and images are those after epoch {run.config.epochs}."
     )
     return figure
 
@@ -249,6 +257,7 @@ def momentum_models(table: pd.DataFrame, alpha: float | None = None) -> Figure:
     if alpha is not None:
         last = table[table["epoch"] == table["epoch"].max()].set_index("alpha")[["mean", "std"]]
         mean, std = 100 * last.loc[alpha]
-        plain = "" if alpha == 0 else f"; the network itself {100 * last.loc[0, 'mean']:.1f}%"
-        ax.figure.words = f"α = {alpha:g}: test accuracy {mean:.1f} ± {std:.1f}% after the last epoch{plain}"
+        plain = "" if alpha == 0 else f"; that of the network itself is {100 * last.loc[0, 'mean']:.1f}%"
+        reached = f"test accuracy after the last epoch is {mean:.1f} ± {std:.1f}%"
+        ax.figure.words = f"With α = {alpha:g}, {reached}{plain}."
     return ax.figure

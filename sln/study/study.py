@@ -252,9 +252,13 @@ class Study:
 
     # --- what a notebook writes -----------------------------------------------------------------------------
 
-    def save(self, figure: Figure, table: pd.DataFrame, name: str) -> Figure:
-        """Write <name>.png, and <name>.csv with its numbers, to figures/<profile>/; returns the figure."""
+    def save(self, figure: Figure, table: pd.DataFrame, name: str, shows: str) -> Figure:
+        """Write <name>.png, and <name>.csv with its numbers, to figures/<profile>/; returns the figure.
+
+        shows : a sentence, what the picture shows and how to read it: its caption and alternative text
+        """
         folder = figures_folder(self.name)
+        figure.set_label(shows)
         index = not isinstance(table.index, pd.RangeIndex)
         text = table.to_csv(index=index, lineterminator="\n", float_format="%.6g")
         write_text(folder / f"{name}.csv", text)

@@ -22,13 +22,15 @@ def test_the_page_shows_what_there_is_and_says_what_is_missing(smoke_study, monk
     kinds = ("symmetric", "asymmetric", "instance-dependent", "open-set")
     assert texts >= {f"{kind}, {rule}" for kind in kinds for rule in rules}
     corrected.sliders["run"].label = "symmetric, clean rule"
-    assert corrected.picture.words.value.startswith("the 16 that the clean rule moved furthest, epoch 3")
+    assert corrected.picture.words.value.startswith("Of the 16 images that the clean rule moved")
     for make in (explore.landscapes, explore.results_by_noise):
         assert "make reproduce" in make(smoke_study).value
     quick = explore.results_by_noise(Study("quick"))  # committed
-    assert quick.words.startswith("symmetric: CE ")
+    assert quick.words.startswith("Under symmetric noise")
     assert "open-set" in quick.kept["noise"]
-    assert explore.landscapes(Study("quick")).picture.words.value.startswith("from -60°, 22° up; loss on")
+    assert explore.landscapes(Study("quick")).picture.words.value.startswith(
+        "Seen from -60°, 22° up, the loss"
+    )
 
 
 def test_the_page_says_where_there_is_no_corrected_run(monkeypatch, tmp_path):

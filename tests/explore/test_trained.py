@@ -34,7 +34,7 @@ def test_the_sliders_offer_what_was_trained_and_nothing_else(study):
     assert panel.sliders["alpha"].disabled  # there is one only
     panel.sliders["noise_mode"].value = "openset"
     assert options_of(panel, "noise_rate") == [0.4]
-    assert panel.picture.words.value.startswith("σ = 1, open-set noise at rate 0.4, α = 0.99, epoch 3")
+    assert panel.picture.words.value.startswith("With σ = 1, open-set noise at rate 0.4, α = 0.99")
 
 
 def test_runs_of_another_seed_are_not_offered(tmp_path, monkeypatch):
@@ -97,7 +97,7 @@ def test_training_from_the_panel_ends_with_the_run_on_the_slider(study):
     assert runs.find(config) is not None
     assert options_of(panel, "sigma") == sorted([0.0, 0.65, *comparisons.GRIDS["SLN"]])
     assert panel.sliders["sigma"].value == 0.65
-    assert panel.picture.words.value.startswith("σ = 0.65, symmetric")
+    assert panel.picture.words.value.startswith("With σ = 0.65, symmetric")
     assert ">Done: σ = 0.65" in panel.train_this.words.value
     assert panel.train_this.picture.image.layout.visibility == "visible"
     assert (panel.train_this.button.disabled, panel.train_this.stop.disabled) == (False, True)

@@ -12,7 +12,10 @@ def test_results_stand_beside_the_papers():
     )
     table = table.assign(low=table["mean"] - 1, high=table["mean"] + 1, early=table["mean"] + 2, seeds=5)
     figure = plots.results.one_noise(table, results.of_the_paper(), "sym")
-    assert figure.words == "symmetric: CE 50.0 (49.0 to 51.0) (paper 53.16), CE-MO 60.0 (59.0 to 61.0)"
+    assert figure.words == (
+        "Under symmetric noise, test accuracy (%, 95% interval) is 50.0 ± 1.0 for CE (paper 53.16), "
+        "60.0 ± 1.0 for CE-MO."
+    )
     assert [patch.get_height() for patch in figure.axes[0].patches] == [50.0, 60.0]
     dots, rings = (
         plots.results.table(table).axes[0].lines[0::2],

@@ -10,7 +10,7 @@ import pytest
 
 from sln import plots
 from sln.plots import style
-from sln.study.study import METHODS, VARIANTS
+from sln.study.study import METHODS, VARIANTS, Study
 
 
 def test_a_picture_is_what_savefig_writes():
@@ -60,6 +60,22 @@ def test_saving_does_not_move_what_has_fixed_places():
     before = figure._repr_png_()
     figure.savefig(io.BytesIO(), format="png")
     assert figure._repr_png_() == before
+
+
+def test_a_caption_is_the_sentence_it_was_saved_with_and_what_was_found():
+    figure = plots.theory.stochastic_noise(1.0, 0.9)
+    found, before = figure.words, figure._repr_png_()
+    assert figure.caption() == figure.alt() == found
+    shows = "It is the noise."
+    Study("smoke").save(figure, pd.DataFrame({"x": [1]}), "07_a", shows)
+    bundle, metadata = figure._repr_mimebundle_()
+    assert bundle["text/plain"] == f"{shows} {found}"
+    assert metadata["image/png"] == dict.fromkeys(("alt", "caption"), f"{shows} {found}")
+    assert figure._repr_png_() == before
+    # a figure that comes without any is described by its titles and axes, and has no caption
+    bare = style.new_axes()
+    bare.set(xlabel="$x$", ylabel="y", title="a title")
+    assert (bare.figure.caption(), bare.figure.alt()) == ("", "a title: y over x")
 
 
 def test_a_legend_names_bars_only_where_there_are_several_seeds():

@@ -18,7 +18,7 @@ def test_live_curves_keep_their_axis_and_show_what_was_measured():
     assert right.lines[0].get_xydata().tolist() == [[2, 0.5]]
     assert test.get_xlim() == (1, 40)
     rows = [row | {"epoch": 1, "right_accuracy": 0.5, "wrong_memorised": 0.1}, row | {"epoch": 2}]
-    words = "network after epoch 1: right labels learnt 50%, wrong labels memorised 10%, test accuracy 30%"
+    words = "has learnt 50% of right labels, memorised 10% of wrong ones and reads 30% of test images right."
     assert plots.training.live_curves(config, rows).words.endswith(words)  # where all three were measured
 
 
@@ -45,7 +45,7 @@ def test_the_words_are_the_historys_numbers_at_that_epoch(smoke_study):
     run = runs.find(smoke_study.config("sym", 1.0))
     for epoch in (1, 2, 3):
         words = plots.training.at_epoch(run, epoch).words
-        for weights, form in (("network", "test accuracy {} ("), ("momentum", "({}) by the network")):
+        for weights, form in (("network", "reads {} ("), ("momentum", "({}) of test images")):
             assert form.format(f"{run.of(weights)['test_accuracy'][epoch]:.0%}") in words
         assert f"memorised {run.of('network')['wrong_memorised'][epoch]:.0%} (" in words
 
@@ -57,7 +57,8 @@ def test_one_momentum_model_is_brought_forward():
     assert [line.get_alpha() for line in figure.axes[0].lines] == [0.25, None, 0.25]
     assert "over 3 seeds" in figure.axes[0].get_title()
     assert figure.words == (
-        "α = 0.9: test accuracy 29.0 ± 1.0% after the last epoch; the network itself 20.0%"
+        "With α = 0.9, test accuracy after the last epoch is 29.0 ± 1.0%; "
+        "that of the network itself is 20.0%."
     )
 
 

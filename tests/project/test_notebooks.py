@@ -136,6 +136,16 @@ def test_it_promises_exactly_what_it_saves(path):
 
 
 @every_notebook
+def test_each_figure_comes_with_a_sentence_that_says_what_it_shows(path):
+    for call in calls_of(path, "save"):
+        (shows,) = [ast.literal_eval(keyword.value) for keyword in call.keywords if keyword.arg == "shows"]
+        assert re.fullmatch(r"[A-Z][^$\\{}]+[^.]\.", shows), shows  # no LaTeX is left in it
+        assert 60 <= len(shows) <= 200, shows
+        # a number in it would have to be right for every profile
+        assert set(re.findall(r"\d+(?!-)", shows)) <= {"0", "1", "2", "10", "95"}, shows
+
+
+@every_notebook
 def test_it_runs_anywhere(path):
     for cell in cells_of(path, "code"):
         assert not re.search(r"^\s*[%!]", cell.source, flags=re.MULTILINE)  # %matplotlib, !pip ...
@@ -160,5 +170,9 @@ def test_every_notebook_runs_headlessly_and_keeps_its_promises(smoke_study, tmp_
     for path in PATHS:
         assert re.search(rf"^{path.stem} .* ok$", out, flags=re.MULTILINE)
         assert f'<section id="{path.stem}"' in article
+    captions = re.findall(r"<figcaption.*?(?=<button|</figcaption>)", article, flags=re.DOTALL)
+    texts = [re.sub(r"<[^>]*>", "", caption).strip() for caption in captions]
+    assert len(texts) >= article.count("<figure") > len(PATHS)
+    assert [text for text in texts if not re.match(r"[A-Z].*[.)]$", text, flags=re.DOTALL)] == []
     # the notebooks ask for the planned runs: neither less nor more
     assert {run.config for run in runs.finished()} == trained == set(planned(smoke_study))

@@ -61,7 +61,8 @@ class Page(HTMLParser):
 def figure(name, rows=3, label="<b>row</b>"):
     ax = style.new_axes((2, 2))
     ax.plot([0, 1])
-    Study("smoke").save(ax.figure, pd.DataFrame({"label": [label] * rows, "x": range(rows)}), name)
+    numbers = pd.DataFrame({"label": [label] * rows, "x": range(rows)})
+    Study("smoke").save(ax.figure, numbers, name, shows="It is a line.")
     return figures_folder("smoke") / f"{name}.png"
 
 
