@@ -98,7 +98,7 @@ def methods(table: pd.DataFrame) -> Figure:
     """
     part = table[table["weights"] == "momentum"].sort_values("mean")
     noises, settings = table["noise"].unique(), table["settings"].unique()
-    size = (4.6 * len(noises), (0.27 * part["method"].nunique() + 0.9) * len(settings) + 0.3)
+    size = (max(5.8, 4.6 * len(noises)), (0.27 * part["method"].nunique() + 0.9) * len(settings) + 0.3)
     figure, axes = panels(len(settings), len(noises), size=size)
     for (row, column), ax in np.ndenumerate(axes):
         shown = part[(part["noise"] == noises[column]) & (part["settings"] == settings[row])]
