@@ -15,6 +15,7 @@ import urllib.request
 from dataclasses import dataclass
 from pathlib import Path
 
+from filelock import FileLock
 from playwright.sync_api import expect
 
 ROOT = Path(__file__).parents[2]
@@ -135,4 +136,10 @@ def copied(path: Path, folder: Path, profile: str) -> Path:
     return folder / path.name
 
 
-# --- the browser
+def with_runs(folder: Path) -> Path:
+    """`folder`, with a copy of all runs of `smoke`; these are kept in build/ui/trained/, as runs are."""
+    (UI / "trained").mkdir(parents=True, exist_ok=True)
+    with FileLock(UI / "trained.lock"):  # one process trains them
+        python(UI / "trained", "-c", "from sln.study import Study, plan; plan.train_ahead(Study('smoke'))")
+    shutil.copytree(UI / "trained" / "runs", folder / "runs")
+    return folder

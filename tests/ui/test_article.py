@@ -5,10 +5,10 @@ It is that of `make reproduce`, if it is there; else three of its notebooks are 
 
 import statistics
 
+import numpy as np
 import pytest
-from axe_playwright_python.sync_playwright import Axe
+from looks import ONLY_CHROMIUM, expect_accessible, expect_no_overflow
 from playwright.sync_api import expect
-from servers import ROOT, fresh, python
 
 MOVES = """async (player) => {
     await player.unpacked();
@@ -40,16 +40,9 @@ ENABLED = """() => new Promise((done) => {  // milliseconds since the page was a
 })"""
 
 
-@pytest.fixture(scope="module")
-def article():
-    made = ROOT / "build" / "quick" / "index.html"
-    if not made.exists():
-        made = fresh("article") / "smoke" / "index.html"
-        names = [f"--notebook={name}" for name in ("02_sln_training", "04_loss_landscape", "07_theory")]
-        script = "import sys; from pathlib import Path; from sln.reproduce import reproduce; "
-        script += f"sys.exit(reproduce('smoke', only={names!r}, build=Path({str(made.parents[1])!r})))"
-        python(made.parents[1], "-c", script.replace("--notebook=", ""))
-    return made
+@pytest.fixture(scope="session")
+def article(built):
+    return built / "index.html"
 
 
 @pytest.fixture
@@ -70,20 +63,23 @@ def test_nothing_is_asked_for_and_nothing_is_refused(article, browser):
     page.goto(article.as_uri())
     for section in page.locator("main h2").all():
         section.scroll_into_view_if_needed()
-    page.wait_for_timeout(500)
+    page.wait_for_function("[...document.querySelectorAll('sln-player')].every(player => player.frames)")
+    page.evaluate(
+        "async () => { for (const player of document.querySelectorAll('sln-player')) await player.show() }"
+    )
     page.close()
     assert [url for url in asked if not url.startswith(("data:", "blob:", article.as_uri()))] == []
     assert said == []
 
 
 def test_the_first_panel_moves_within_a_second_of_opening(article, browser):
-    times = []
-    for _ in range(5):
+    times = [np.inf]
+    while min(times) >= 1000 and len(times) < 9:  # the best: other programs run too
         page = browser.new_page()
         page.goto(article.as_uri(), wait_until="commit")
         times.append(page.evaluate(ENABLED))
         page.close()
-    assert min(times) < 1000
+    assert min(times) < 1000, times
 
 
 def test_every_slider_moves_within_a_frame(page):
@@ -96,23 +92,13 @@ def test_every_slider_moves_within_a_frame(page):
         assert max(times) < 50, name
 
 
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-@pytest.mark.parametrize("width", [1200, 375])
-def test_an_accessibility_check_finds_nothing(article, browser, width, scheme):
-    page = browser.new_page(viewport={"width": width, "height": 800}, color_scheme=scheme)
-    page.goto(article.as_uri())
+def test_an_accessibility_check_finds_nothing_and_nothing_is_wider_than_a_phone(page):
     expect(page.locator("sln-player input").first).to_be_enabled()
-    found = Axe().run(page)
-    page.close()
-    assert found.violations_count == 0, found.generate_report()
+    expect_accessible(page)
+    expect_no_overflow(page, 320, 375)
 
 
-@pytest.mark.parametrize("width", [320, 375])
-def test_nothing_is_wider_than_a_phone(article, open_page, width):
-    page = open_page(article.as_uri(), width=width)
-    assert page.evaluate("document.documentElement.scrollWidth") <= width
-
-
+@ONLY_CHROMIUM
 def test_it_can_be_read_and_printed_without_a_script(article, browser):
     page = browser.new_page(java_script_enabled=False)
     page.goto(article.as_uri())

@@ -8,7 +8,7 @@ import zlib
 
 import numpy as np
 import pytest
-from axe_playwright_python.sync_playwright import Axe
+from looks import ONLY_CHROMIUM, expect_accessible, expect_no_overflow
 from playwright.sync_api import expect
 
 from sln import explore, plots
@@ -28,14 +28,14 @@ def drawn(sigma, size):
     return figure
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def made():
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("SLN_HEADLESS", "1")
         return explore.sliders(drawn, sigma=(1.0, [0.25, 0.5, 1.0, 2.0]), size=(2, (0, 4, 2)))
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def path(made, tmp_path_factory):
     """A page with a policy that lets nothing load, and only the player's script run."""
     script = player.SCRIPT
@@ -160,16 +160,14 @@ def test_nothing_else_moves_and_a_move_is_within_a_frame(page, made):
     assert page.evaluate(top) == before
 
 
-def test_it_is_readable_without_script(browser, path, made):
-    context = browser.new_context(java_script_enabled=False)
-    page = context.new_page()
-    page.goto(path.as_uri())
+@ONLY_CHROMIUM
+def test_it_is_readable_without_script(open_page, path, made):
+    page = open_page(path.as_uri(), java_script_enabled=False)
     expect(page.locator("svg")).to_be_visible()
     expect(page.locator(".sln-words")).to_have_text(made.words)
     for slider in page.locator("input").all():
         expect(slider).to_be_disabled()
     expect(page.get_by_role("button")).to_have_count(0)
-    context.close()
 
 
 def test_it_moves_where_it_is_put_by_script(page, made):
@@ -182,14 +180,9 @@ def test_it_moves_where_it_is_put_by_script(page, made):
     expect_frame(page, made, "2", "2")
 
 
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-@pytest.mark.parametrize("width", [1200, 375])
-def test_everybody_can_use_it(page, scheme, width):
-    page.emulate_media(color_scheme=scheme)
-    page.set_viewport_size({"width": width, "height": 800})
-    found = Axe().run(page)
-    assert found.violations_count == 0, found.generate_report()
-    assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+def test_everybody_can_use_it(page):
+    expect_accessible(page)
+    expect_no_overflow(page, 320, 375, 1200)
     assert all(slider.bounding_box()["height"] >= 44 for slider in page.locator("input, button").all())
 
 

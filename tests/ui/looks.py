@@ -1,0 +1,38 @@
+"""What every page must be: for everybody, in light and dark, on a desk and on a phone."""
+
+from __future__ import annotations
+
+import pytest
+from axe_playwright_python.sync_playwright import Axe
+from playwright.sync_api import Page
+from servers import UI
+
+# what Firefox cannot be asked for over WebDriver BiDi: no script, print
+ONLY_CHROMIUM = pytest.mark.parametrize("browser", ["chromium"], indirect=True)
+
+
+def expect_accessible(page: Page, keep: str = "") -> None:
+    """Axe finds nothing at 1200 and 375 pixels, in light and (where it can be asked for) dark.
+
+    Screenshots of the whole page are kept as build/ui/`keep`-….png.
+    """
+    for scheme in ("light", "dark") if is_chromium(page) else ("light",):
+        page.emulate_media(color_scheme=scheme)
+        for width in (1200, 375):
+            page.set_viewport_size({"width": width, "height": 800})
+            found = Axe().run(page)
+            assert found.violations_count == 0, f"{width}, {scheme}: {found.generate_report()}"
+            if keep:
+                page.screenshot(path=UI / f"{keep}-{width}-{scheme}.png", full_page=True)
+
+
+def expect_no_overflow(page: Page, *widths: int) -> None:
+    """Nothing is wider than a window of these widths."""
+    for width in widths:
+        page.set_viewport_size({"width": width, "height": 800})
+        assert page.evaluate("document.documentElement.scrollWidth") <= width, width
+
+
+def is_chromium(page: Page) -> bool:
+    """Whether the page is Chromium's."""
+    return page.context.browser.browser_type.name == "chromium"
