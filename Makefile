@@ -65,8 +65,8 @@ test-gpu: $(DEV) ## run the tests that need a GPU, and fail where there is none
 	@$(PY) -c "import torch; raise SystemExit(not torch.cuda.is_available() and 'torch sees no GPU here')"
 	$(PY) -m pytest -m gpu
 
-test-ui: browser $(DEV) ## run the tests in a real browser (Chromium), screenshots to build/ui/
-	$(PY) -m pytest tests/ui
+test-ui: browser $(DEV) ## run the tests in real browsers (Chromium; Firefox, if there), screenshots to build/ui/
+	$(PY) -m pytest -n 2 --dist loadfile --no-loadscope-reorder tests/ui
 
 browser: ## find Chromium, or install it where that can be done without asking
 	@$(FIND_CHROMIUM) || $(GET_CHROMIUM) || { echo "test-ui needs the browser chromium: install your system's package of that name (Debian: apt-get install chromium) and try again"; exit 2; }

@@ -89,9 +89,12 @@ def _coloured(text: str) -> str:
     """The page's ink for black, its font, and colours that a dark page does not swallow."""
     text = re.sub(r"#000000\b", "currentColor", text)
     text = re.sub(r"font-family: [^;\"]*;? ?|(?<=px )'DejaVu Sans'[^;\"]*", "", text)
-    return re.sub(
-        r"(stroke: |<text[^>]*?fill: )(#[0-9a-f]{6})", lambda found: found[1] + _on_both(found[2]), text
-    )
+
+    def both(found: re.Match) -> str:  # a browser without light-dark() takes the first
+        name, colour = "fill" if found[1].startswith("<text") else "stroke", _on_both(found[2])
+        return found[0] if colour == found[2] else f"{found[0]}; {name}: {colour}"
+
+    return re.sub(r"(stroke: |<text[^>]*?fill: )(#[0-9a-f]{6})", both, text)
 
 
 def _on_both(colour: str) -> str:

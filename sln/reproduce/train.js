@@ -241,6 +241,7 @@
       this.worker.onerror = ({ message }) => this.end(`The training failed: ${message ?? "no worker"}.`);
       this.worker.onmessage = ({ data: point }) => {
         start ??= performance.now();
+        URL.revokeObjectURL(address); // not before: Safari may not have read it yet
         run.points.push(point);
         this.draw();
         if (point.epoch === run.epochs) return this.end();
@@ -250,7 +251,6 @@
         return undefined;
       };
       this.worker.postMessage([...this.images, { ...run, train: Number(this.dataset.train) }]);
-      URL.revokeObjectURL(address);
     }
 
     end(problem) { // the run is complete, was stopped, or failed

@@ -14,7 +14,8 @@ from servers import ROOT, UI, fresh, python, with_runs
 SHIM = """const parse = JSON.parse;
 JSON.parse = (...text) => {
     const answer = parse(...text), refused = answer?.error === "unknown command";
-    return refused && answer.message?.includes("setMediaFeaturesOverride") ? {type: "success", id: answer.id, result: {}} : answer;
+    if (!refused || !answer.message?.includes("setMediaFeaturesOverride")) return answer;
+    return {type: "success", id: answer.id, result: {}};
 };"""
 
 
@@ -46,7 +47,9 @@ def firefox(playwright):
     if path is None:
         pytest.skip("no Firefox here")
     try:
-        browser = playwright.firefox.launch(channel="moz-firefox", executable_path=path, timeout=120_000)
+        browser = playwright.firefox.launch(
+            channel="moz-firefox", executable_path=path, timeout=120_000, downloads_path=fresh("downloads")
+        )
     except Error as error:
         pytest.skip(f"playwright cannot drive this Firefox: {error.message.splitlines()[0]}")
     yield browser

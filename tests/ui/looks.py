@@ -1,13 +1,15 @@
-"""What every page must be: for everybody, in light and dark, on a desk and on a phone."""
+"""What every page must be, for everybody: in light and dark, on a desk and on a phone."""
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 from axe_playwright_python.sync_playwright import Axe
-from playwright.sync_api import Page
-from servers import UI
+from playwright.sync_api import Locator, Page
+from servers import UI, wait_for
 
-# what Firefox cannot be asked for over WebDriver BiDi: no script, print
+# where Firefox cannot be asked over WebDriver BiDi (no script, print), or would only repeat what took long
 ONLY_CHROMIUM = pytest.mark.parametrize("browser", ["chromium"], indirect=True)
 
 
@@ -24,6 +26,26 @@ def expect_accessible(page: Page, keep: str = "") -> None:
             assert found.violations_count == 0, f"{width}, {scheme}: {found.generate_report()}"
             if keep:
                 page.screenshot(path=UI / f"{keep}-{width}-{scheme}.png", full_page=True)
+
+
+def empty_pictures(page: Page) -> None:
+    """Take out what is drawn in pictures: each is one image to a screen reader, but axe reads every line."""
+    page.evaluate("() => document.querySelectorAll('svg').forEach(svg => svg.replaceChildren())")
+
+
+def downloaded(page: Page, button: Locator, path: Path) -> str:
+    """Press a button that saves a file, move the file to `path`; returns the name that it had."""
+    if is_chromium(page):
+        with page.expect_download() as download:
+            button.click()
+        download.value.save_as(path)
+        return download.value.suggested_filename
+    there = set((UI / "downloads").iterdir())  # playwright does not tell of Firefox's
+    button.click()
+    wait_for(lambda: set((UI / "downloads").glob("*.csv")) - there, 60)
+    (file,) = set((UI / "downloads").glob("*.csv")) - there
+    file.rename(path)
+    return file.name
 
 
 def expect_no_overflow(page: Page, *widths: int) -> None:

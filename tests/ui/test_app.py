@@ -6,7 +6,7 @@ import time
 
 import numpy as np
 import pytest
-from explorer import explorers, movable, move, place_of, sliders_of, words_of
+from explorer import best_move, explorers, movable, place_of, sliders_of, words_of
 from looks import expect_accessible, expect_no_overflow
 from playwright.sync_api import expect
 from servers import ROOT, UI, fresh, serving, status_of, wait_for
@@ -133,7 +133,7 @@ def test_the_sliders_answer_at_once_nothing_jumps_and_no_code_is_shown(page):
     for panel in explorers(page).filter(has=page.locator("[role=img]")).all():
         places = [place_of(panel.locator(".sln-picture")), place_of(words_of(panel))]
         for row in filter(movable, sliders_of(panel)):
-            seconds[row.locator(".widget-label").inner_text()] = move(row, panel)
+            seconds[row.locator(".widget-label").inner_text()] = best_move(row, panel, MOVE)
             assert [place_of(panel.locator(".sln-picture")), place_of(words_of(panel))] == places
     assert len(seconds) > 8
     (UI / "app-seconds.txt").write_text("".join(f"{name}: {took:.2f}\n" for name, took in seconds.items()))

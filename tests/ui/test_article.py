@@ -7,8 +7,18 @@ import statistics
 
 import numpy as np
 import pytest
-from looks import ONLY_CHROMIUM, expect_accessible, expect_no_overflow
+from axe_playwright_python.sync_playwright import Axe
+from looks import (
+    ONLY_CHROMIUM,
+    downloaded,
+    empty_pictures,
+    expect_accessible,
+    expect_no_overflow,
+    is_chromium,
+)
 from playwright.sync_api import expect
+
+pytestmark = pytest.mark.timeout(300, func_only=True)  # where nothing is built, three notebooks run
 
 MOVES = """async (player) => {
     await player.unpacked();
@@ -16,7 +26,7 @@ MOVES = """async (player) => {
     for (const slider of player.sliders) {
         for (let value = 0; value <= slider.max; value += 1) {
             let best = Infinity;
-            for (let time = 0; time < 3; time += 1) {  // the best: other programs run too
+            for (let time = 0; best > 16 && time < 12; time += 1) {  // the best: other programs run too
                 slider.value = slider.defaultValue;
                 await player.show();
                 slider.value = value;
@@ -64,14 +74,13 @@ def test_nothing_is_asked_for_and_nothing_is_refused(article, browser):
     for section in page.locator("main h2").all():
         section.scroll_into_view_if_needed()
     page.wait_for_function("[...document.querySelectorAll('sln-player')].every(player => player.frames)")
-    page.evaluate(
-        "async () => { for (const player of document.querySelectorAll('sln-player')) await player.show() }"
-    )
+    page.evaluate("() => Promise.all([...document.querySelectorAll('sln-player')].map(one => one.show()))")
     page.close()
     assert [url for url in asked if not url.startswith(("data:", "blob:", article.as_uri()))] == []
     assert said == []
 
 
+@ONLY_CHROMIUM
 def test_the_first_panel_moves_within_a_second_of_opening(article, browser):
     times = [np.inf]
     while min(times) >= 1000 and len(times) < 9:  # the best: other programs run too
@@ -94,8 +103,12 @@ def test_every_slider_moves_within_a_frame(page):
 
 def test_an_accessibility_check_finds_nothing_and_nothing_is_wider_than_a_phone(page):
     expect(page.locator("sln-player input").first).to_be_enabled()
-    expect_accessible(page)
     expect_no_overflow(page, 320, 375)
+    if is_chromium(page):
+        found = Axe().run(page)  # with all 40,000 lines of all pictures, which takes it long, once
+        assert found.violations_count == 0, found.generate_report()
+    empty_pictures(page)
+    expect_accessible(page)
 
 
 @ONLY_CHROMIUM
@@ -132,13 +145,10 @@ def test_a_link_in_the_prose_sets_a_slider(page):
     expect(page.locator("sln-player#memorising output").first).to_have_text(value)
 
 
-def test_the_numbers_of_a_figure_can_be_saved(page):
+def test_the_numbers_of_a_figure_can_be_saved(page, tmp_path):
     button = page.locator("button[data-csv]").first
-    with page.expect_download() as download:
-        button.click()
-    name = button.get_attribute("data-file")
-    assert download.value.suggested_filename == name
-    assert "," in download.value.path().read_text().partition("\n")[0]
+    assert downloaded(page, button, tmp_path / "numbers.csv") == button.get_attribute("data-file")
+    assert "," in (tmp_path / "numbers.csv").read_text().partition("\n")[0]
 
 
 def test_formulas_have_a_font_that_stretches(page):

@@ -7,6 +7,7 @@ from explorer import COUNT_PICTURES, drag, explorers, movable, move, place_of, s
 from playwright.sync_api import expect
 from servers import ROOT, UI, copied, fresh, python, serving, status_of, wait_for, with_runs
 
+pytestmark = pytest.mark.timeout(300, func_only=True)  # the first session trains the runs
 PROFILE = "smoke"
 PATHS = sorted((ROOT / "notebooks").glob("[0-9][0-9]_*.ipynb"))
 
@@ -62,8 +63,8 @@ def of(*names):
 def opened(page, name):
     """Open a notebook, and wait until its kernel is ready."""
     page.evaluate(
-        "async (path) => { const open = await window.jupyterapp.commands.execute('docmanager:open', { path });"
-        " await open.revealed; await open.context.ready }",
+        "async (path) => { const opened = window.jupyterapp.commands.execute('docmanager:open', { path });"
+        " await (await opened).context.ready }",
         f"{name}.ipynb",
     )
     wait_for_kernel(page)
@@ -141,7 +142,7 @@ def test_train_this_trains_and_the_slider_has_it(notebook, lab):
     # the page answers meanwhile
     first = explorers(page).first
     move(sliders_of(first)[0], first)
-    expect(told).to_contain_text("Done: σ = 0.65", timeout=60_000)
+    expect(told).to_contain_text("Done: σ = 0.65", timeout=120_000)
     panel = explorers(page).filter(has_text="kind of noise").first
     expect(words_of(panel)).to_contain_text("σ = 0.65, symmetric noise")
     names = [path.name for path in (lab.folder / "runs").glob("digits-sym0.4-sln0.65-seed0-*")]

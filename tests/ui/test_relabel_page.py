@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-from looks import ONLY_CHROMIUM, expect_accessible, expect_no_overflow
+from looks import ONLY_CHROMIUM, downloaded, expect_accessible, expect_no_overflow
 from own_images import canned_fit, lay, pictures, save
 from playwright.sync_api import expect
 from servers import fresh
@@ -61,10 +61,7 @@ def few(tmp_path_factory):
 
 def saved(page, path):
     """Download the decisions; the rows of the file."""
-    with page.expect_download() as download:
-        page.get_by_role("button", name="Download").click()
-    assert download.value.suggested_filename == "decisions.csv"
-    download.value.save_as(path)
+    assert downloaded(page, page.get_by_role("button", name="Download"), path) == "decisions.csv"
     return rows_of(path)
 
 
@@ -78,6 +75,7 @@ def press(page, *keys):
         page.keyboard.press(key)
 
 
+@ONLY_CHROMIUM
 def test_500_suspects_are_decided_by_keyboard_and_corrected_as_decided(many, open_page, tmp_path):
     page, expected, decided = open_page(many.page), {}, {"suggestion": 0, "keep": 0, "other": 0, "exclude": 0}
     safe = {"=sum": "'=sum"}
