@@ -8,7 +8,7 @@ from urllib.parse import quote
 import pytest
 from filelock import FileLock
 from playwright.sync_api import Error, Page, sync_playwright
-from servers import ROOT, UI, fresh, python, with_runs
+from servers import DOWNLOADS, ROOT, UI, fresh, python, with_runs
 
 # Firefox (153 is one) refuses a command by which playwright sets up each page: light or dark. It stays light.
 SHIM = """const parse = JSON.parse;
@@ -17,6 +17,11 @@ JSON.parse = (...text) => {
     if (!refused || !answer.message?.includes("setMediaFeaturesOverride")) return answer;
     return {type: "success", id: answer.id, result: {}};
 };"""
+
+
+def pytest_collection_modifyitems(items):
+    """Of two processes one begins with the notebooks, which take longest."""
+    items.sort(key=lambda item: item.path.name != "test_notebooks.py")
 
 
 @pytest.fixture(scope="session")
@@ -48,7 +53,7 @@ def firefox(playwright):
         pytest.skip("no Firefox here")
     try:
         browser = playwright.firefox.launch(
-            channel="moz-firefox", executable_path=path, timeout=120_000, downloads_path=fresh("downloads")
+            channel="moz-firefox", executable_path=path, timeout=120_000, downloads_path=fresh(DOWNLOADS.name)
         )
     except Error as error:
         pytest.skip(f"playwright cannot drive this Firefox: {error.message.splitlines()[0]}")

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Locator, Page
-from servers import UI, wait_for
+from servers import DOWNLOADS, UI, wait_for
 
 # where Firefox cannot be asked over WebDriver BiDi (no script, print), or would only repeat what took long
 ONLY_CHROMIUM = pytest.mark.parametrize("browser", ["chromium"], indirect=True)
@@ -40,10 +40,10 @@ def downloaded(page: Page, button: Locator, path: Path) -> str:
             button.click()
         download.value.save_as(path)
         return download.value.suggested_filename
-    there = set((UI / "downloads").iterdir())  # playwright does not tell of Firefox's
+    there = set(DOWNLOADS.iterdir())  # playwright does not tell of Firefox's
     button.click()
-    wait_for(lambda: set((UI / "downloads").glob("*.csv")) - there, 60)
-    (file,) = set((UI / "downloads").glob("*.csv")) - there
+    wait_for(lambda: set(DOWNLOADS.glob("*.csv")) - there, 60)
+    (file,) = set(DOWNLOADS.glob("*.csv")) - there
     file.rename(path)
     return file.name
 

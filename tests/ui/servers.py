@@ -20,6 +20,7 @@ from playwright.sync_api import expect
 
 ROOT = Path(__file__).parents[2]
 UI = ROOT / "build" / "ui"
+DOWNLOADS = UI / f"downloads-{os.environ.get('PYTEST_XDIST_WORKER', 'main')}"
 TOKEN = "only-for-these-tests"
 expect.set_options(timeout=60_000)  # for a machine that does other things too
 

@@ -73,7 +73,6 @@ def test_nothing_is_asked_for_and_nothing_is_refused(article, browser):
     page.goto(article.as_uri())
     for section in page.locator("main h2").all():
         section.scroll_into_view_if_needed()
-    page.wait_for_function("[...document.querySelectorAll('sln-player')].every(player => player.frames)")
     page.evaluate("() => Promise.all([...document.querySelectorAll('sln-player')].map(one => one.show()))")
     page.close()
     assert [url for url in asked if not url.startswith(("data:", "blob:", article.as_uri()))] == []
