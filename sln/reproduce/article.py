@@ -105,7 +105,8 @@ class Prose(IPythonRenderer):
     def _mathml(self, latex: str, *, displaystyle: bool) -> str:
         try:
             found = self.latex.convert_with_local_state(latex, displaystyle=displaystyle)
-            return found.replace('display="block"', 'display="block" tabindex="0"', 1)
+            # a long one scrolls, by keyboard too; Firefox scrolls no <math>
+            return f'<span class="formula" tabindex="0">{found}</span>' if displaystyle else found
         except math_core.LatexError as error:
             reason = " ".join(str(error).split())
             raise InputError(f"{self.name}: ${latex}$ is no LaTeX that the page can show: {reason}") from None
