@@ -7,7 +7,6 @@ Sharpness is scale-free here: the mean rise of the loss on given labels along fi
 import numpy as np
 import pandas as pd
 import torch
-from scipy.stats import spearmanr
 
 from sln.analysis import sensitivity, sharpness
 from sln.analysis.landscape import EvaluationSet, first_images
@@ -129,6 +128,8 @@ def rank_correlations(table: pd.DataFrame, draws: int = 2000) -> pd.DataFrame:
 
     Columns: outcome, correlation, low, high (95% of bootstrap draws of methods), methods (their number).
     """
+    from scipy.stats import spearmanr  # only here: half a second, before a page's first slider
+
     generator, rows = numpy_generator(0, "bootstrap"), []
     samples = generator.integers(len(table), size=(draws, len(table)))
     for outcome in OUTCOMES:

@@ -2,7 +2,6 @@
 
 import numpy as np
 import pandas as pd
-import seaborn as sns
 from matplotlib.ticker import LogLocator, NullFormatter
 
 from sln.config import NOISE_NAMES
@@ -126,6 +125,8 @@ def class_counts(table: pd.DataFrame) -> Figure:
 
     The scale ends at -10 points: much noise drowns the labels.
     """
+    import seaborn as sns  # only here: half a second, before a page's first slider
+
     figure, axes = panels(1, 2, size=(9.6, 3.8), sharey=True)
     shades = sns.color_palette("rocket", table["classes"].nunique() + 1)
     for column, ax in zip(("sigma", "when_sure"), axes.flat, strict=True):

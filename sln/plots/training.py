@@ -4,8 +4,8 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pandas as pd
-import seaborn as sns
 import torch
+from matplotlib import colormaps
 from matplotlib.axes import Axes
 
 from sln import analysis
@@ -237,7 +237,9 @@ def over_sigma(table: pd.DataFrame, chosen: float) -> Figure:
 def momentum_models(table: pd.DataFrame, alpha: float | None = None) -> Figure:
     """Test accuracy of several momentum models of the same runs (`analysis.by_alpha`); `alpha` stands out."""
     ax = new_axes((7.6, 4.2))
-    shades = sns.color_palette("viridis", table["alpha"].nunique() + 1)  # the last is too light for text
+    shades = colormaps["viridis"](
+        np.linspace(0, 1, table["alpha"].nunique() + 3)[1:]
+    )  # the last is too light
     ends = []
     for colour, (value, part) in zip(shades, table.groupby("alpha"), strict=False):
         name = "the network itself" if value == 0 else f"α = {value:g}: about {1 / (1 - value):.0f} steps"

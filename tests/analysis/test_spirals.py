@@ -17,15 +17,15 @@ from sln.utils.rng import torch_generator
 def few_epochs(monkeypatch):
     """Two epochs, and nothing kept from another test."""
     monkeypatch.setattr(spirals, "EPOCHS", (1, 2))
-    spirals.trained.cache_clear()
+    spirals.TRAINED.clear()
     yield
-    spirals.trained.cache_clear()
+    spirals.TRAINED.clear()
 
 
-def alone(pair, place):
-    """One network of a pair as torch's own layers."""
+def alone(networks, place):
+    """One of several networks as torch's own layers."""
     layers = []
-    for W, b in zip(pair.weights, pair.biases, strict=True):
+    for W, b in networks.layers:
         layer = nn.Linear(*W.shape[1:])
         layer.weight.data, layer.bias.data = W[place].detach().T.clone(), b[place, 0].detach().clone()
         layers += [layer, nn.ReLU()]
@@ -53,7 +53,7 @@ def test_both_networks_and_averages_are_those_of_a_training_written_out():
     given = torch.from_numpy(noise.symmetric(true, 3, 0.4, seed=3).given)
     assert (given.numpy() != true).mean() == pytest.approx(0.4)
     for place, sigma in enumerate((0.0, 0.7)):
-        network = alone(spirals.Pair(torch_generator(3, "initialisation")), place)
+        network = alone(spirals.untrained([3]), 0)
         average = copy.deepcopy(network)
         sgd = torch.optim.SGD(network.parameters(), lr=spirals.LEARNING_RATE, momentum=spirals.MOMENTUM)
         shuffling, drawing = torch_generator(3, "shuffling"), torch_generator(3, "stochastic noise")
@@ -72,6 +72,19 @@ def test_both_networks_and_averages_are_those_of_a_training_written_out():
         for name, expected in zip(names, (network, average), strict=True):
             p = F.softmax(expected(points), dim=1).detach().numpy()
             assert np.allclose(found[name], p, atol=1e-5), name
+
+
+def test_many_that_train_together_are_those_that_train_alone_bit_for_bit():
+    settings = [(sigma, rate, seed) for sigma in (0.5, 1.0) for rate in (0.2, 0.4) for seed in (1, 2)]
+    spirals.train(settings)
+    together = dict(spirals.TRAINED)
+    assert list(together) == settings
+    for setting in settings:
+        spirals.TRAINED.clear()
+        alone = spirals.trained(*setting).kept[2]
+        for weights, pair in together[setting].kept[2].items():
+            theirs = alone[weights].parameters()
+            assert all(map(torch.equal, pair.parameters(), theirs)), (setting, weights)
 
 
 def test_without_noise_on_the_labels_sln_is_plain_training():

@@ -14,7 +14,7 @@ from sln.datasets.load import draw_corruption, load_data
 def test_label_noise_shows_the_realised_rate(mode):
     figure = plots.labels.label_noise(Config(), mode, 0.4)
     realised = draw_corruption(Config(noise_mode=mode, noise_rate=0.4)).realised_rate
-    assert f"{100 * realised:.1f}% wrong" in figure.subfigs[0].axes[0].get_title()
+    assert f"{100 * realised:.1f}% wrong" in figure.axes[0].get_title()
 
 
 def test_images_are_shown_as_training_sees_them_and_framed_by_their_labels(monkeypatch):

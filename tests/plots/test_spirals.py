@@ -27,10 +27,10 @@ def test_no_colour_where_nothing_is_predicted_and_the_class_s_own_where_all_is()
 
 def test_the_picture_shows_every_point_once_and_its_numbers(monkeypatch):
     monkeypatch.setattr(spirals, "EPOCHS", (1,))
-    spirals.trained.cache_clear()
+    spirals.TRAINED.clear()
     figure = plots.spirals.memorising(0.5, 0.4, 1)
     scores = spirals.trained(0.5, 0.4, plots.spirals.SEED).scores(1)
-    spirals.trained.cache_clear()
+    spirals.TRAINED.clear()
     for ax, name in zip(figure.axes, ("CE", "SLN", "SLN-MO"), strict=True):
         sizes = [len(points.get_offsets()) for points in ax.collections]
         assert sum(sizes) == spirals.POINTS
