@@ -123,14 +123,15 @@ def train(setting: Setting, seeds: Sequence[int]) -> Trained:
     targets = np.repeat(y[:, None], len(names), axis=1)
     v = np.full((S, len(names), d), setting.start)
     recorded = np.linspace(0, setting.steps, RECORDS + 1).astype(int)
-    kept = []
+    kept, looked_at = [], set(recorded.tolist())
     for step in range(setting.steps + 1):
-        if step in recorded:
+        if step in looked_at:
             kept.append(v.copy())
         if step % BLOCK == 0:
             draws = [numpy_generator(seed, "stochastic noise", step // BLOCK) for seed in seeds]
             noise = np.stack([one.standard_normal((BLOCK, n + d)) for one in draws], axis=1)
-        z, k = np.split(noise[step % BLOCK], [n], axis=-1)
+        drawn = noise[step % BLOCK]
+        z, k = drawn[..., :n], drawn[..., n:]
         targets[:, labels] = y + setting.sigma * z
         g = gradient(v, X, targets)
         g += (noise_size(v, squares, setting.sigma, n)[:, sources] * factors)[..., None] * k[:, None]

@@ -86,6 +86,8 @@ def _player(
     values = {argument: offered(argument, *control) for argument, control in controls.items()}
     start = {argument: _text_of(values[argument], first) for argument, (first, _) in controls.items()}
     labels = {argument: _label(argument) for argument in controls}
+    gc.collect()
+    gc.freeze()  # else a tenth of the drawing goes into looking through libraries
     return Player(draw, fixed, name.replace("_", "-"), values, start, labels, ahead)
 
 

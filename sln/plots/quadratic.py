@@ -8,7 +8,7 @@ from matplotlib.axes import Axes
 
 from sln.analysis import quadratic
 from sln.analysis.quadratic import GAUSSIAN, LABELS, PENALTY, PLAIN, Trained, short
-from sln.plots.style import COLOURS, Figure, panels
+from sln.plots.style import COLOURS, Figure
 
 SHOWN = (PLAIN, GAUSSIAN, LABELS)  # methods whose v∘v is drawn
 COLOUR = dict.fromkeys(quadratic.METHODS, COLOURS["gradient noise"])
@@ -37,10 +37,11 @@ def shapes_of_noise(runs: Sequence[Trained], table: pd.DataFrame) -> Figure:
 def one_seed(seed: int = 0, sigma: float = 2.0, inherent: float = 0.0, start: float = 1.0) -> Figure:
     """The same for one seed, trained now (`quadratic.one_seed`)."""
     run = quadratic.one_seed(seed, sigma, inherent, start)
-    figure, axes = panels(2, 2, size=(9.6, 5.6))
-    _recovered(axes.flat[:3], run)
-    _over_steps(axes[1, 1], quadratic.over_seeds(quadratic.table([run]), "error"), band=False)
-    axes[1, 1].set_title("population error")
+    figure = Figure(figsize=(9.6, 5.6), layout="none")  # fixed places: a layout takes half of a redraw
+    *above, last = [figure.add_axes((x, y, 0.42, 0.35)) for y in (0.58, 0.09) for x in (0.065, 0.57)]
+    _recovered(above, run)
+    _over_steps(last, quadratic.table([run]).rename(columns={"error": "mean"}), band=False)
+    last.set_title("population error")
     errors = {name: np.sum((run.found(name)[0] - run.setting.truth) ** 2) for name in SHOWN}
     found = ", ".join(f"{short(error)} ({name})" for name, error in errors.items())
     where = f"At σ = {sigma:g} and inherent noise {inherent:g}, from start {start:g} with seed {seed}"
