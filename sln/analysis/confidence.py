@@ -7,11 +7,9 @@ from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
+import scipy  # its parts load when they are used
 import torch
 import torch.nn.functional as F
-from scipy.optimize import minimize_scalar
-from scipy.special import entr
-from sklearn.metrics import average_precision_score, roc_auc_score
 from torch import Tensor
 
 from sln.analysis.tables import curves
@@ -59,7 +57,7 @@ class Floors:
             self.p_right, self.p_wrong = (
                 float((T * part).sum() / part.sum()) for part in (joint * right, joint * (1 - right))
             )
-        self.entropy = float((shares[:, None] * entr(T)).sum())
+        self.entropy = float((shares[:, None] * scipy.special.entr(T)).sum())
 
 
 def floors(data: Data) -> Floors:
@@ -252,7 +250,7 @@ def temperature(logits: Tensor, labels: Tensor, T: Tensor | None = None) -> floa
         p = p if T is None else p @ T
         return F.nll_loss(p.clamp_min(1e-300).log(), labels).item()
 
-    return math.exp(minimize_scalar(loss, bounds=np.log(TEMPERATURES), method="bounded").x)
+    return math.exp(scipy.optimize.minimize_scalar(loss, bounds=np.log(TEMPERATURES), method="bounded").x)
 
 
 def without_noise(p: Tensor, T: Tensor) -> Tensor:
@@ -329,6 +327,8 @@ def dissection(method: MethodRuns, intervals: int = 50) -> pd.DataFrame:
 
 def detection(methods: Mapping[str, MethodRuns]) -> pd.DataFrame:
     """How well each method's loss finds wrong labels: AUROC and average precision, mean over seeds."""
+    from sklearn.metrics import average_precision_score, roc_auc_score  # slow to load
+
     measures, rows = {"auroc": roc_auc_score, "average_precision": average_precision_score}, {}
     for name, method in methods.items():
         tables = [pooled_examples([run]) for run in method.runs]

@@ -6,6 +6,7 @@ Sharpness is scale-free here: the mean rise of the loss on given labels along fi
 
 import numpy as np
 import pandas as pd
+import scipy  # its parts load when they are used
 import torch
 
 from sln.analysis import sensitivity, sharpness
@@ -128,14 +129,14 @@ def rank_correlations(table: pd.DataFrame, draws: int = 2000) -> pd.DataFrame:
 
     Columns: outcome, correlation, low, high (95% of bootstrap draws of methods), methods (their number).
     """
-    from scipy.stats import spearmanr  # only here: half a second, before a page's first slider
-
     generator, rows = numpy_generator(0, "bootstrap"), []
     samples = generator.integers(len(table), size=(draws, len(table)))
     for outcome in OUTCOMES:
         pairs = table[["rise", outcome]].rank().to_numpy()
-        drawn = [spearmanr(*pairs[sample].T).statistic for sample in samples if len(set(sample)) > 2]
-        row = {"outcome": outcome, "correlation": spearmanr(*pairs.T).statistic}
+        drawn = [
+            scipy.stats.spearmanr(*pairs[sample].T).statistic for sample in samples if len(set(sample)) > 2
+        ]
+        row = {"outcome": outcome, "correlation": scipy.stats.spearmanr(*pairs.T).statistic}
         row |= dict(zip(("low", "high"), np.nanquantile(drawn, (0.025, 0.975)), strict=True))
         rows.append(row | {"methods": len(table)})
     return pd.DataFrame(rows)

@@ -22,9 +22,9 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import numpy as np
 import pandas as pd
+import scipy  # its parts load when they are used
 import torch
 import torch.nn.functional as F
-from scipy.sparse.linalg import LinearOperator, eigsh
 from torch import Generator, Tensor, nn
 
 from sln.analysis.landscape import STATISTICS_BATCH, EvaluationSet, filter_normalised, first_images
@@ -118,9 +118,9 @@ def largest_eigenvalues(
     def matvec(v: np.ndarray) -> np.ndarray:
         return product(torch.as_tensor(v, dtype=theta.dtype, device=theta.device).ravel()).cpu().numpy()
 
-    operator = LinearOperator((size, size), matvec=matvec, dtype=start.dtype)
+    operator = scipy.sparse.linalg.LinearOperator((size, size), matvec=matvec, dtype=start.dtype)
     basis = min(size, 3 * k + 1)  # Lanczos vectors: enough on the study's trained networks without a restart
-    values, vectors = eigsh(operator, k, which="LA", tol=1e-3, ncv=basis, v0=start)
+    values, vectors = scipy.sparse.linalg.eigsh(operator, k, which="LA", tol=1e-3, ncv=basis, v0=start)
     order = np.argsort(values)[::-1].copy()
     return torch.from_numpy(values[order]), torch.from_numpy(vectors[:, order]).to(theta.device)
 

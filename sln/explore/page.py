@@ -16,11 +16,11 @@ from sln.utils.files import figures_folder, project_root, read_table
 
 def corrections(study: Study) -> ipywidgets.Widget:
     """The images that label correction moved, epoch by epoch, in the runs of a study's first seed."""
-    rules, found = {"given": "clean rule", "as-released": "as released"}, {}
+    rules, found, dataset = {"given": "clean rule", "as-released": "as released"}, {}, study.dataset
     for run in runs.finished():
         config, losses = run.config, run.config.correction_losses
         rule = {"correction": study.profile.correction, "correction_losses": losses}
-        same = config.corrects and config.dataset == study.dataset
+        same = config.corrects and config.dataset == dataset
         if same and config == study.config(config.noise_mode, config.sigma, **rule):
             found[f"{NOISE_NAMES.get(config.noise_mode, config.noise_mode)}, {rules[losses]}"] = run
     if not found:

@@ -31,7 +31,8 @@ NO_RUNS += "terminal first (minutes), and open this page again."
 
 def trained(study: Study) -> dict[tuple, Run]:
     """The finished runs of a study's first seed by their SETTINGS, sorted."""
-    same = (run for run in runs.finished() if run.config.dataset == study.dataset and run.config.seed == 0)
+    dataset = study.dataset
+    same = (run for run in runs.finished() if run.config.dataset == dataset and run.config.seed == 0)
     found = {key_of(run.config): run for run in same if run.config == configured(study, key_of(run.config))}
     kinds = list(dict.fromkeys([*NOISE_NAMES, *(key[0] for key in found)]))
     return {key: found[key] for key in sorted(found, key=lambda key: (kinds.index(key[0]), *key[1:]))}
@@ -66,7 +67,7 @@ class TrainedRuns(widgets.Shown):
 
     def __init__(self, study: Study, start: Config | None = None) -> None:
         start = start or study.config()
-        self.study, self.start, self._updating = study, start, False
+        self.study, self.start, self._updating, self.runs, self._seen = study, start, False, {}, []
         self.sliders = {name: widgets.slider(name, "none yet", ["none yet"]) for name in SETTINGS}
         self.sliders["epoch"] = widgets.slider("epoch", start.epochs, (1, start.epochs, 1))
         explorer = widgets.Panel(self.sliders, "200px")
@@ -80,7 +81,7 @@ class TrainedRuns(widgets.Shown):
             self.children = (explorer, self.opened, self.train_this)
         for slider in self.sliders.values():
             slider.observe(self._moved, "value")
-        self.show_run(start)
+        widgets.soon(lambda: self.show_run(start))
 
     def show_run(self, config: Config) -> None:
         """Look again for trained runs, and show the one whose SETTINGS are nearest to those of `config`."""

@@ -6,10 +6,12 @@ reloaded page or a saved notebook shows them again.
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import gc
 import html
 import inspect
+import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -26,6 +28,7 @@ from sln.utils.progress import headless
 # The values of a control: a range (low, high, step), a list of values, or name -> value.
 Control = tuple[float, float, float] | Sequence[Any] | Mapping[str, Any]
 HEIGHT = "420px"
+SOON = 0.2  # seconds
 EXPLORER, PICTURE, WORDS = "sln-explorer", "sln-picture", "sln-words"  # CSS classes (panel.css, panel.js)
 FOLDER = Path(__file__).parent
 # the look of panels and the names of their handles, which ipywidgets leaves out
@@ -63,8 +66,16 @@ def sliders(
 
     for control in panel.sliders.values():
         control.observe(lambda _: redraw(), "value")
-    redraw()
+    soon(redraw)
     return panel
+
+
+def soon(draw: Callable[[], None]) -> None:
+    """Draw now; in the app, once its cells have run, so that its page has all sliders before the pictures."""
+    if "VOILA_PREHEAT" in os.environ:
+        asyncio.get_running_loop().call_later(SOON, draw)
+    else:
+        draw()
 
 
 def play(draw: Callable[..., Figure], *fixed: Any, **controls: tuple[Any, Control]) -> Player:
@@ -86,9 +97,15 @@ def _player(
     values = {argument: offered(argument, *control) for argument, control in controls.items()}
     start = {argument: _text_of(values[argument], first) for argument, (first, _) in controls.items()}
     labels = {argument: _label(argument) for argument in controls}
-    gc.collect()
-    gc.freeze()  # else a tenth of the drawing goes into looking through libraries
+    if headless():  # many frames
+        _freeze()
     return Player(draw, fixed, name.replace("_", "-"), values, start, labels, ahead)
+
+
+def _freeze() -> None:
+    """Libraries are not looked through again for garbage, a tenth of the time of drawing."""
+    gc.collect()
+    gc.freeze()
 
 
 class Shown(ipywidgets.VBox):
@@ -97,8 +114,7 @@ class Shown(ipywidgets.VBox):
     def _repr_mimebundle_(self, **options: Any) -> dict[str, str] | None:
         if not headless():
             display(HTML(PAGE))
-            gc.collect()
-            gc.freeze()  # libraries are not looked through again
+            soon(_freeze)
         return super()._repr_mimebundle_(**options)
 
 

@@ -7,13 +7,13 @@ from collections.abc import Mapping
 
 import numpy as np
 import pandas as pd
+import scipy  # its parts load when they are used
 from matplotlib.axis import Axis
 from matplotlib.cm import ScalarMappable
 from matplotlib.colorbar import Colorbar
 from matplotlib.colors import LogNorm, Normalize
 from matplotlib.ticker import MaxNLocator
 from mpl_toolkits.mplot3d import Axes3D
-from scipy.interpolate import RectBivariateSpline
 
 from sln.analysis.landscape import PAPER
 from sln.analysis.sharpness import MEASURES
@@ -180,7 +180,7 @@ def _above_the_centre(table: pd.DataFrame, labels: str) -> tuple[np.ndarray, np.
     """Steps (81,), and the rise above the centre (81, 81) there, rows by the second direction."""
     grid = np.log(table.pivot(index="y", columns="x", values=labels))
     degree = min(3, len(grid) - 1)
-    spline = RectBivariateSpline(grid.index, grid.columns, grid, kx=degree, ky=degree)
+    spline = scipy.interpolate.RectBivariateSpline(grid.index, grid.columns, grid, kx=degree, ky=degree)
     steps = np.linspace(grid.index.min(), grid.index.max(), 81)
     return steps, np.exp(spline(steps, steps)) - np.exp(spline(0, 0))
 

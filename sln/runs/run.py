@@ -306,8 +306,15 @@ def _listed(path: Path) -> list[object]:
 def finished() -> Iterator[Run]:
     """All finished runs, unchecked; those with the settings of another version are left out."""
     for path in sorted(runs_folder().glob("[!.]*/done.json")):
-        with contextlib.suppress(InputError):
-            yield Run(Config.from_dict(read_json(path.parent / "config.json")), path.parent)
+        file = path.with_name("config.json")
+        with contextlib.suppress(InputError, FileNotFoundError):
+            yield Run(_config(file, file.stat().st_mtime_ns), path.parent)
+
+
+@functools.cache
+def _config(file: Path, written: int) -> Config:
+    """The configuration in a file that was `written` then."""
+    return Config.from_dict(read_json(file))
 
 
 def by_name(run_id: str) -> Run:
