@@ -156,15 +156,15 @@
   // The curves of `runs`, newest last and on top; `kind` is a place in what `shares` returns.
   function panel(runs, kind) {
     const longest = Math.max(...runs.map((run) => run.epochs), runs.length ? 0 : 150);
-    const [X, Y] = [(epoch) => 40 + (230 * epoch) / longest, (share) => 190 - 155 * share];
+    const [X, Y] = [(epoch) => 50 + (213 * epoch) / longest, (share) => 186 - 160 * share];
     const [every, text] = [[20, 50, 100].find((size) => longest / size <= 4), []];
-    const parts = ['<text x="155" y="224" text-anchor="middle">epoch</text>'];
+    const parts = ['<text x="157" y="227" text-anchor="middle">epoch</text>'];
     for (const share of [0, 0.25, 0.5, 0.75, 1]) {
-      parts.push(`<path class="grid" d="M40 ${Y(share)}H270"/>`);
-      parts.push(`<text x="34" y="${Y(share) + 4}" text-anchor="end">${percent(share)}</text>`);
+      parts.push(`<path class="grid" d="M50 ${Y(share)}H263"/>`);
+      parts.push(`<text x="44" y="${Y(share) + 5}" text-anchor="end">${percent(share)}</text>`);
     }
     for (let epoch = 0; epoch <= longest; epoch += every) {
-      parts.push(`<text x="${X(epoch)}" y="207" text-anchor="middle">${epoch}</text>`);
+      parts.push(`<text x="${X(epoch)}" y="206" text-anchor="middle">${epoch}</text>`);
     }
     const drawn = runs.filter((run) => run.points.length && !Number.isNaN(run.points[0].average[kind]));
     for (const run of drawn) {
@@ -173,11 +173,11 @@
         const look = `${name} ${run.sigma > 0 ? "noise" : "plain"} ${run === runs.at(-1) ? "" : "earlier"}`;
         parts.push(`<path class="${look}" d="M${line.join("L")}"/>`);
       }
-      text.push([X(run.points.at(-1).epoch) + 5, Y(run.points.at(-1).average[kind]) + 4, run.sigma]);
+      text.push([X(run.points.at(-1).epoch) + 5, Y(run.points.at(-1).average[kind]) + 5, run.sigma]);
     }
     let free = Infinity; // each line's sigma at its end, from the lowest up, none over another
     for (const [x, y, sigma] of text.sort((a, b) => b[1] - a[1])) {
-      free = Math.min(free - 13, y);
+      free = Math.min(free - 16, y);
       parts.push(`<text class="end" x="${x}" y="${free}">σ = ${sigma}</text>`);
     }
     return parts.join("");
