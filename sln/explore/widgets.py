@@ -28,7 +28,8 @@ from sln.utils.progress import headless
 # The values of a control: a range (low, high, step), a list of values, or name -> value.
 Control = tuple[float, float, float] | Sequence[Any] | Mapping[str, Any]
 HEIGHT = "420px"
-SOON = 0.2  # seconds
+SOON = 1.0  # seconds
+waiting: list[Callable[[], None]] = []  # what is drawn soon
 EXPLORER, PICTURE, WORDS = "sln-explorer", "sln-picture", "sln-words"  # CSS classes (panel.css, panel.js)
 FOLDER = Path(__file__).parent
 # the look of panels and the names of their handles, which ipywidgets leaves out
@@ -72,9 +73,18 @@ def sliders(
 
 def soon(draw: Callable[[], None]) -> None:
     """Draw now; in the app, once its cells have run, so that its page has all sliders before the pictures."""
-    if "VOILA_PREHEAT" in os.environ:
-        asyncio.get_running_loop().call_later(SOON, draw)
-    else:
+    if "VOILA_PREHEAT" not in os.environ:
+        draw()
+        return
+    waiting.append(draw)
+    asyncio.get_running_loop().call_later(SOON, _draw_first, len(waiting))
+
+
+def _draw_first(count: int) -> None:
+    """The first of those that wait, then the others, unless there are more than `count`: cells still run."""
+    if waiting and len(waiting) <= count:
+        draw = waiting.pop(0)
+        asyncio.get_running_loop().call_soon(_draw_first, len(waiting))
         draw()
 
 

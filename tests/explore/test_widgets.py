@@ -1,5 +1,6 @@
 """Sliders and pictures, without a browser."""
 
+import asyncio
 import base64
 import io
 import re
@@ -31,6 +32,27 @@ def titled(fixed, sigma, epoch=1):
 
 def size_of(image):
     return re.search(r'aspect-ratio: [^"]*"><svg viewBox="[^"]*"', image.value)[0]
+
+
+def test_in_the_app_pictures_wait_until_all_cells_have_run(monkeypatch):
+    monkeypatch.setenv("VOILA_PREHEAT", "True")
+    monkeypatch.setattr(widgets, "SOON", 0.05)
+    drawn = []
+
+    def draw(name):
+        drawn.append(name)
+        return titled(name, 1.0)
+
+    async def cells():
+        for name in "abc":
+            explore.sliders(draw, name=(name, "abc"))
+            await asyncio.sleep(0.03)
+            assert drawn == []
+        await asyncio.sleep(1)
+
+    asyncio.run(cells())
+    assert drawn == ["a", "b", "c"]
+    assert widgets.waiting == []
 
 
 def test_a_slider_redraws_once_with_its_value_and_the_words_follow():
