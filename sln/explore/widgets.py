@@ -28,7 +28,7 @@ from sln.utils.progress import headless
 # The values of a control: a range (low, high, step), a list of values, or name -> value.
 Control = tuple[float, float, float] | Sequence[Any] | Mapping[str, Any]
 HEIGHT = "420px"
-SOON = 1.0  # seconds
+SOON = 1.0  # seconds after the last cell
 waiting: list[Callable[[], None]] = []  # what is drawn soon
 EXPLORER, PICTURE, WORDS = "sln-explorer", "sln-picture", "sln-words"  # CSS classes (panel.css, panel.js)
 FOLDER = Path(__file__).parent
