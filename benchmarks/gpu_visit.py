@@ -353,16 +353,17 @@ def draw(study: Study, manifest: dict) -> None:
     """Figures of the profile's runs that are here, under the names of the notebooks; the visit's manifest."""
     table = results.of_the_recipes()
     if table["seeds"].any():
-        study.save(
-            plots.results.beside_published(table, analysis.results.published()), table, "06_beside_the_paper"
-        )
+        figure = plots.results.beside_published(table, analysis.results.published())
+        shows = "Each ring is a test accuracy that the paper published, each filled mark one of this study."
+        study.save(figure, table, "06_beside_the_paper", shows)
     arms = study.arms(study.profile.noise_modes[0]) | study.matched(study.profile.noise_modes[0])
     found = {name: (runs.find(arm.configs[0]), arm.weights) for name, arm in arms.items()}
     readings = {name: MethodRuns(name, [run], weights) for name, (run, weights) in found.items() if run}
     if readings:
         curves = analysis.curves(readings, list(plots.training.LEARNING))
         figure = plots.training.curves(curves, heading="40% symmetric noise, seed 0")
-        study.save(figure, curves, "02_curves")
+        shows = "The panels show right labels learnt, wrong labels memorised and test accuracy over epochs."
+        study.save(figure, curves, "02_curves", shows)
     path = files.figures_folder(study.name) / "manifest.json"
     visits = files.read_json(path).get("visits", []) if path.exists() else []
     if manifest not in visits:
