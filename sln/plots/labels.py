@@ -116,11 +116,12 @@ def suspects(
 
 def transition_matrices(corruptions: Mapping[str, Corruption], classes: Sequence[str]) -> Figure:
     """The realised transition matrix of each kind of inherent noise, side by side."""
-    figure, axes = panels(1, len(corruptions), size=(3.0 * len(corruptions), 3.4), sharey=True)
+    size = (2.7 * len(corruptions), 3.5)
+    figure, axes = panels(1, len(corruptions), size=size, sharey=True)
+    figure.set_layout_engine("compressed")  # the panels are square
     for (kind, corruption), ax in zip(corruptions.items(), axes.flat, strict=True):
         title = f"{NOISE_NAMES[kind]}\n{100 * corruption.realised_rate:.1f}% wrong"
         _transition_matrix(corruption.transition_matrix, classes, ax)
-        figure.draw_without_rendering()  # the layout of square panels settles step by step
         ax.set(xlabel="given label", ylabel="true label", title=title)
         ax.label_outer()
     return figure
