@@ -1,6 +1,6 @@
 """How well wrong labels are found: SLN-MO-LC cross-fitted, cleanlab, and the loss of plain CE.
 
-    python benchmarks/label_errors.py --seeds 0 1 2 --cifar 4000 --features 5000 20000 --cache FOLDER \
+    python benchmarks/label_errors.py --seeds 0 1 2 --cifar 4000 --features 600 5000 20000 --cache FOLDER \
         --out benchmarks/label_errors.csv
     python benchmarks/label_errors_table.py  # writes the results of sln/relabel/README.md
 

@@ -3,7 +3,7 @@
 For each of K folds, one network is trained on all other folds by the paper's method: stochastic label noise
 (SLN), a momentum model (MO), and label correction in the last tenth of the epochs (LC). `scores` uses the
 momentum model's predictions for the fold that was held out, averaged over `repeats` with other folds, and
-pooled with two more opinions of the same training examples (`opinions`).
+pooled with three more opinions of the same training examples (`opinions`).
 """
 
 from __future__ import annotations
@@ -220,14 +220,13 @@ def with_opinions(fitted: Fitted, examples: Examples) -> Fitted:
     """
     N, C, given = len(examples.given), len(examples.classes), examples.given
     compared = opinions.compared(examples.images)
-    others, times = torch.zeros(2, N, C), torch.zeros(N, 1)
+    others, times = torch.zeros(3, N, C), torch.zeros(N, 1)
     for network, state in fitted.networks():
         held_out = torch.zeros(N, dtype=torch.bool)
         held_out[state["held_out"]] = True
         seen = compared if fitted.model == "linear" else last_inputs(network, examples.images, state)
-        for total, opinion, x in zip(
-            others, (opinions.discriminant, opinions.neighbours), (seen, compared), strict=True
-        ):
+        ways = (opinions.discriminant, seen), (opinions.neighbours, compared), (opinions.regression, compared)
+        for total, (opinion, x) in zip(others, ways, strict=True):
             total[held_out] += opinion(x[~held_out], given[~held_out], x[held_out], C)
         times[held_out] += 1
     powers = opinions.POWERS["features" if fitted.model == "linear" else "pixels"]

@@ -34,12 +34,12 @@ def mistakes(p: np.ndarray, given: np.ndarray) -> np.ndarray:
     """(C, C): relative probabilities of mistakes, used as T in Bayes' rule.
 
     The diagonal is the same for all classes, because unsure networks estimate class-wise rates badly. Off
-    the diagonal, T is weighted by the networks' agreement with the labels, since poor networks add their own
-    mistakes to the counts; the remaining weight is uniform, which alone would give the usual score.
+    the diagonal, T is weighted by the squared share of the labels that are predicted, since wrong predictions
+    spoil what is counted and what it is used on; the rest is uniform, which alone gives the usual score.
     """
     T, C = transition(p, given), p.shape[1]
-    correct, agreement = T.diagonal().mean(), (p.argmax(axis=1) == given).mean()
-    weighted = agreement * T + (1 - agreement) * (1 - correct) / (C - 1)
+    correct, trust = T.diagonal().mean(), (p.argmax(axis=1) == given).mean() ** 2
+    weighted = trust * T + (1 - trust) * (1 - correct) / (C - 1)
     np.fill_diagonal(weighted, correct)
     return weighted
 

@@ -10,13 +10,15 @@ from hypothesis import strategies as st
 from own_images import pictures
 from scipy.stats import gmean
 from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
+from sklearn.linear_model import Ridge
+from sklearn.metrics.pairwise import rbf_kernel
 from sklearn.neighbors import KNeighborsClassifier
 
 from sln.relabel import crossfit, opinions
 from sln.relabel.examples import checked
 
 SEEDS = st.integers(0, 10_000)
-OPINIONS = (opinions.discriminant, opinions.neighbours)
+OPINIONS = (opinions.discriminant, opinions.neighbours, opinions.regression)
 
 
 def drawn(seed, N=120, D=6, C=3):
@@ -54,11 +56,31 @@ def test_the_neighbours_are_scikit_learns_of_brute_force(seed):
     np.testing.assert_allclose(found.numpy(), expected, atol=1e-4)
 
 
-def test_blocks_change_nothing(monkeypatch):
+@settings(max_examples=20, deadline=None)
+@given(SEEDS, st.sampled_from([40, 2000]))
+def test_the_regression_is_scikit_learns_ridge_on_nystroem_features(seed, landmarks):
+    x, labels, new = (values.numpy().astype(float) for values in drawn(seed))
+    a, b = (values / np.linalg.norm(values, axis=1, keepdims=True) for values in (x, new) - x.mean(axis=0))
+    some = a[:: len(a) // min(landmarks, len(a))]
+    values, vectors = np.linalg.eigh(rbf_kernel(some, gamma=1))
+    root = vectors / np.sqrt(values.clip(1e-9))
+    y = np.eye(3)[labels.astype(int)]
+    oracle = Ridge(opinions.RIDGE, fit_intercept=False).fit(rbf_kernel(a, some, gamma=1) @ root, y - 1 / 3)
+    f = oracle.predict(rbf_kernel(b, some, gamma=1) @ root) + 1 / 3
+    expected = torch.softmax(opinions.SHARPNESS * torch.from_numpy(f), dim=1).float()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(opinions, "LANDMARKS", landmarks)
+        x, labels, new = drawn(seed)
+        found = opinions.regression(x, labels.long(), new, 3)
+    torch.testing.assert_close(found, expected, atol=2e-3, rtol=0)
+
+
+@pytest.mark.parametrize("opinion", OPINIONS[1:])
+def test_blocks_change_nothing(monkeypatch, opinion):
     x, labels, new = drawn(0)
-    whole = opinions.neighbours(x, labels.long(), new, 3)
+    whole = opinion(x, labels.long(), new, 3)
     monkeypatch.setattr(opinions, "BLOCK", 7 * len(x))
-    torch.testing.assert_close(opinions.neighbours(x, labels.long(), new, 3), whole)
+    torch.testing.assert_close(opinion(x, labels.long(), new, 3), whole, atol=1e-4, rtol=0)
 
 
 @pytest.mark.parametrize("opinion", OPINIONS)

@@ -40,15 +40,15 @@ def test_the_posterior_is_bayes_rule_entry_by_entry(seed):
 
 
 @given(SEEDS)
-def test_the_counts_are_weighted_by_the_networks_agreement_with_the_labels(seed):
+def test_the_counts_are_weighted_by_the_squared_share_of_predicted_labels(seed):
     p, labels = drawn(seed)
     T, found = scores.transition(p, labels), scores.mistakes(p, labels)
-    agree = sum(p[n].argmax() == labels[n] for n in range(40)) / 40
+    trust = (sum(p[n].argmax() == labels[n] for n in range(40)) / 40) ** 2
     kept = sum(T[j, j] for j in range(4)) / 4
     for true in range(4):
         for label in range(4):
             uniform = (1 - kept) / 3
-            expected = kept if true == label else agree * T[true, label] + (1 - agree) * uniform
+            expected = kept if true == label else trust * T[true, label] + (1 - trust) * uniform
             assert found[true, label] == pytest.approx(expected)
 
 
