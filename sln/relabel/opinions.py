@@ -29,10 +29,11 @@ BLOCK = 2**25  # entries of similarities at a time, 128 MiB
 def discriminant(x: Tensor, labels: Tensor, new: Tensor, C: int) -> Tensor:
     """(M, C): probabilities of `new` (M, D) by linear discriminant analysis of x (N, D), labels (N,).
 
-    Bayes' rule with normal classes of one covariance S, shrunk to (1 - s) S + s tr(S)/D I, s = `shrinkage`.
-    It averages over whole classes, so single wrong labels move it little.
+    Bayes' rule with normal classes of one covariance S, shrunk to (1 - s) S + s tr(S)/D I: the more, the
+    fewer examples there are per feature. It averages over whole classes, so single wrong labels move it
+    little.
     """
-    centre = x.mean(dim=0)
+    (N, D), centre = x.shape, x.mean(dim=0)
     x, new = x - centre, new - centre
     y = F.one_hot(labels, C).to(x)
     counts = y.sum(dim=0)
@@ -40,16 +41,11 @@ def discriminant(x: Tensor, labels: Tensor, new: Tensor, C: int) -> Tensor:
     within = x - means[labels]
     S = (within.T @ within / len(x)).double()
     spread = S.diagonal().mean().clamp(min=torch.finfo(x.dtype).tiny)
-    s = shrinkage(*x.shape)
+    s = D / (D + N / SHRUNK_BY)
     S = (1 - s) * S + s * spread * torch.eye(len(S), dtype=S.dtype)
     W = torch.linalg.solve(S, means.T.double()).to(x)
     logits = new @ W - (means.T * W).sum(dim=0) / 2 + (counts / len(x)).log()
     return F.softmax(CONFIDENCE * logits, dim=1)
-
-
-def shrinkage(N: int, D: int) -> float:
-    """s in (0, 1): the more, the fewer examples N there are per feature, of D."""
-    return D / (D + N / SHRUNK_BY)
 
 
 def neighbours(x: Tensor, labels: Tensor, new: Tensor, C: int) -> Tensor:
