@@ -21,7 +21,7 @@ LANDMARKS, RIDGE, SHARPNESS = 2000, 2, 8  # of the regression; its probabilities
 SIDE = 16  # pixels; larger images are averaged down before they are compared
 FLOOR = 1e-4  # added to every probability, so that no opinion is a veto
 # Powers of network, discriminant, neighbours, regression. On pixels the first two rest on the same features.
-POWERS = {"features": (1 / 5, 1 / 5, 1 / 5, 2 / 5), "pixels": (1 / 4, 1 / 4, 1, 1)}
+POWERS = {"features": (1 / 4, 1 / 4, 1 / 4, 1 / 2), "pixels": (1 / 4, 1 / 4, 1, 1)}
 WORTH = 0.9  # an opinion is left out if it predicts a smaller share of what the network does
 BLOCK = 2**25  # entries of similarities at a time, 128 MiB
 
