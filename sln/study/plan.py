@@ -87,6 +87,7 @@ def _asked(study: Study) -> Iterator[Config]:
             yield from _configs(comparisons.arms(study, mode, tuned=True))
     if profile.comparison_modes:
         yield from _configs(mechanism.late_arms(study))
+    if profile.tuned_modes:
         yield from _configs(mechanism.less_sure_arms(study))
     if not profile.recipes:
         yield from _configs(ablations.clean_price_arms(study))
