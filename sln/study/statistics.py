@@ -9,7 +9,6 @@ from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
-import scipy  # its parts load when they are used
 
 from sln.config import Config
 from sln.runs.run import Run
@@ -123,10 +122,12 @@ class Estimate:
 
 def interval(values: Sequence[float] | np.ndarray, level: float = LEVEL) -> Estimate:
     """The mean of independent values (n,) with its Student t interval; of NaN, all NaN."""
+    from scipy.special import stdtrit  # Student's t: its quantile; slow to load
+
     values = np.asarray(values, dtype=float)
     n, mean = len(values), float(values.mean())
     std = float(values.std(ddof=1)) if n > 1 else math.nan
-    margin = float(scipy.special.stdtrit(n - 1, (1 + level) / 2)) * std / math.sqrt(n) if n > 1 else math.inf
+    margin = float(stdtrit(n - 1, (1 + level) / 2)) * std / math.sqrt(n) if n > 1 else math.inf
     return Estimate(mean, mean - margin, mean + margin, std, n)
 
 

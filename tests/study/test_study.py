@@ -30,7 +30,7 @@ def test_a_claim_that_does_not_hold_fails_only_in_a_profile_that_asserts(capsys)
 def test_saving_writes_the_picture_and_the_numbers():
     ax = style.new_axes()
     table = pd.DataFrame({"x": [0.1, 0.2]})
-    assert Study("smoke").save(ax.figure, table, "09_test") is ax.figure
+    assert Study("smoke").save(ax.figure, table, "09_test", shows="It is empty.") is ax.figure
     folder = figures_folder("smoke")
     assert sorted(path.name for path in folder.iterdir()) == ["09_test.csv", "09_test.png"]
     assert (folder / "09_test.png").read_bytes().startswith(b"\x89PNG")
