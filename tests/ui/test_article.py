@@ -138,7 +138,7 @@ def test_tab_and_arrow_keys_reach_and_move_everything(page):
 
 
 def test_a_link_in_the_prose_sets_a_slider(page):
-    link = page.locator('main a[href^="#memorising.sigma="]')
+    link = page.locator('main a[href^="#memorising.sigma="]').first
     value = link.get_attribute("href").partition("=")[2]
     link.click()
     expect(page.locator("sln-player#memorising output").first).to_have_text(value)
