@@ -225,7 +225,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--out", type=Path, metavar="CSV", help="also write the results there")
     parser.add_argument("--cifar", type=int, default=0, metavar="N", help="also N images of CIFAR-10N")
-    parser.add_argument("--features", type=int, nargs="+", default=[], metavar="N", help="and of so many")
+    parser.add_argument("--features", type=int, nargs="+", default=[], metavar="N", help="and N as features")
     parser.add_argument("--cache", type=Path, required=True, metavar="FOLDER", help="for what takes long")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0], metavar="S", help="default 0")
     options = parser.parse_args()

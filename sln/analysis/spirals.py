@@ -141,7 +141,7 @@ def trained(sigma: float = 1.0, noise_rate: float = 0.4, seed: int = 0) -> Train
 
 @threads(1)
 def train(settings: Iterable[tuple[float, float, int]]) -> None:
-    """Train for each (sigma, noise_rate, seed) what `trained` returns then: all at once, to the same bits.
+    """Train each (sigma, noise_rate, seed), all at once, with the same bits as one at a time; see `trained`.
 
     Twenty of them take about three times as long as one.
     """

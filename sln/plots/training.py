@@ -237,9 +237,8 @@ def over_sigma(table: pd.DataFrame, chosen: float) -> Figure:
 def momentum_models(table: pd.DataFrame, alpha: float | None = None) -> Figure:
     """Test accuracy of several momentum models of the same runs (`analysis.by_alpha`); `alpha` stands out."""
     ax = new_axes((7.6, 4.2))
-    shades = colormaps["viridis"](
-        np.linspace(0, 1, table["alpha"].nunique() + 3)[1:]
-    )  # the last is too light
+    places = np.linspace(0, 1, table["alpha"].nunique() + 3)[1:]
+    shades = colormaps["viridis"](places)  # the last ones are too light for text
     ends = []
     for colour, (value, part) in zip(shades, table.groupby("alpha"), strict=False):
         name = "the network itself" if value == 0 else f"α = {value:g}: about {1 / (1 - value):.0f} steps"

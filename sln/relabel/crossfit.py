@@ -195,7 +195,7 @@ def fit(
 
 
 def some(examples: Examples, seed: int) -> Examples:
-    """The examples, or if there are more than CHOICE, so many of them, drawn by seed."""
+    """The examples, or CHOICE of them, drawn by seed, if there are more."""
     if len(examples.given) <= CHOICE:
         return examples
     rows = numpy_generator(seed, "cross-fitting", 0, 2).permutation(len(examples.given))[:CHOICE]
@@ -268,7 +268,7 @@ def recipe(model: str, examples: int, epochs: int | None, seed: int) -> Config:
 def fold_models(
     examples: Examples, folds: int, repeats: int, epochs: int | None, model: str, seed: int
 ) -> list[FoldModel]:
-    """All networks to train, each with a seed of its own: one per fold that is not empty, by repeat."""
+    """All networks to train, each with its own seed: one per fold that is not empty, by repeat."""
     model = "linear" if examples.images.shape[2:] == (1, 1) else model
     networks = []
     for repeat in range(repeats):
