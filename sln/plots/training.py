@@ -159,7 +159,7 @@ def at_epoch(run: Run, epoch: int) -> Figure:
     for (column, title), ax in zip(LEARNING.items(), above, strict=True):
         network, average = _over_epochs(run, column, epoch, ax, COLOURS["SLN-MO"])
         ax.set_title(title)
-        shares.append(f"{network:.0%} ({average:.0%})")
+        shares.append("–" if np.isnan(network) else f"{network:.0%} ({average:.0%})")
     for name, style in WEIGHTS.values():
         above[0].plot([], [], color="black", ls=style, label=name)
     above[0].set_ylabel("share of examples")
@@ -202,7 +202,7 @@ def _over_epochs(
     for weights, (_, style) in WEIGHTS.items():
         measured = run.of(weights)[column].dropna()  # not in every epoch
         ax.plot(measured, color=colour, ls=style, label=name if weights == "network" else None)
-        latest.append(measured.asof(epoch))
+        latest.append(measured.asof(epoch) if len(measured) else np.nan)  # none: no label is wrong
         ax.plot(epoch, latest[-1], "o", color=colour, ms=7, clip_on=False)
     return latest
 

@@ -50,6 +50,13 @@ def test_the_words_are_the_historys_numbers_at_that_epoch(smoke_study):
         assert f"memorised {run.of('network')['wrong_memorised'][epoch]:.0%} (" in words
 
 
+def test_without_wrong_labels_there_is_nothing_memorised_to_show(smoke_study):
+    run = runs.get(smoke_study.config(noise_rate=0.0, epochs=1))
+    figure = plots.training.at_epoch(run, 1)
+    assert "memorised – of wrong ones" in figure.words
+    assert "nan" not in figure.words
+
+
 def test_one_momentum_model_is_brought_forward():
     rows = [(epoch, a, 0.1 * epoch + a / 10, 0.01) for a in (0.0, 0.9, 0.99) for epoch in (1, 2)]
     table = pd.DataFrame(rows, columns=["epoch", "alpha", "mean", "std"]).assign(seeds=3)
