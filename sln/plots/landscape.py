@@ -156,22 +156,22 @@ def contours(tables: Tables, labels: str = "given", radius: float | None = None)
     high = max(1e-6, *(rise.max() for _, rise in fine.values()))
     low = 1e-4 * high
     levels = 10.0 ** np.arange(np.ceil(np.log10(low)), np.log10(high))
-    colours = {"levels": np.geomspace(low, high, 49), "norm": LogNorm(low, high), "extend": "min"}
+    colours = {"cmap": "cividis", "norm": LogNorm(low, high), "origin": "lower", "interpolation": "bilinear"}
     for (name, (steps, rise)), ax in zip(fine.items(), axes.flat, strict=False):
         shown = rise.clip(1.0001e-4 * high)
-        filled = ax.contourf(steps, steps, shown, cmap="cividis", **colours)
-        filled.set_rasterized(True)  # an image in a page: as lines, half a megabyte
+        filled = ax.imshow(shown, extent=(steps[0], steps[-1]) * 2, **colours)
         if shown.max() > levels[0]:
             lines = ax.contour(steps, steps, shown, levels, colors="white", linewidths=0.8)
             ax.clabel(lines, fmt="%g", fontsize=8)
         ax.plot(0, 0, "+", color="white", ms=9, mew=2)
         centre = tables[name].loc[tables[name][["x", "y"]].abs().sum(axis=1).idxmin(), labels]
-        ax.set(title=f"{name}\n{centre:.2f} at the centre", aspect="equal")
+        ax.set(title=f"{name}\n{centre:.2f} at the centre")
         ax.set(xlabel="direction 1", ylabel="direction 2")
         ax.label_outer()
         ax.grid(False)
     place = {"ax": axes, "location": "bottom", "shrink": 0.7, "aspect": 40}
-    loss_ticks(figure.colorbar(filled, label=f"rise above the centre, {LOSSES[labels]}", **place), levels)
+    place |= {"extend": "min", "label": f"rise above the centre, {LOSSES[labels]}"}
+    loss_ticks(figure.colorbar(filled, **place), levels)
     figure.words = f"The {_describe(tables, labels, radius)}"
     return figure
 
