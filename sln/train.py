@@ -254,7 +254,7 @@ def correct(state: State, data: Data, config: Config, epoch: int, engine: Engine
 
     y is the given label in both readings of the method; the losses that make w differ:
 
-    given (the clean default) : against the given labels, on plain images
+    given (the clean rule, the default) : against the given labels, on plain images
     as-released : the released loader shares the data set that training reads, so its images are *augmented*
         (if `config.augment`), for y_hat too, and from the second corrected epoch on its losses are against
         targets that are *already corrected*

@@ -107,7 +107,7 @@ def describe_memorised_nats(table: pd.DataFrame) -> str:
     texts = (
         "{} below the floor, so at least that much is memorised",
         "{} above the floor: nothing needs to be memorised",
-        "not to be told from the floor",
+        "no clear difference from the floor",
     )
     parts = [
         f"{row.method} {row.loss:.2f}, {_verdict(row.below, row.low, row.high, *texts)}"
@@ -224,7 +224,7 @@ def _calibration(run: Outputs) -> dict[str, float]:
 
 def describe_calibration(table: pd.DataFrame) -> str:
     """How sure each method of `calibration` is, and how sure the noise would make it."""
-    texts = "{} of under-confidence is its own", "it is surer by {}", "no difference can be told"
+    texts = "{} of under-confidence is its own", "it is surer by {}", "no clear difference"
     parts = []
     for method, part in table.groupby("method", sort=False):
         rows = part.set_index("quantity")
@@ -276,7 +276,7 @@ def temperatures(outputs: Mapping[str, list[Outputs]]) -> pd.DataFrame:
 
 
 def describe_temperatures(table: pd.DataFrame) -> str:
-    """Whose calibration error of `temperatures` each temperature lowers, and whom it makes less sure."""
+    """Whose calibration error of `temperatures` each temperature lowers, and whose confidence."""
     errors, fitted = (
         table.pivot(index="method", columns="remedy", values=value).loc[table["method"].unique()]
         for value in ("error", "temperature")
@@ -285,7 +285,7 @@ def describe_temperatures(table: pd.DataFrame) -> str:
     for remedy in errors.columns.intersection(["temperature, given labels", "temperature, through T"]):
         change = errors[remedy] - errors["as trained"]
         groups = {"it lowers the error of": change < 0, "it raises that of": change > 0}
-        groups["it makes less sure"] = fitted[remedy] > 1
+        groups["it lowers the confidence of"] = fitted[remedy] > 1
         words = "; ".join(f"{text} {', '.join(errors.index[of]) or 'none'}" for text, of in groups.items())
         lines.append(f"{remedy[0].upper()}{remedy[1:]}, by means over seeds: {words}.")
     return "\n".join(lines) or "No image is held out here, so no temperature can be fitted."

@@ -88,17 +88,17 @@ def describe(table: pd.DataFrame, where: str) -> str:
 
 
 def by_weight(rules: Mapping[str, MethodRuns]) -> pd.DataFrame:
-    """Rules of w side by side, the released one first: test accuracy and true labels (%), with t intervals.
+    """Rules of w side by side, the paper's first: test accuracy and true labels (%), with t intervals.
 
     gain : test accuracy minus the first rule's, in points, paired over seeds
     labels : training labels that are true after the last correction
     """
-    released, rows = next(iter(rules.values())), []
+    first, rows = next(iter(rules.values())), []
     for name, method in rules.items():
         accuracy = 100 * method.final("test_accuracy")
         values = {
             "accuracy": accuracy,
-            "gain": accuracy - 100 * released.final("test_accuracy"),
+            "gain": accuracy - 100 * first.final("test_accuracy"),
             "labels": [100 * by_epoch(run)["label_accuracy"].iloc[-1] for run in method.runs],
         }
         row: dict[str, object] = {"rule": name, "seeds": len(method.runs)}
@@ -109,13 +109,13 @@ def by_weight(rules: Mapping[str, MethodRuns]) -> pd.DataFrame:
 
 
 def describe_by_weight(table: pd.DataFrame) -> str:
-    """Which rules of `by_weight` differ from the first, the released one, and what they do to the labels."""
+    """Which rules of `by_weight` differ from the first, the paper's, and what they do to the labels."""
     first, lines = table.iloc[0], []
     labels = "{0.labels:.0f}% of labels true ({0.labels_low:.0f} to {0.labels_high:.0f})"
     lines.append(f"{first.rule}: test accuracy {first.accuracy:.1f}%, {labels.format(first)}.")
     for row in table.iloc[1:].itertuples():
         told = row.gain_low > 0 or row.gain_high < 0
-        verdict = ("better" if row.gain > 0 else "worse") if told else "no difference can be told"
+        verdict = ("better" if row.gain > 0 else "worse") if told else "no clear difference"
         lines.append(
             f"{row.rule}: {row.gain:+.1f} points ({row.gain_low:+.1f} to {row.gain_high:+.1f}), {verdict}; "
             f"{labels.format(row)}."

@@ -185,7 +185,7 @@ def meaning_of_rate(draws: pd.DataFrame, meanings: pd.DataFrame, rate: float, ex
     meanings, redrawn = meanings.set_index("rate"), "redraw over all classes: r (1 − 1/C)"
     right.plot(meanings["other_classes"], color="black", label="flip to another class (here)")
     right.plot(meanings["all_classes"], color="black", ls="--", label=redrawn)
-    right.set(xlabel="asked noise rate r", ylabel="share of wrong labels", xlim=(0, 1), ylim=(0, 1))
+    right.set(xlabel="nominal noise rate r", ylabel="share of wrong labels", xlim=(0, 1), ylim=(0, 1))
     right.set_title("Two meanings of “rate r”")
     for ax in (left, right):
         ax.legend(loc="upper left")

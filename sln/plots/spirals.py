@@ -14,7 +14,7 @@ from sln.plots.style import Figure
 
 SHOWN = {"CE": "plain training (CE)", "SLN": "noise on the labels (SLN)", "SLN-MO": "its average (SLN-MO)"}
 ARMS = ("#0072B2", "#D55E00", "#009E73")  # a colour for each class
-SEED = 7  # of ten, the one whose plain training is nearest to their mean
+SEED = 9  # of ten, the one that is nearest to the mean accuracies of all methods
 GRID, REACH, PALE = 100, 1.75, 0.6  # points a side; half a side; how much colour a certain prediction has
 
 

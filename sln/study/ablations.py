@@ -24,7 +24,7 @@ CLEAN_PRICE = {
 }
 ALL = "all labels (SLN)"
 WEIGHTS = {
-    "w (released: a high loss keeps the label)": "loss",
+    "w (the paper’s: a high loss keeps the label)": "loss",
     "1 − w (a low loss keeps the label)": "reversed",
     "w = 0 (the prediction alone)": "none",
     "posterior of low losses (DivideMix)": "mixture",
@@ -172,7 +172,7 @@ def describe_image_counts(table: pd.DataFrame) -> str:
     course = "falls at every step" if lead.is_monotonic_decreasing else "does not fall at every step"
     told = f"By number of images: {_sides(ours, 'over_early', images)}."
     if ours["seeds"].max() == 1:
-        told = "With one run each, none of this can be told from chance."
+        told = "With one run each, all of this may be chance."
     return (
         f"SLN-MO after the last epoch minus CE-MO stopped early on noisy labels {course}, from "
         f"{lead.iloc[0]:+.1f} points with {images.iloc[0]} images to {lead.iloc[-1]:+.1f} with "
@@ -292,7 +292,8 @@ def describe_corrections(table: pd.DataFrame) -> str:
         f"{NOISE_NAMES[row.Index]} {row.none:.0f}, {row.given:.0f}, {row.released:.0f}%"
         for row in true.rename(columns={"as-released": "released"}).itertuples()
     )
-    return "\n".join([*lines, f"True labels after no, the clean and the released correction: {shares}."])
+    true_labels = f"True labels without correction, by the clean rule, as released: {shares}."
+    return "\n".join([*lines, true_labels])
 
 
 def class_counts(study: Study) -> pd.DataFrame:
@@ -370,7 +371,7 @@ def _points(row: Any, name: str) -> str:
 def _sides(rows: pd.DataFrame, name: str, of: pd.Series) -> str:
     """On which side of 0 the intervals of the difference `name` are, in points; `of` names the rows."""
     sides = {"ahead": rows[f"{name}_low"] > 0, "behind": rows[f"{name}_high"] < 0}
-    sides["not to be told from it"] = ~(sides["ahead"] | sides["behind"])
+    sides["no clear difference"] = ~(sides["ahead"] | sides["behind"])
     parts = []
     for words, side in sides.items():
         if side.any():

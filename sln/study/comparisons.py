@@ -173,11 +173,12 @@ def describe_choices(choices: pd.DataFrame) -> str:
         for row in choices[choices["at_edge"]].itertuples()
     ]
     second = choices[choices["chosen"] & (choices["stage"] == 2)]
+    picked = second["method"].map(GRIDS).map(len) > 1
     steps = ", ".join(
         f"{lr:g} and {alpha:g} {len(part)} times" for (lr, alpha), part in second.groupby(["lr", "alpha"])
     )
     return (
-        f"Of {len(second)} chosen settings at an edge of what was tried, natural ends aside: "
+        f"Of {picked.sum()} settings chosen from a grid, at an edge where it could go further: "
         f"{', '.join(edges) or 'none'}.\n"
         f"Step size and alpha: {steps}."
     )
@@ -303,7 +304,7 @@ def describe_methods(table: pd.DataFrame, settings: str) -> str:
         others = part[part["beside_sln"] != "itself"].sort_values("difference", ascending=False)
         told = {"it is ahead of": "behind", "behind": "ahead"}
         groups = {words: others[others["beside_sln"] == verdict] for words, verdict in told.items()}
-        untold = f"not to be told, with {sln['seeds']} seeds, from"
+        untold = f"no clear difference, with {sln['seeds']} seeds, from"
         groups[untold] = others[~others["beside_sln"].isin(told.values())]
         words = "; ".join(
             f"{words} {', '.join(f'{r.method} ({r.difference:+.1f})' for r in group.itertuples()) or 'none'}"

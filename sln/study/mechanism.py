@@ -95,7 +95,7 @@ def describe_less_sure(table: pd.DataFrame) -> str:
         )
         lines.append(
             f"{MODELS[model]}, averages of the weights: {methods}. SLN minus plain: {plain} points of test "
-            f"accuracy (single networks: {single}). SLN minus penalty: {penalty}. That SLN "
-            f"beats the penalty {penalty.verdict()}."
+            f"accuracy (single networks: {single}). SLN minus penalty: {penalty}, so SLN ahead of the "
+            f"penalty: {penalty.verdict()}."
         )
     return "\n".join(lines)

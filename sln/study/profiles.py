@@ -118,8 +118,6 @@ PROFILES: dict[str, Profile] = {
         directions=2,
         gradient_sigmas=(0.05, 0.1),
         logit_sigmas=(1.0, 2.0),
-        comparison_modes=("sym",),
-        comparison_seeds=2,
         own_fit={"folds": 3},
         photographs=0,
     ),

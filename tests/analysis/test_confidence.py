@@ -84,7 +84,7 @@ def test_memorised_nats_are_the_floor_minus_the_loss_on_given_labels(methods):
     text = confidence.describe_memorised_nats(made)
     assert "makes 1.500: a 1.00, 0.50 [0.40, 0.60] below the floor" in text
     assert "b 1.70, 0.20 [0.10, 0.30] above the floor" in text
-    assert "c 1.50, not to be told" in text
+    assert "c 1.50, no clear difference" in text
 
 
 def test_the_words_say_whom_a_temperature_helps_and_whom_it_makes_less_sure():
@@ -94,7 +94,7 @@ def test_the_words_say_whom_a_temperature_helps_and_whom_it_makes_less_sure():
     text = confidence.describe_temperatures(table)
     assert text == (
         "Temperature, through T, by means over seeds: it lowers the error of a; it raises that of b; "
-        "it makes less sure b."
+        "it lowers the confidence of b."
     )
     assert "No image is held out" in confidence.describe_temperatures(table.iloc[:2])
 
@@ -206,7 +206,7 @@ def test_the_sentence_on_calibration_has_a_verdict_only_where_the_interval_allow
     shy, bold, fair = confidence.describe_calibration(pd.DataFrame(made)).split("% sure: ")[1:]
     assert shy.startswith("0.06 [0.02, 0.10] of under-confidence is its own")
     assert bold.startswith("it is surer by 0.06 [0.02, 0.10]")
-    assert fair.startswith("no difference can be told")
+    assert fair.startswith("no clear difference")
 
 
 def test_without_validation_images_only_true_labels_are_used(asymmetric):

@@ -88,6 +88,6 @@ def test_the_verdict_is_that_of_the_interval_over_the_penalty(low, high, verdict
     over = (table["method"] == names[-1]) & (table["quantity"] == "accuracy")
     table.loc[over, ["mean", "low", "high"]] = [np.mean([low, high]), low, high]
     text = mechanism.describe_less_sure(table)
-    assert f"SLN minus penalty: {np.mean([low, high]):+.1f} ({low:+.1f} to {high:+.1f})." in text
-    assert f"That SLN beats the penalty {verdict}" in text
+    points = f"{np.mean([low, high]):+.1f} ({low:+.1f} to {high:+.1f})"
+    assert f"SLN minus penalty: {points}, so SLN ahead of the penalty: {verdict}" in text
     assert "plain 50% right, 50% sure, 50% of the wrong labels memorised; penalty 50% right" in text

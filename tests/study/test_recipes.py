@@ -51,7 +51,7 @@ def test_a_released_command_typed_here_is_its_recipe(known, monkeypatch):
         main(["train", *([] if "--dataset" in flags else ["--dataset", dataset]), *flags, "--seed", "3"])
     assert asked.pop().noise_seed == known.config(3).noise_seed
     typed, named = asked
-    # a typed command corrects by the losses of the clean default, the recipe by the authors'
+    # a typed command corrects by the losses of the clean rule, the recipe by the authors'
     assert typed.replace(correction_losses=named.correction_losses) == named
     assert named.correction_losses == ("as-released" if "--correction -1" not in known.command else "given")
 
