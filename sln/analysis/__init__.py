@@ -24,6 +24,7 @@ from sln.analysis.tables import (
     mean_and_std,
     over_sigma,
     rate_meanings,
+    readable,
     some_labels,
     stacked,
     transitions,

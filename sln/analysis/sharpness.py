@@ -272,11 +272,11 @@ def summary(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def means(summary: pd.DataFrame) -> pd.DataFrame:
-    """The means of `summary`, a row per method and a column per measure; last those in evaluation mode."""
+    """The means of `summary`, a row per method and a column per measure (names in figures); last CONTROLS."""
     order = {"index": "method", "columns": "measure"}
-    wide = summary.pivot(**order, values="mean")[summary["measure"].unique()]
-    control = summary.pivot(**order, values="evaluation")[list(CONTROLS)].add_suffix(", evaluation")
-    return wide.join(control).loc[summary["method"].unique()]
+    wide = summary.pivot(**order, values="mean")[summary["measure"].unique()].rename(columns=MEASURES)
+    control = summary.pivot(**order, values="evaluation")[list(CONTROLS)].rename(columns=MEASURES)
+    return wide.join(control.add_suffix(", evaluation mode")).loc[summary["method"].unique()]
 
 
 def compared(values: pd.Series, ours: pd.Series) -> tuple[Estimate, Estimate]:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pandas as pd
 
 from sln import noise
+from sln.config import NOISE_NAMES
 from sln.noise import Corruption
 from sln.study.statistics import MethodRuns, interval
 from sln.utils.rng import numpy_generator
@@ -111,6 +113,21 @@ def stacked(tables: Mapping[str, pd.DataFrame], name: str = "method") -> pd.Data
         parts.append(part.assign(**{name: key}))
     together = pd.concat(parts, ignore_index=True)
     return together[[name, *(column for column in together if column != name)]]
+
+
+def readable(table: pd.DataFrame) -> pd.DataFrame:
+    """A table to be read: three significant digits, except in columns that are rounded; words for names."""
+    form = functools.partial(np.format_float_positional, precision=3, unique=False, fractional=False)
+
+    def numbers(column: pd.Series) -> pd.Series:
+        rounded = column.dtype == float and column.equals(column.round(3))
+        short = column.map(lambda value: form(value).rstrip(".") if isinstance(value, float) else value)
+        return column if rounded else short
+
+    def words(name: object) -> object:
+        return NOISE_NAMES.get(name, name.replace("_", " ")) if isinstance(name, str) else name
+
+    return table.apply(numbers).rename(index=words, columns=words).rename_axis(columns=None)
 
 
 # --- of given labels ----------------------------------------------------------------------------------------

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from sln.plots import Figure
-from sln.plots.vector import svg
+from sln.plots.vector import place, svg
 from sln.utils.errors import InputError
 
 # What one player may have: frames, characters of all their SVGs (3 million take about 10 seconds to draw),
@@ -95,13 +95,13 @@ class Player:
         note = (
             f'<p class="sln-note">{html.escape("; ".join(fewer))}. The notebook has all.</p>' if fewer else ""
         )
-        tallest = max((svg for svg, _ in frames.values() if svg), key=_height_by_width)
+        _, tallest = max(place(svg) for svg, _ in frames.values() if svg)
         longest = max((words for _, words in frames.values()), key=len)
         self.html = (
             f'<sln-player id="{name}"><figure><fieldset disabled><legend>Move the picture</legend>'
             f'{"".join(rows)}<button type="button">Reset</button></fieldset>'
             f'<div class="sln-picture" role="img" tabindex="0" aria-label="{html.escape(self.words)}">'
-            f'<div style="aspect-ratio: {1 / _height_by_width(tallest):.4f}">{picture}</div></div>'
+            f'<div style="{tallest}">{picture}</div></div>'
             f'<figcaption aria-live="polite" data-longest="{html.escape(longest)}">'
             f'<span class="sln-words">{html.escape(self.words)}</span></figcaption>{note}</figure>'
             f'<script type="text/plain">{packed}</script></sln-player>'
@@ -193,8 +193,3 @@ def _row(name: str, argument: str, label: str, texts: list[str], text: str) -> s
         f' data-lm-suppress-shortcuts="true" aria-valuetext="{html.escape(text)}"{only}><output for="{key}"'
         f' style="min-width: min({max(map(len, texts))}ch, 18vw)">{html.escape(text)}</output>'
     )
-
-
-def _height_by_width(picture: str) -> float:
-    width, height = map(float, re.search(r'viewBox="0 0 (\S+) (\S+)"', picture).groups())
-    return height / width

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import functools
 import gc
 import html
 import inspect
@@ -17,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import ipywidgets
+import numpy as np
 from IPython.display import HTML, display
 
 from sln.explore.player import Player
@@ -184,16 +186,23 @@ def offered(name: str, start: Any, control: Control) -> dict[str, Any]:
         low, high, step = control
         require(low <= start <= high, f"slider {name} starts at {start}, outside its range {low}..{high}")
         steps = (round(low + number * step, 9) for number in range(int((high - low) / step + 1e-6) + 1))
-        return {f"{value:g}": value for value in sorted({*steps, start})}
-    if isinstance(control, Mapping):
-        named = control
-    else:
-        named = {f"{value:g}" if isinstance(value, float) else f"{value}": value for value in control}
+        return _by_text(sorted({*steps, start}))
+    named = control if isinstance(control, Mapping) else _by_text(control)
     require(
         any(value is start or value == start for value in named.values()),
         f"slider {name} starts at {start!r}, allowed are {', '.join(named)}",
     )
     return dict(named)
+
+
+def _by_text(values: Sequence[Any]) -> dict[str, Any]:
+    """Values by their texts: floats with as few digits, from four on, as keep them apart."""
+    for digits in range(4, 10):
+        form = functools.partial(np.format_float_positional, precision=digits, fractional=False, trim="-")
+        named = {form(value) if isinstance(value, float) else f"{value}": value for value in values}
+        if len(named) == len({*map(str, values)}):
+            break
+    return named
 
 
 def _text_of(values: Mapping[str, Any], value: Any) -> str:

@@ -38,6 +38,7 @@ def histogram(values: pd.Series, wrong: pd.Series, ax: Axes) -> None:
         share = np.full(len(part), 1 / max(1, len(part)))
         ax.hist(part, bins=BINS, weights=share, color=colour, alpha=0.6, label=name)
     ax.set(xlabel="probability of the given label", ylabel="share of examples", xlim=(0, 1), ylim=(0, 1))
+    ax.set_xticks((0, 0.5, 1), ("0", "0.5", "1"))  # short: panels are neighbours
 
 
 def histograms(grid: Mapping[float, MethodRuns], sigma: float) -> Figure:
@@ -68,7 +69,7 @@ def over_epochs(figure: Figure, demanded: Floors) -> Figure:
     lines = (demanded.p_right, demanded.p_wrong, demanded.accuracy)  # the last of a network always right
     for ax, p in zip(figure.axes, lines, strict=True):
         ax.axhline(p, **FLOOR)
-        ax.text(0.01, p, f"{p:.2g}", fontsize=8, va="bottom", transform=ax.get_yaxis_transform())
+        ax.text(1.01, p, f"{p:.2g}", fontsize=8, va="center", transform=ax.get_yaxis_transform())
     return figure
 
 

@@ -135,7 +135,7 @@ def radii(tables: Tables) -> list[float]:
 def _describe(tables: Tables, labels: str, radius: float | None) -> str:
     """The lowest and highest loss of each surface up to `radius`; a sentence with "the" before it."""
     losses = {name: table[labels] for name, table in tables.items()}
-    ranges = (f"{loss.min():.2g} to {loss.max():.2g} for {name}" for name, loss in losses.items())
+    ranges = (f"{loss.min():.2f} to {loss.max():.2f} for {name}" for name, loss in losses.items())
     far = "" if radius is None else f" up to {radius:.2g} away"
     return f"loss{far} is {', '.join(ranges)} ({LOSSES[labels]})."
 

@@ -20,6 +20,7 @@ GRID, DARK_GRID = "#e6e6e6", "#3a3d42"  # the grid's colour in style.mplstyle, a
 DARK = "#16181c"  # a dark page, on which lines and words keep CONTRAST
 CONTRAST = 3.0  # of luminances, as WCAG 2 asks of graphics
 PHOTOGRAPH = 4096  # pixels, from which on an image may lose what nobody sees
+LEGIBLE = 1.12  # pixels per point at least: words of 8 points are 9 pixels high
 DOTS = 90  # per inch, of what is not drawn as lines
 # DejaVu Sans has measured the words; Verdana has its widths, and most other machines have Verdana
 FONTS = "'DejaVu Sans', Verdana, sans-serif"
@@ -56,6 +57,12 @@ def svg(figure: Figure, prefix: str | None = None) -> str:
     head = f'{size} fill="currentColor" font-family="{FONTS}" xmlns="http://www.w3.org/2000/svg"'
     text = re.sub(r"<svg[^>]*", lambda _: head, text, count=1)
     return re.sub(r"\s*\n\s*", " ", _coloured(text)).strip()
+
+
+def place(picture: str) -> tuple[float, str]:
+    """Height by width of an SVG, and the CSS of its place, which is wide enough for words of 8 points."""
+    width, height = map(float, re.search(r'viewBox="0 0 (\S+) (\S+)"', picture).groups())
+    return height / width, f"aspect-ratio: {width / height:.4f}; min-width: {LEGIBLE * width:.0f}px"
 
 
 def _rounded(text: str) -> str:

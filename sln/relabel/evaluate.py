@@ -48,17 +48,17 @@ def human_cifar10(noise_mode: str, count: int, downsample: int = 1) -> Split:
     return load_data(config).train
 
 
-def photographs(study: Study) -> pd.DataFrame:
+def photographs(study: Study) -> pd.DataFrame | None:
     """How well wrong labels are found on CIFAR-10 at 16 x 16 pixels, one row per kind of human labels.
 
-    Without photographs in the profile or in the data folder it prints why, and returns an empty table.
+    Without photographs in the profile or in the data folder it prints why, and returns nothing.
     """
     count, judged = study.profile.photographs, []
     if not (count and all(map(registry.present, ("cifar10", "cifar-n")))):
         way = "`data get cifar10` and `data get cifar-n` get them." if count else f"Not at {study.name}."
         kinds = f"CIFAR-10 with human labels ({', '.join(HUMAN)})"
         print(f"Not judged: {count or 4000} photographs of {kinds}. {way}")
-        return pd.DataFrame()
+        return None
     for noise_mode in HUMAN:
         split = human_cifar10(noise_mode, count, downsample=2)
         cache = runs_folder() / "own-data-photographs"

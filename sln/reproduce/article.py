@@ -26,11 +26,13 @@ import pygments
 from fontTools import subset
 from fontTools.ttLib import TTFont
 from nbconvert.filters.markdown_mistune import IPythonRenderer, MarkdownWithMath
+from nbconvert.preprocessors import CoalesceStreamsPreprocessor
 from nbformat import NotebookNode
 from pygments.formatters import HtmlFormatter
 from pygments.lexers import PythonLexer
 
 from sln.explore import player
+from sln.plots import vector
 from sln.reproduce import live
 from sln.study.study import Study
 from sln.utils.errors import InputError
@@ -156,7 +158,8 @@ def code_cell(cell: NotebookNode, name: str, numbers: Mapping[str, str]) -> list
     shows = " open" if DEFINES.search(cell.source) else ""
     parts = [f'<details class="code"{shows}><summary>Code</summary>{code}</details>']
     saved = next((figure for figure in numbers if f'"{figure}"' in cell.source), None)
-    for output in cell.outputs:
+    joined, _ = CoalesceStreamsPreprocessor().preprocess_cell(cell, {}, 0)  # a kernel may print in pieces
+    for output in joined.outputs:
         if output.output_type == "stream":
             parts += [f'<pre class="said">{html.escape(here(output.text))}</pre>'] * (output.name == "stdout")
         elif output.output_type == "error":
@@ -178,9 +181,10 @@ def shown(output: NotebookNode, name: str | None, numbers: Mapping[str, str]) ->
     words, caption = (html.escape(said.get(kind) or "") for kind in ("alt", "caption"))
     words = words or name or "figure"
     if "image/svg+xml" in data:
-        picture = data["image/svg+xml"].replace("<svg", f'<svg role="img" aria-label="{words}"', 1)
+        picture = f'<div style="{vector.place(data["image/svg+xml"])[1]}">{data["image/svg+xml"]}</div>'
     else:
-        picture = f'<img alt="{words}" src="data:image/png;base64,{data["image/png"].strip()}">'
+        picture = f'<img alt="" src="data:image/png;base64,{data["image/png"].strip()}">'
+    picture = f'<div class="sln-picture" role="img" tabindex="0" aria-label="{words}">{picture}</div>'
     if name is None:
         return f"<figure>{picture}<figcaption>{caption}</figcaption></figure>"
     what = f'data-file="{name}.csv" data-csv="{numbers[name]}"'

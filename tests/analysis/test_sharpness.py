@@ -343,8 +343,8 @@ def test_one_seed_settles_nothing():
 def test_means_are_a_row_per_method_in_the_order_of_the_table():
     table = sharpness.means(sharpness.summary(rows(SLN=(1, 2, 3), CE=(9, 10, 11))))
     assert table.index.tolist() == ["SLN", "CE"]
-    controls = [f"{name}, evaluation" for name in sharpness.CONTROLS]
-    assert table.columns.tolist() == [*sharpness.MEASURES, "squared_norm", *controls]
+    controls = [f"{sharpness.MEASURES[name]}, evaluation mode" for name in sharpness.CONTROLS]
+    assert table.columns.tolist() == [*sharpness.MEASURES.values(), "squared_norm", *controls]
     assert set(table.loc["CE"]) == {10}
 
 

@@ -156,6 +156,8 @@ def test_play_draws_beforehand_where_a_person_watches_too():
         (2, (1, 4, 2), ["1", "2", "3"]),  # the start is there, whatever the step
         (1.0, [0.25, 1.0], ["0.25", "1"]),
         ("b", {"first": "a", "second": "b"}, ["first", "second"]),
+        (1 / 7, [1 / 7, 2 / 3, 1.0, 20000.0], ["0.1429", "0.6667", "1", "20000"]),
+        (0.12345, [0.12345, 0.12346], ["0.12345", "0.12346"]),
     ],
 )
 def test_the_values_of_a_control_have_texts(start, control, texts):

@@ -108,10 +108,10 @@ def test_the_words_state_the_range_of_the_loss_within_the_radius():
     x = np.array([-0.2, -0.1, 0.0, 0.1, 0.2])
     grid = pd.DataFrame([(a, b, 1 + a * a + b * b) for a in x for b in x], columns=["x", "y", "given"])
     assert plots.landscape.surface_3d({"CE": grid}).words.endswith(
-        "the loss is 1 to 1.1 for CE (training images, given labels)."
+        "the loss is 1.00 to 1.08 for CE (training images, given labels)."
     )
     assert plots.landscape.contours({"CE": grid}, "given", 0.1).words == (
-        "The loss up to 0.1 away is 1 to 1 for CE (training images, given labels)."
+        "The loss up to 0.1 away is 1.00 to 1.02 for CE (training images, given labels)."
     )
 
 

@@ -73,11 +73,11 @@ def test_over_threshold_counts_flagged_labels_and_true_labels_after_the_correcti
     )
 
 
-def test_photographs_that_are_missing_give_an_empty_table_and_a_reason(tmp_path, monkeypatch, capsys):
+def test_photographs_that_are_missing_give_a_reason_and_no_table(tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("SLN_DATA", str(tmp_path))
-    assert evaluate.photographs(Study("full")).empty
+    assert evaluate.photographs(Study("full")) is None
     assert "data get cifar10" in capsys.readouterr().out
-    assert evaluate.photographs(Study("smoke")).empty
+    assert evaluate.photographs(Study("smoke")) is None
     assert "Not at smoke" in capsys.readouterr().out
 
 

@@ -160,6 +160,20 @@ def test_the_old_name_leads_to_the_article(pages):
     assert Page((pages / "report.html").read_text()).links == ["index.html"]
 
 
+def shown(*outputs):
+    return section(new_notebook(cells=[new_code_cell("1", outputs=[*outputs])]), "01_name", {})
+
+
+def test_what_a_kernel_prints_in_pieces_is_one_output():
+    page = shown(new_output("stream", text="told"), new_output("stream", text="\n"))
+    assert page.count('<pre class="said">') == 1
+
+
+def test_a_figure_scrolls_before_its_words_become_small():
+    data = {"image/png": "", "image/svg+xml": '<svg viewBox="0 0 500 200"></svg>'}
+    assert 'min-width: 560px"><svg' in shown(new_output("display_data", data=data))
+
+
 def test_a_folded_answer_stays_inside_its_fold():
     page = markdown("<details><summary>Answer</summary>\n\n*folded*\n\n</details>")
     assert page.index("<summary>Answer") < page.index("<em>folded") < page.index("</details>")
