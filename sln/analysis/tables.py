@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-import functools
 from collections.abc import Mapping, Sequence
+from decimal import Decimal
 
 import numpy as np
 import pandas as pd
@@ -117,12 +117,11 @@ def stacked(tables: Mapping[str, pd.DataFrame], name: str = "method") -> pd.Data
 
 def readable(table: pd.DataFrame) -> pd.DataFrame:
     """A table to be read: three significant digits, except in columns that are rounded; words for names."""
-    form = functools.partial(np.format_float_positional, precision=3, unique=False, fractional=False)
 
     def numbers(column: pd.Series) -> pd.Series:
-        rounded = column.dtype == float and column.equals(column.round(3))
-        short = column.map(lambda value: form(value).rstrip(".") if isinstance(value, float) else value)
-        return column if rounded else short
+        if column.dtype == float and column.equals(column.round(3)):
+            return column
+        return column.map(lambda x: f"{Decimal(f'{x:.2e}'):f}" if isinstance(x, float) else x)
 
     def words(name: object) -> object:
         return NOISE_NAMES.get(name, name.replace("_", " ")) if isinstance(name, str) else name

@@ -139,7 +139,7 @@ def _transition_matrix(T: np.ndarray, classes: Sequence[str], ax: Axes) -> None:
     for (row, column), share in np.ndenumerate(percent if every == 1 else np.empty((0, 0))):
         if share >= 0.5:
             ink = ".15" if share > LIGHT else "w"
-            ax.text(column + 0.5, row + 0.5, f"{share:.0f}", color=ink, fontsize=7, ha="center", va="center")
+            ax.text(column + 0.5, row + 0.5, f"{share:.0f}", color=ink, fontsize=8, ha="center", va="center")
     ax.spines[:].set_visible(False)
     ax.grid(False)
 

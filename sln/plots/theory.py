@@ -65,7 +65,7 @@ def over_confidence(tables: Mapping[str, pd.DataFrame], binned: Mapping[str, pd.
     """
     size = (4.9 * len(tables), 6.4)
     figure, axes = panels(2, len(tables), size=size, sharex=True, sharey="row")
-    dots = {"ls": "", "ms": 3, "alpha": 0.3, "mew": 0}
+    dots = {"ls": "", "ms": 3, "alpha": 0.3, "mew": 0, "rasterized": True}  # thousands of them
     for (network, table), (above, below) in zip(tables.items(), axes.T, strict=True):
         means = binned[network].set_index("confidence")
         for variant in ("logits", "labels"):

@@ -12,9 +12,9 @@ COLUMNS = ["right_accuracy", "wrong_memorised", "test_accuracy"]
 
 
 def test_a_readable_table_has_three_digits_and_words_and_keeps_what_is_rounded():
-    table = pd.DataFrame({"true_loss": [28499.3, 0.033316, 2.0], "mean": [100.0, 95.5, 1.0]})
+    table = pd.DataFrame({"true_loss": [28499.3, 0.033316, 0.7], "mean": [100.0, 95.5, 1.0]})
     table.index, table.columns.name = ["sym", "logit noise", "CE"], "measure"
-    expected = pd.DataFrame({"true loss": ["28500", "0.0333", "2.00"], "mean": [100.0, 95.5, 1.0]})
+    expected = pd.DataFrame({"true loss": ["28500", "0.0333", "0.700"], "mean": [100.0, 95.5, 1.0]})
     expected.index = ["symmetric", "logit noise", "CE"]
     pd.testing.assert_frame_equal(analysis.readable(table), expected, check_dtype=False)
 
