@@ -44,10 +44,10 @@ MOVED = """<!doctype html><html lang="en"><meta charset="utf-8"><title>Noise aga
 """
 POLICY = "default-src 'none'; img-src data:; font-src data:; style-src 'unsafe-inline'; worker-src blob:; "
 # What opens the article: the sliders of a function, and a figure. Their sections have a link instead.
-SPIRALS, LANDSCAPE = "memorising", "04_landscape_of_the_paper"
+SPIRALS, LANDSCAPE = "memorising", "figure.04_landscape_of_the_paper"
 HERE = Path(__file__).parent
 PARAMETERS = {"parameters", "injected-parameters"}  # tags of cells that papermill reads and writes
-DEFINES = re.compile(r"^(class|def) ", re.MULTILINE)  # code that is there to be copied
+DEFINES = re.compile(r"^(class|def|from sln\.nn) ", re.MULTILINE)  # code that is there to be copied
 NOTEBOOK = re.compile(r"(\d\d_\w+)\.ipynb$")
 MAP = re.compile(r"^\*Map:\*.*$", re.MULTILINE)  # of the notebooks: the page has a table of contents
 SECTION = re.compile(r"\b(?:(?<=[Tt]his )|(?<=other )|(?<=all ))notebook|\bnotebook(?=s? \d)", re.IGNORECASE)
@@ -189,7 +189,7 @@ def shown(output: NotebookNode, name: str | None, numbers: Mapping[str, str]) ->
         return f"<figure>{picture}<figcaption>{caption}</figcaption></figure>"
     what = f'data-file="{name}.csv" data-csv="{numbers[name]}"'
     save = f'<button type="button" {what} hidden>Numbers (CSV)</button>'
-    return f'<figure id="{name}">{picture}<figcaption>{caption} {save}</figcaption></figure>'
+    return f'<figure id="figure.{name}">{picture}<figcaption>{caption} {save}</figcaption></figure>'
 
 
 def classed(page: str) -> str:
