@@ -186,7 +186,7 @@ def pack(values: Sequence[Sequence[str]], frames: Sequence[tuple[str, str]]) -> 
 
 def _row(name: str, argument: str, label: str, texts: list[str], text: str) -> str:
     """A label, a slider over the places of `texts`, and what it is at."""
-    key, only = f"{name}-{argument}", " disabled" if len(texts) == 1 else ""
+    key, only = f"{name}.{argument}", " disabled" if len(texts) == 1 else ""
     return (  # lm: else JupyterLab takes the arrow keys for itself
         f'<label for="{key}">{html.escape(label)}</label><input type="range" id="{key}" name="{argument}"'
         f' min="0" max="{len(texts) - 1}" step="1" value="{texts.index(text)}" autocomplete="off"'
