@@ -272,7 +272,7 @@ def summary(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def means(summary: pd.DataFrame) -> pd.DataFrame:
-    """The means of `summary`, a row per method and a column per measure (names in figures); last CONTROLS."""
+    """The means of `summary`: a row per method, a column per measure, then CONTROLS in evaluation mode."""
     order = {"index": "method", "columns": "measure"}
     wide = summary.pivot(**order, values="mean")[summary["measure"].unique()].rename(columns=MEASURES)
     control = summary.pivot(**order, values="evaluation")[list(CONTROLS)].rename(columns=MEASURES)

@@ -116,7 +116,10 @@ def stacked(tables: Mapping[str, pd.DataFrame], name: str = "method") -> pd.Data
 
 
 def readable(table: pd.DataFrame) -> pd.DataFrame:
-    """A table to be read: three significant digits, except in columns that are rounded; words for names."""
+    """A table to be read: three significant digits, except in columns whose values are all rounded to 0.001.
+
+    The names of rows and columns are in words.
+    """
 
     def numbers(column: pd.Series) -> pd.Series:
         if column.dtype == float and column.equals(column.round(3)):

@@ -53,10 +53,10 @@ def sliders(
     controls : argument name = (start value, control); the start value must be one of the control's
     height : of the picture's place, fixed, so that nothing below moves during a redraw
 
-    ahead : see below
+    ahead : arguments and the values that a Player draws of them
 
-    In a notebook that `reproduce` executes it is a Player, which moves without a kernel. Of the arguments in
-    `ahead` it has these values; of the others as many as its limits allow.
+    In a notebook that `reproduce` executes it is a Player, which moves without a kernel. If `ahead` has all
+    arguments, it draws these values and the start; else as many as its limits allow.
     """
     if headless():
         return _player(draw.__name__, draw, fixed, controls, ahead)

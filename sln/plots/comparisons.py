@@ -85,7 +85,7 @@ def one_strength(table: pd.DataFrame, variant: str) -> Figure:
     row = best.loc[variant]
     others = ", ".join(f"{mean:.1f}% ({other})" for other, mean in best["test_mean"].drop(variant).items())
     ax.figure.words = (
-        f"With {variant} at its chosen σ = {row.sigma:g}, test accuracy is {row.test_mean:.1f} ± "
+        f"With {variant} at its best σ = {row.sigma:g}, test accuracy is {row.test_mean:.1f} ± "
         f"{row.test_std:.1f}%; with the others at theirs, it is {others}."
     )
     return ax.figure

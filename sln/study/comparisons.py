@@ -167,7 +167,7 @@ def choices(study: Study) -> pd.DataFrame:
 
 
 def describe_choices(choices: pd.DataFrame) -> str:
-    """Which chosen settings of `choices` lie at an edge of what was tried, and the step sizes and alphas."""
+    """Which settings lie at an edge where their grid could go on, and the chosen step sizes and alphas."""
     edges = [
         f"{row.method} ({NOISE_NAMES[row.noise]}, {row.setting:g})"
         for row in choices[choices["at_edge"]].itertuples()
@@ -175,7 +175,7 @@ def describe_choices(choices: pd.DataFrame) -> str:
     second = choices[choices["chosen"] & (choices["stage"] == 2)]
     picked = second["method"].map(GRIDS).map(len) > 1
     steps = ", ".join(
-        f"{lr:g} and {alpha:g} {len(part)} times" for (lr, alpha), part in second.groupby(["lr", "alpha"])
+        f"{lr:g} and {alpha:g} {len(part)} ×" for (lr, alpha), part in second.groupby(["lr", "alpha"])
     )
     return (
         f"Of {picked.sum()} settings chosen from a grid, at an edge where it could go further: "
@@ -293,7 +293,7 @@ def _numbers(method: MethodRuns) -> dict[str, float]:
 
 
 def describe_methods(table: pd.DataFrame, settings: str) -> str:
-    """One line per kind of noise of `table`: which methods SLN is ahead of, behind, or not told from.
+    """One line per kind of noise of `table`: which methods SLN is ahead of or behind, and the others.
 
     Of momentum models after the last epoch; by intervals of paired differences, each at 95%.
     """

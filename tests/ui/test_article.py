@@ -110,12 +110,12 @@ def test_an_accessibility_check_finds_nothing_and_nothing_is_wider_than_a_phone(
     expect_accessible(page)
 
 
-@ONLY_CHROMIUM
 def test_every_id_is_there_once(page):
     names = page.locator("[id]").evaluate_all("all => all.map(one => one.id)")
     assert len(names) == len({*names}) > 100
 
 
+@ONLY_CHROMIUM
 def test_it_can_be_read_and_printed_without_a_script(article, browser):
     page = browser.new_page(java_script_enabled=False)
     page.goto(article.as_uri())
