@@ -40,9 +40,9 @@ def downloaded(page: Page, button: Locator, path: Path) -> str:
             button.click()
         download.value.save_as(path)
         return download.value.suggested_filename
-    there = set(DOWNLOADS.iterdir())  # playwright does not tell of Firefox's
-    button.click()
-    wait_for(lambda: set(DOWNLOADS.glob("*.csv")) - there, 60)
+    there = set(DOWNLOADS.iterdir())  # playwright does not report Firefox's
+    button.click()  # Firefox makes an empty file first
+    wait_for(lambda: any(file.stat().st_size for file in set(DOWNLOADS.glob("*.csv")) - there), 60)
     (file,) = set(DOWNLOADS.glob("*.csv")) - there
     file.rename(path)
     return file.name
