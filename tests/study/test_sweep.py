@@ -63,8 +63,8 @@ def test_seeds_are_those_asked_for_but_settings_are_chosen_as_in_the_profile(tin
     study = Study(tiny, seeds=1)
     assert {config.seed for config in planned(Study(tiny, guesses=True, seeds=3))} == {0, 1, 2}
     assert study.profile.choice_seeds == PROFILES[tiny].choice_seeds
-    assert Study("quick", seeds=1).profile.comparison_seeds == 1
-    assert Study("quick", seeds=9).profile.comparison_seeds == PROFILES["quick"].comparison_seeds
+    assert Study("full", seeds=1).profile.comparison_seeds == 1
+    assert Study("full", seeds=9).profile.comparison_seeds == PROFILES["full"].comparison_seeds
 
 
 def test_a_failing_run_is_named_and_the_others_are_trained(tiny, capsys):
