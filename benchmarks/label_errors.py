@@ -59,6 +59,7 @@ from sln.relabel import crossfit, evaluate, opinions, scores
 from sln.relabel import features as features_of
 from sln.relabel.crossfit import FoldModel
 from sln.relabel.examples import checked
+from sln.relabel.images import BATCH
 from sln.relabel.pipeline import THRESHOLD
 from sln.runs import parallel
 from sln.train import State, predict, train_epoch
@@ -102,7 +103,7 @@ def features(images: Tensor, cache: Path) -> Tensor:
         file = cache / f"{network.key}-{number:03}-{len(chunk)}.npy"
         if not file.exists():
             large = F.interpolate(chunk.float(), network.side, mode="bicubic").round().clamp(0, 255)
-            found = torch.cat([network.encode(part) for part in large.to(torch.uint8).split(6)])
+            found = torch.cat([network.encode(part) for part in large.to(torch.uint8).split(BATCH)])
             write_atomically(file, partial(np.save, arr=found.numpy()))
         parts.append(torch.from_numpy(np.load(file)))
     return torch.cat(parts)

@@ -187,7 +187,7 @@ def train(settings: Iterable[tuple[float, float, int]]) -> None:
 
 
 def over_seeds(seeds: Sequence[int], sigma: float = 1.0, noise_rate: float = 0.4) -> pd.DataFrame:
-    """`Training.scores` after the last epoch: one row per seed and method. A seed draws everything anew."""
+    """`Training.scores` after the last epoch: one row per seed and method; two seeds share nothing."""
     train([(sigma, noise_rate, seed) for seed in seeds])
     tables = [trained(sigma, noise_rate, seed).scores().assign(seed=seed) for seed in seeds]
     return pd.concat(tables).reset_index()[["seed", "method", "true_accuracy", "memorised"]]

@@ -60,7 +60,7 @@ def svg(figure: Figure, prefix: str | None = None) -> str:
 
 
 def place(picture: str) -> tuple[float, str]:
-    """Height by width of an SVG, and the CSS of its place, which is wide enough for words of 8 points."""
+    """Height by width of an SVG, and the CSS of its place, wide enough for words of 8 points."""
     width, height = map(float, re.search(r'viewBox="0 0 (\S+) (\S+)"', picture).groups())
     return height / width, f"aspect-ratio: {width / height:.4f}; min-width: {LEGIBLE * width:.0f}px"
 

@@ -1,6 +1,6 @@
-"""The article in a browser, from a file: small, quick, for everybody, and without any request.
+"""The article in a browser, from a file: small, quick, accessible, and without any request.
 
-It is that of `make reproduce`, if it is there; else three of its notebooks are executed at smoke.
+It is the article of `make reproduce`, if there is one; else three notebooks are executed at smoke.
 """
 
 import statistics
@@ -104,7 +104,7 @@ def test_an_accessibility_check_finds_nothing_and_nothing_is_wider_than_a_phone(
     expect(page.locator("sln-player input").first).to_be_enabled()
     expect_no_overflow(page, 320, 375)
     if is_chromium(page):
-        found = Axe().run(page)  # with all 40,000 lines of all pictures, which takes it long, once
+        found = Axe().run(page)  # once: it takes long with all 40,000 lines of the pictures
         assert found.violations_count == 0, found.generate_report()
     empty_pictures(page)
     expect_accessible(page)
