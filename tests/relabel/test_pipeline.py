@@ -293,7 +293,7 @@ def test_an_interrupted_command_continues_where_it_stopped(folder, tmp_path):
         text=True,
     )
     deadline = time.monotonic() + 200
-    done = f"{WORK}/*.safetensors"
+    done = f"{WORK}/[!.]*.safetensors"  # a file that is being written begins with a dot
     while not list(out.glob(done)) and time.monotonic() < deadline and process.poll() is None:
         time.sleep(0.02)
     process.send_signal(signal.SIGINT)
