@@ -31,6 +31,7 @@ METHODS = {
 }
 BLOCK = 500  # steps whose noise is drawn at once
 RECORDS = 20  # steps that are recorded, besides the first
+STEPS_OF_SLIDER = 5_000  # a move must not wait longer
 
 
 @dataclass(frozen=True)
@@ -143,7 +144,7 @@ def train(setting: Setting, seeds: Sequence[int]) -> Trained:
 @functools.lru_cache(maxsize=64)
 def one_seed(seed: int, sigma: float, inherent: float, start: float) -> Trained:
     """`train` with one seed, for a slider: the values it had before come back at once."""
-    return train(Setting(sigma=sigma, inherent=inherent, start=start), (seed,))
+    return train(Setting(sigma, inherent, start, steps=STEPS_OF_SLIDER), (seed,))
 
 
 def table(runs: Sequence[Trained]) -> pd.DataFrame:

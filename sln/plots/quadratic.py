@@ -35,7 +35,7 @@ def shapes_of_noise(runs: Sequence[Trained], table: pd.DataFrame) -> Figure:
 
 
 def one_seed(seed: int = 0, sigma: float = 2.0, inherent: float = 0.0, start: float = 1.0) -> Figure:
-    """The same for one seed, trained now (`quadratic.one_seed`)."""
+    """The same for one seed and fewer steps, trained now (`quadratic.one_seed`)."""
     run = quadratic.one_seed(seed, sigma, inherent, start)
     figure = Figure(figsize=(9.6, 5.6), layout="none")  # fixed places: a layout takes half of a redraw
     *above, last = [figure.add_axes((x, y, 0.42, 0.35)) for y in (0.58, 0.09) for x in (0.065, 0.57)]
@@ -45,7 +45,7 @@ def one_seed(seed: int = 0, sigma: float = 2.0, inherent: float = 0.0, start: fl
     errors = {name: np.sum((run.found(name)[0] - run.setting.truth) ** 2) for name in SHOWN}
     found = ", ".join(f"{short(error)} ({name})" for name, error in errors.items())
     where = f"At σ = {sigma:g} and inherent noise {inherent:g}, from start {start:g} with seed {seed}"
-    figure.words = f"{where}, the error after the last step is {found}."
+    figure.words = f"{where}, the error after {run.setting.steps:,} steps is {found}."
     return figure
 
 
