@@ -65,7 +65,8 @@ def beside_published(table: pd.DataFrame, published: pd.DataFrame) -> Figure:
         for row in part.itertuples():
             y, colour = 1 + noises.index(row.noise), COLOURS[row.method]
             ax.plot(row.paper, y + 0.2, "o", mfc="none", color=colour, ms=7)
-            ax.plot(others.get((dataset, row.noise, row.method)), y, "D", mfc="none", color=colour, ms=5)
+            other = others.get((dataset, row.noise, row.method), float("nan"))
+            ax.plot(other, y, "D", mfc="none", color=colour, ms=5)
             if row.seeds:
                 ax.errorbar(row.ours, y - 0.2, xerr=row.ours_std, fmt="o", color=colour, ms=6, capsize=3)
         ax.set_yticks(range(1, len(noises) + 1), [NOISE_NAMES.get(noise, noise) for noise in noises])

@@ -90,7 +90,8 @@ def read(
     found.copies = copies.Copies(given)
     if readable:
         found.copies = copies.find(copies.thumbnails(found.small), image_hashes(found.small), given)
-    together = found.copies.groups if groups is None else survey.together(found, readable, groups)
+    by_hand = readable and groups is not None
+    together = survey.together(found, readable, groups) if by_hand else found.copies.groups
     _require_classes(source, found, readable, together)
     found.entries, found.groups = readable, together
     return found

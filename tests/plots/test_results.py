@@ -57,3 +57,5 @@ def test_the_papers_numbers_have_another_implementations_and_ours_beside_them():
     assert figure.legends[0].get_title().get_text() == ""
     none = plots.results.beside_published(recipes.assign(seeds=0), results.published())
     assert "no run of ours" in none.legends[0].get_title().get_text()
+    everywhere = plots.results.beside_published(recipes.assign(seeds=3, ours=70.0), results.published())
+    assert [ax.get_title() for ax in everywhere.axes] == list(recipes["dataset"].unique())

@@ -102,6 +102,10 @@ def test_bad_sources_are_refused_in_one_line(folder, tmp_path, refused):
     one = lay(tmp_path / "one", count=1)
     with refused("no label", "two are needed"):
         images.read(one)
+    for path in one.rglob("*.png"):
+        path.write_text("no image")
+    with refused("could be read", "'left'"):
+        images.read(one, groups=r"(.*)\.png")
     for size in (7, 2000):
         with refused(f"size is {size}"):
             images.read(lay(tmp_path / "two", count=4), size=size)
