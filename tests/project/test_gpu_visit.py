@@ -364,9 +364,11 @@ def comes_back(out):
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)  # without bfloat16 a processor is slow; its stages count here, not their times
 def test_call_1_checks_and_measures(tmp_path):
     out, work = tmp_path / "out", tmp_path / "work"
-    call = there(tmp_path, "--call", 1, "--out", out, "--work", work, "--small", SLN_SPEED="bfloat16")
+    options = ["--call", 1, "--out", out, "--work", work, "--small", "--seconds", 800]
+    call = there(tmp_path, *options, SLN_SPEED="bfloat16")
     said = call.communicate()[0]
     log = (out / "log.txt").read_text()
     assert call.returncode == 0, said
