@@ -2,11 +2,9 @@
 
 Notation: logits f (B, C), p = softmax(f), y (B, C) the targets (one-hot given labels; with stochastic label
 noise, y + sigma z), y_k the entry of class k. The one setting that each method varies here is
-`Config.baseline_parameter`; `config.BASELINES` has its default, `comparisons.published` the authors' own for
-each kind of noise.
+`Config.baseline_parameter`; `config.BASELINES` has its default, `comparisons.published` the authors' own.
 
-Deviation from every paper: the optimizer, its schedule and the number of epochs are those of `Config`, the
-same for all methods, so that only the objective differs.
+Deviation from every paper: optimizer, schedule and epochs are those of `Config`; only the objective differs.
 """
 
 from __future__ import annotations

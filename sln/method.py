@@ -53,12 +53,8 @@ def label_noise_covariance(p: Tensor, sigma: float) -> Tensor:
     every p. (Our algebra from the equation of `noisy_labels`; the tests and notebook 2 check it against
     draws.)
     """
-    C = p.shape[-1]
-    one = torch.ones_like(p)
-    outer = lambda a, b: a.unsqueeze(-1) * b.unsqueeze(-2)  # noqa: E731
-    return sigma**2 * (
-        torch.eye(C, dtype=p.dtype, device=p.device) - outer(one, p) - outer(p, one) + C * outer(p, p)
-    )
+    C, column, row = p.shape[-1], p.unsqueeze(-1), p.unsqueeze(-2)
+    return sigma**2 * (torch.eye(C, dtype=p.dtype, device=p.device) - row - column + C * (column * row))
 
 
 class MomentumModel(nn.Module):
@@ -73,12 +69,13 @@ class MomentumModel(nn.Module):
     def __init__(self, model: nn.Module, alpha: float) -> None:
         super().__init__()
         self.module = copy.deepcopy(model)
-        self.average = get_ema_multi_avg_fn(alpha)
+        self.alpha = alpha
 
     @torch.no_grad()
     def update_parameters(self, model: nn.Module) -> None:
         """One step of the average, towards `model`'s parameters and buffers as they are now."""
-        self.average(_tensors(self.module, floating=True), _tensors(model, floating=True), None)
+        averaged, current = (_tensors(one, floating=True) for one in (self.module, model))
+        get_ema_multi_avg_fn(self.alpha)(averaged, current, None)  # not kept: it cannot be pickled
         counters = _tensors(self.module, floating=False)
         if counters:
             torch._foreach_copy_(counters, _tensors(model, floating=False))

@@ -93,8 +93,8 @@ class MomentumModel(method.MomentumModel):
     Call `update(model)` after every optimizer step, and read `average(inputs)` or `average.module`, a copy of
     the model in evaluation mode. `state_dict` has the names of the plain model below "module.", also where
     `model` comes from torch.compile or DistributedDataParallel, and `steps`, the number of updates: loaded,
-    it goes on bit for bit. Keep weights in float32 (autocast does): at a decay near 1 bfloat16 rounds updates
-    away. Raises InputError for a decay outside [0, 1).
+    it goes on bit for bit. Keep weights in float32 (autocast does): bfloat16 rounds small updates away.
+    Raises InputError for a decay outside [0, 1).
     """
 
     def __init__(self, model: nn.Module, decay: float) -> None:
@@ -109,6 +109,10 @@ class MomentumModel(method.MomentumModel):
         self.steps += 1
 
     update_parameters = update  # as torch's AveragedModel calls it
+
+    def train(self, mode: bool = True) -> MomentumModel:
+        """Stay in evaluation mode, also as a part of a module that is trained."""
+        return super().train(False)
 
     def forward(self, *inputs: Any, **named: Any) -> Any:
         """What the averaged model returns."""
@@ -156,12 +160,13 @@ class LabelCorrection:
         against : (N, C) targets that the losses are measured against. Default: the given labels, the rule as
             the paper writes it. Your last targets make it what the released code does.
 
-        Raises InputError for labels that are no classes, or not as many as the logits.
+        Raises InputError for logits that are not finite, and labels that are no classes, or not as many.
         """
         require(logits.ndim == 2, f"logits have shape {tuple(logits.shape)}, expected (N, C)")
         N, C = logits.shape
         require_labels(labels.numpy(force=True), C, "labels")
         require(len(labels) == N, f"{len(labels)} labels for {N} rows of logits")
+        require(bool(logits.isfinite().all()), "some logits are infinite or NaN; try a smaller step size")
         logits, given = logits.float(), F.one_hot(labels.long(), C).float()
         losses = method.soft_cross_entropy(logits, given if against is None else against)
         predictions = F.softmax(logits, dim=1)

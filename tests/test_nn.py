@@ -2,6 +2,7 @@
 
 import copy
 import itertools
+import pickle
 import re
 from pathlib import Path
 
@@ -387,6 +388,19 @@ def test_loaded_it_goes_on_bit_for_bit(tmp_path):
     assert second.steps == 6
 
 
+def test_it_stays_in_evaluation_mode_inside_a_module_that_is_trained():
+    holder = nn.ModuleDict({"average": MomentumModel(a_network(), 0.9)}).train()
+    assert not any(module.training for module in holder["average"].modules())
+
+
+def test_the_whole_object_can_be_pickled():
+    average = MomentumModel(a_network(), 0.9)
+    copied = pickle.loads(pickle.dumps(average))  # noqa: S301  made one line above
+    for one in (average, copied):
+        one.update(a_network(1))
+    assert_identical(copied.state_dict(), average.state_dict())
+
+
 @pytest.mark.parametrize("fails", [False, True])
 def test_a_model_has_the_averages_numbers_inside_and_its_own_afterwards(fails):
     model = a_network()
@@ -468,3 +482,8 @@ def test_what_label_correction_cannot_use_is_one_line(refused):
         LabelCorrection().targets(draws(12, 5), labels_of(11))
     with refused("label 5 at row 3 is outside the classes 0..4"):
         LabelCorrection().targets(draws(4, 5), torch.tensor([0, 1, 2, 5]))
+    for bad in (float("nan"), float("inf")):
+        logits = draws(4, 5)
+        logits[2, 1] = bad
+        with refused("some logits are infinite or NaN"):
+            LabelCorrection().targets(logits, labels_of(4))

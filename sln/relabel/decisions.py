@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from sln.relabel import images, pipeline, survey, tables
-from sln.relabel.listing import Entry, listed
+from sln.relabel.listing import Entry, LabelledImages, listed
 from sln.relabel.pipeline import CORRECTED, SOURCE, WORK, corrected_csv
 from sln.relabel.tables import COLUMNS, safe
 from sln.utils.errors import InputError, require
@@ -43,7 +43,7 @@ def decide(source: Path, decisions: Path, out: Path | None = None, **options: An
     merge = options.pop("merge_spellings", False)
     found = survey.checked(listed(source, columns=columns, **options), merge)
     if found.table is None:
-        found.entries = [entry for entry in found.entries if images.is_image(found.root / entry.name)]
+        found.entries = _readable(found, folder / "skipped.csv")
     decided = read(decisions, found.entries, merge)
     results = [decided.get(cells(entry)) for entry in found.entries]
     pairs = zip(found.entries, results, strict=True)
@@ -56,6 +56,19 @@ def decide(source: Path, decisions: Path, out: Path | None = None, **options: An
     named = ", ".join(f"{count[decision]} {decision}" for decision in DECISIONS)
     kept = f"{results.count(None)} without a decision stay as given"
     return [f"{len(labels)} labels: {named}; {kept}.", f"{written} has {len(labels) - count['exclude']}."]
+
+
+def _readable(found: LabelledImages, skipped: Path) -> list[Entry]:
+    """The entries that are images. Only those that `relabel` has skipped are decoded to the end."""
+    doubtful = set()
+    if skipped.is_file():
+        doubtful = {path for _, path, _ in tables.read(skipped, ("path", "reason")).rows()}
+    return [
+        entry
+        for entry in found.entries
+        if images.is_image(found.root / entry.name)
+        and (cells(entry)[0] not in doubtful or images.picture(found, entry) is not None)
+    ]
 
 
 def read(
@@ -77,6 +90,8 @@ def read(
     for entry in entries:
         given.setdefault(cells(entry)[0], []).append(cells(entry)[1])
     for number, record in enumerate(records, 2):
+        if not any(cell.strip() for cell in record):
+            continue  # spreadsheets leave empty rows
         where = f"{file}, row {number}"
         require(len(record) == len(HEADER), f"{where} has {len(record)} cells, expected are {len(HEADER)}")
         path, old, decision, new = (record[names.index(name)] for name in HEADER)

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from sln.relabel import copies, kinds
 from sln.relabel.copies import image_hashes, singletons
-from sln.utils.errors import require
+from sln.utils.errors import InputError, require
 
 
 @dataclass(frozen=True)
@@ -60,7 +60,10 @@ def checked(images: Any, labels: Any = None, groups: Any = None) -> Examples:
         found = copies.find(copies.thumbnails(pixels), image_hashes(pixels), given.numpy())
         named = found.groups.tolist()
     require(len(named) == len(given), f"there are {len(given)} images and {len(named)} groups")
-    group = pd.factorize(np.array([*named, None], dtype=object)[:-1], sort=True)[0]
+    try:
+        group = pd.factorize(np.array([*named, None], dtype=object)[:-1], sort=True)[0]
+    except TypeError:
+        raise InputError("groups are of kinds that cannot be sorted; give numbers or names") from None
     require(len(classes) >= 2, f"all labels are {classes[0]!r}; there is nothing to tell apart")
     left = len(classes) - len({*given[singletons(given.numpy(), group)].tolist()})
     where = "different images" if groups is None else "images of different groups"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from urllib.parse import quote
 from xml.sax.saxutils import quoteattr
 
@@ -16,17 +17,18 @@ FORMATS = ("cleanlab", "label-studio")
 TAG, CHOICE = "image", "choice"  # names in Label Studio's configuration
 
 
-def texts(formats: Sequence[str], labels: pd.DataFrame, replaced: pd.Series, folder: str) -> dict[str, str]:
+def texts(formats: Sequence[str], labels: pd.DataFrame, replaced: pd.Series, root: Path) -> dict[str, str]:
     """The files of the formats: name -> text.
 
-    labels : labels.csv as a table; replaced : (N,) bool, whether corrected.csv has another label; folder :
-        name of the folder that the paths start from
+    labels : labels.csv as a table; replaced : (N,) bool, whether corrected.csv has another label; root : the
+        folder that the paths start from
     """
     files = {}
     if "cleanlab" in formats:
         files["cleanlab.csv"] = as_csv(label_issues(labels, replaced))
     if "label-studio" in formats:
-        files["label-studio.json"] = printable(json_text([_task(row, folder) for row in labels.itertuples()]))
+        tasks = [_task(row, root.resolve()) for row in labels.itertuples()]
+        files["label-studio.json"] = printable(json_text(tasks))
         files["label-studio.xml"] = printable(configuration(sorted({*labels["given"]})))
     return files
 
@@ -48,12 +50,18 @@ def configuration(classes: Sequence[str]) -> str:
     )
 
 
-def _task(row: tuple, folder: str) -> dict:
+def there(folder: Path) -> list[str]:
+    """The formats of the files in a folder."""
+    return [name for name in FORMATS if any(folder.glob(f"{name}.*"))]
+
+
+def _task(row: tuple, root: Path) -> dict:
     """One task in Label Studio's JSON format; without a prediction if its class cannot be judged.
 
-    It serves local files below LOCAL_FILES_DOCUMENT_ROOT, here the folder that holds `folder`.
+    It serves local files below LOCAL_FILES_DOCUMENT_ROOT, here the folder that holds `root`.
     """
-    data = {"image": f"/data/local-files/?d={quote(f'{folder}/{row.path}', errors='surrogateescape')}"}
+    place = (root / row.path).resolve().relative_to(root.parent).as_posix()  # the path may be absolute
+    data = {"image": f"/data/local-files/?d={quote(place, errors='surrogateescape')}"}
     data |= {"path": row.path, "given": row.given, "suspect": round(row.suspect, 4)}
     value = {"from_name": CHOICE, "to_name": TAG, "type": "choices", "value": {"choices": [row.suggested]}}
     prediction = {"model_version": f"sln {VERSION}", "score": round(row.probability, 4), "result": [value]}

@@ -139,8 +139,9 @@ def _require_classes(source: Path, found: LabelledImages, readable: list[Entry],
             what = f"no image labelled {entry.label!r} in {source} could be read"
             raise InputError(f"{what} ({entry.name!r}: {reasons[entry.name]}); repair or remove them")
     left = len(classes) - len(set(labels[singletons(labels, groups)]))
-    few = "one label" if left else "no label"
-    require(left >= 2, f"{source} has {few} that is on two different images or more; two are needed")
+    few, words = "one label" if left else "no label", ", ".join(map(repr, found.missing))
+    way = f"; images labelled {words} are skipped, --keep-missing-words takes them" if words else ""
+    require(left >= 2, f"{source} has {few} that is on two different images or more; two are needed{way}")
 
 
 @contextlib.contextmanager
@@ -224,7 +225,9 @@ def decode(path: Path, white: int = 2**16 - 1, side: int | None = None) -> Image
         if side is not None:
             image.draft(None, (2 * side, 2 * side))
         require(image.mode != "F", "its pixels are floating-point numbers; save it with 8 or 16 bits")
-        deep, orientation = _deep(path, image), image.getexif().get(ExifTags.Base.Orientation)
+        deep = _deep(path, image)
+        image.load()  # which turns a TIFF upright and drops its tag
+        orientation = image.getexif().get(ExifTags.Base.Orientation)
         if deep is not None:
             opacity = image.getchannel("A") if image.mode == "RGBA" else None
             image = Image.fromarray((deep.clip(0, white) * 255.0 / white).astype(np.uint8))
@@ -239,7 +242,9 @@ def _deep(path: Path, image: Image.Image) -> np.ndarray | None:
     Of 16-bit colours Pillow keeps the high bytes only; read in the other byte order, these are the low ones.
     """
     if image.mode.startswith("I"):
-        return np.asarray(image)
+        numbers = np.asarray(image)
+        require(numbers.min() >= 0, "it has negative pixels; save it with values from 0 on")
+        return numbers
     tiles = [_other_order(tile) for tile in image.tile]
     if not tiles or None in tiles:
         return None

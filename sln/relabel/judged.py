@@ -65,7 +65,7 @@ def sentences(agreement: pd.DataFrame, least: int = 0) -> list[str]:
     least : examples that a class should have; those with fewer that were judged are named, too
     """
     lowest = agreement.sort_values("agreement", kind="stable")
-    shares = [f"{row.Index} {row.agreement:.0%} of {row.examples}" for row in lowest.itertuples()]
+    shares = [f"{row.Index!r} {row.agreement:.0%} of {row.examples}" for row in lowest.itertuples()]
     kept = [repr(name) for name in lowest.index[~lowest["judged"]]]
     why = (
         f"{len(kept)} of {len(agreement)} classes cannot be judged and keep their labels in corrected.csv: "

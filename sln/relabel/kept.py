@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -21,6 +22,7 @@ from sln.utils.files import write_atomically
 from sln.utils.progress import Progress
 
 CHUNK = 512  # images
+DECODER = 2  # one more for each change of what `images.decode` returns
 SMALL = 32  # pixels
 Part = tuple[list[int], Tensor, Tensor]  # rows of entries, their features or pixels, their small images
 
@@ -36,7 +38,9 @@ def features(
 
     What cannot be decoded is not kept and is tried again by the next call.
     """
-    keys = [_key(found, entry) for entry in found.entries]
+    # from the folder to the images: both may be moved together
+    way = "" if folder is None else os.path.relpath(found.root.resolve(), folder.resolve())
+    keys = [_key(found, entry, way) for entry in found.entries]
     rows_of: dict[bytes, list[int]] = {}  # a CSV may list a file twice
     for row, key in enumerate(keys):
         rows_of.setdefault(key, []).append(row)
@@ -83,12 +87,12 @@ def shrunk(images: Tensor) -> Tensor:
     return F.adaptive_avg_pool2d(images.float(), SMALL).round().to(torch.uint8)
 
 
-def _key(found: LabelledImages, entry: Entry) -> bytes:
-    """SHA-256 of a file's name, size and time of change, and of what is white."""
+def _key(found: LabelledImages, entry: Entry, way: str) -> bytes:
+    """SHA-256 of where a file is, of its size and time of change, and of how it is decoded."""
     status = None
     with contextlib.suppress(OSError):  # it has vanished, which decoding will say
         status = (found.root / entry.name).stat()
-    what = (entry.name, found.white, status and status.st_size, status and status.st_mtime_ns)
+    what = (DECODER, way, entry.name, found.white, status and status.st_size, status and status.st_mtime_ns)
     return hashlib.sha256(repr(what).encode()).digest()
 
 

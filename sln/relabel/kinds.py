@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import operator
 import statistics
-from collections.abc import Callable, Hashable, Mapping, Set
+from collections.abc import Callable, Hashable, Mapping, Sequence, Set
 from typing import Any
 
 import numpy as np
@@ -82,7 +84,7 @@ def _rows(data: Any, labelled: bool) -> tuple[int, Row]:
     require(
         hasattr(data, "__len__"), f"images are a {kind} without a length; give one that rows can be read from"
     )
-    by_number = dict(enumerate(names)) if isinstance(names, (list, tuple)) else None
+    by_number = _by_number(names) if isinstance(names, (list, tuple)) else None
 
     def row(number: int) -> tuple[Any, Any]:
         item = data[number]
@@ -93,9 +95,17 @@ def _rows(data: Any, labelled: bool) -> tuple[int, Row]:
         for key in (image, label) if labelled else (image,):
             require(key in item, f"row {number} of the data set has no {key}; expected is (image, label)")
         given = item[label] if labelled else None
-        return item[image], given if by_number is None or given is None else by_number.get(int(given))
+        with contextlib.suppress(TypeError):  # names, or what `values_of` refuses
+            given = given if by_number is None else by_number.get(operator.index(given))
+        return item[image], given
 
     return len(data), row
+
+
+def _by_number(classes: Sequence[Any]) -> dict[int, Any]:
+    """The name of each class, a name that several have with its number; ImageNet's are tuples of words."""
+    names = [", ".join(map(str, name)) if isinstance(name, tuple) else name for name in classes]
+    return {i: name if names.count(name) == 1 else f"{name} ({i})" for i, name in enumerate(names)}
 
 
 def _column(data: Any, what: str, kind: str, usual: tuple[str, ...]) -> str:
@@ -109,6 +119,7 @@ def _column(data: Any, what: str, kind: str, usual: tuple[str, ...]) -> str:
 
 def in_rgb(image: Image.Image, orientation: int | None = None) -> Image.Image:
     """The picture upright (by default as its EXIF data have it), transparent parts on white, in RGB."""
+    image.load()  # which turns a TIFF upright and drops its tag
     turn = TURNS.get(orientation or image.getexif().get(ExifTags.Base.Orientation))
     image = image if turn is None else image.transpose(Image.Transpose[turn])
     if image.has_transparency_data:
@@ -193,11 +204,13 @@ def values_of(values: Any, what: str = "labels") -> list:
     if getattr(getattr(values, "dtype", None), "kind", None) in ("m", "M"):
         values = pd.Series(values)  # NumPy's tolist would make numbers of dates
     given = values.tolist() if hasattr(values, "tolist") else list(values)
-    given = [value.item() if isinstance(value, (Tensor, np.generic)) else value for value in given]
+    for row, value in enumerate(given):
+        if isinstance(value, np.generic) or (isinstance(value, Tensor) and value.numel() == 1):
+            given[row] = value.item()
     for row, value in enumerate(given):
         if isinstance(value, bytes):
             given[row] = value = value.decode("utf-8", "backslashreplace")
-        one = isinstance(value, Hashable) and not isinstance(value, tuple)
+        one = isinstance(value, Hashable) and not isinstance(value, (tuple, Tensor))
         require(one, f"{what} has a {type(value).__name__} in row {row}; {way}")
     missing = np.flatnonzero(
         [pd.isna(v) or (isinstance(v, str) and (not v.strip() or v in ABSENT)) for v in given]

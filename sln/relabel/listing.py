@@ -7,6 +7,7 @@ Nothing is written or decoded here. What cannot be used is skipped, named and co
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -87,10 +88,12 @@ class LabelledImages:
             (entry.name + entry.label).encode()
             entry = entry._replace(name=self._as_on_disk(entry.name))
             path, whole = (self.root / entry.name).resolve(), self.root.resolve()
+            out = "it is a link that leads out of the folder {}; give a copy, made with cp -rL"
+            out = (out if self.table is None else "it leads out of the folder {}").format(whole.name)
             problems = {
                 "it has no path": not entry.name,
                 "it has no label": not entry.label,
-                f"it leads out of the folder {whole.name}": path.exists() and not path.is_relative_to(whole),
+                out: path.exists() and not path.is_relative_to(whole),
                 "it is missing": not path.is_file(),
             }
         except (OSError, ValueError, RuntimeError):  # too long, not UTF-8, zero bytes, circular links
@@ -105,10 +108,14 @@ class LabelledImages:
             self.entries.append(entry)
 
     def _as_on_disk(self, name: str) -> str:
-        """A file's own name, if a CSV has backslashes, blanks around it, its ending in other case or none."""
+        """A file's own name, if a CSV has backslashes, blanks around it, its ending in other case or none.
+
+        Or another Unicode form: archives from macOS have decomposed letters.
+        """
         plain = name.strip().replace("\\", "/")
         stem, dot, ending = plain.rpartition(".")
         tried = [name, plain, stem + dot + ending.lower(), stem + dot + ending.upper()]
+        tried += [unicodedata.normalize(form, plain) for form in ("NFC", "NFD")]
         found = next((other for other in tried if (self.root / other).is_file()), None)
         added = {
             e.lower(): f"{plain}.{e}" for e in ENDINGS if not found and (self.root / f"{plain}.{e}").is_file()
@@ -234,6 +241,9 @@ def _in_folder(folder: Path, keep_missing: bool) -> LabelledImages:
 
 
 def _files(folder: Path) -> Iterator[Path]:
-    """The visible files in a folder, at any depth."""
-    files = (file for file in folder.rglob("*") if _visible(file.relative_to(folder)))
-    return (file for file in files if file.is_symlink() or file.is_file())
+    """The visible files and links in a folder, at any depth. Raises InputError if one cannot be read."""
+    for path in filter(lambda path: _visible(PurePath(path.name)), contents(folder)):
+        if path.is_symlink() or path.is_file():
+            yield path
+        elif path.is_dir():
+            yield from _files(path)

@@ -88,7 +88,8 @@ def relabel(
     threshold : labels with at least this probability of being wrong are replaced in corrected.csv
     backbone, weights : features of this pretrained network instead of pixels (`features.encoder`); "none":
         pixels; default: as `features.chosen`
-    export : names of other tools' formats (`exports.FORMATS`) to write the judged labels in, too
+    export : names of other tools' formats (`exports.FORMATS`) to write the judged labels in, too; files of
+        these formats that are in `out` are written again in any case
     check : only print what the data hold (`survey.screen`), which is printed first in any case unless quiet;
         returns None
 
@@ -146,7 +147,7 @@ def relabel(
     texts = {"labels.csv": as_csv([list(labels.columns), *by_rank.itertuples(index=False)])}
     texts |= corrected_texts(corrected_csv(found, corrected), "suggestions") | {"suspects.html": html}
     texts |= {"skipped.csv": as_csv([("path", "reason"), *skipped])}
-    texts |= exports.texts(export, labels, replaced, found.root.resolve().name)
+    texts |= exports.texts([*export, *exports.there(folder)], labels, replaced, found.root)
     require_own(folder, "suggestions")  # the training took a while
     write_together({folder / name: text for name, text in texts.items()})
     return Relabelled(folder, labels, fitted, changed, skipped, warnings, sentences, verdict)

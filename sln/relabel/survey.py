@@ -7,18 +7,17 @@ import textwrap
 import unicodedata
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
-from decimal import Decimal
 
 import numpy as np
 
 from sln.relabel import copies
-from sln.relabel.listing import EMPTY, MISSING_LABEL, Entry, LabelledImages
+from sln.relabel.listing import EMPTY, MISSING, MISSING_LABEL, Entry, LabelledImages
 from sln.relabel.tables import printable
 from sln.utils.errors import require
 
 WIDTH, JOINT = 79, "\u00a0"  # lines are not broken at a joint
 SHOWN = 5  # of everything that can be long
-NUMBER = re.compile(r"[+-]?\d+([.,]\d+)?")
+NUMBER = re.compile(r"[+]?(-?)0*(\d+)([.]0+|,00?)?")  # 1,000 may be a thousand, and 1.10 is not 1.1
 LETTER, SIGN, BLANKS = r"(?<=[^\W\d_])", r"(?<=[^\W_])", r"[\s_-]+"
 INSIDE = re.compile(rf"{LETTER}{BLANKS}(?=[^\W_])|{SIGN}{BLANKS}(?=[^\W\d_])")  # but not between two digits
 ROBOFLOW = r"(.*)\.rf\."  # before what Roboflow adds to the names of augmented copies
@@ -28,9 +27,8 @@ def spelling(label: str) -> str:
     """What all spellings of a label share: without case, blanks, and Unicode forms; 3 for 3.0."""
     text = "".join(c for c in unicodedata.normalize("NFKC", label) if unicodedata.category(c) != "Cf")
     text = unicodedata.normalize("NFKC", text.casefold()).strip()
-    if NUMBER.fullmatch(text):
-        return str(Decimal(text.replace(",", ".")).normalize())
-    return INSIDE.sub("", text)
+    number = NUMBER.fullmatch(text)
+    return number[1] + number[2] if number else INSIDE.sub("", text)
 
 
 def spellings(labels: Iterable[str]) -> list[list[tuple[str, int]]]:
@@ -72,7 +70,8 @@ def together(found: LabelledImages, entries: Sequence[Entry], groups: str) -> np
     if cells is None:
         mine = copies.by_hand([entry.name for entry in entries], groups)
     else:
-        mine = copies.numbered([cells[entry.record] for entry in entries])
+        named = [cells[entry.record] for entry in entries]
+        mine = copies.numbered([None if name.casefold() in MISSING else name for name in named])
     found.notes.append(("groups", f"{mine.max() + 1} by --groups {groups}; a group stays in one fold"))
     return copies.united(found.copies.groups, mine)
 

@@ -88,6 +88,10 @@ def read(file: Path, columns: Sequence[str] = COLUMNS, encoding: str = "utf-8") 
         raise InputError(f"{file}, line {line}: {error}; look for a quote that is not closed") from None
     require(bool(records), f"{file} is empty, expected is a CSV with the columns path and label")
     header, places = [cell.strip() for cell in records[0]], []
+    for row, cells in enumerate(records, 1):
+        what = f"{file}, row {row} has more cells than its first line has names"
+        way = f"put a cell with {dialect['delimiter']!r} into double quotes, without a blank before them"
+        require(not any(cell.strip() for cell in cells[len(header) :]), f"{what}; {way}")
     ones = [name for place, name in enumerate(header) if _is_one_hot(records[1:], place)]
     if columns[1] not in header and len(ones) > 1:
         what = f"{file} has no column {columns[1]!r}, but {', '.join(map(repr, ones))} with 0 and 1"

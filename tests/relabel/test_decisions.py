@@ -3,7 +3,7 @@
 import csv
 
 import pytest
-from own_images import lay, names, pictures, save, write_csv
+from own_images import canned_fit, lay, names, pictures, save, write_csv
 
 from sln.cli import main
 from sln.relabel import decisions
@@ -61,7 +61,7 @@ def test_a_folder_is_corrected_by_decisions_alone(apply, folder, tmp_path, monke
 
 def test_a_csv_keeps_its_other_cells_and_rows(apply, folder, tmp_path):
     lines = ["Bild;note;Klasse"] + [f"{name};-1.5;{name.split('/')[0]}" for name, *_ in ROWS]
-    lines += ["none.png;not there;left", "left/004.png;undecided;left;more"]
+    lines += ["none.png;not there;left", "left/004.png;undecided;left"]
     source = tmp_path / "list.csv"
     source.write_text("\n".join(lines) + "\n")
     options = ["--images", str(folder), "--path-column", "Bild", "--label-column", "Klasse"]
@@ -102,7 +102,7 @@ BAD = {
     "'' is no label of the data": ("left/004.png", "left", "other", ""),
     "has an earlier row": ROWS[0],
     "has 3 cells, expected are 4": ("left/004.png", "left", "keep"),
-    "has 5 cells, expected are 4": ("left/004.png", "left", "keep", "left", "x"),
+    "has more cells than its first line has names": ("left/004.png", "left", "keep", "left", "x"),
 }
 
 
@@ -124,6 +124,25 @@ def test_a_file_of_other_columns_or_none_is_named_in_one_line(apply, folder, tmp
     assert main(["relabel", str(folder), "--decisions", "none.csv", "--out", str(tmp_path / "out")]) == 2
     assert "none.csv cannot be read" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
+
+
+def test_empty_rows_of_spreadsheets_are_passed_over(apply, tmp_path):
+    assert apply([ROWS[0], ("", "", "", ""), ROWS[1]]) == 0
+    assert dict(read(tmp_path / "out" / "corrected.csv")[1:])["left/000.png"] == "right"
+
+
+def test_an_image_that_relabel_found_damaged_is_left_out_again(apply, folder, tmp_path, monkeypatch):
+    broken = folder / "left" / "004.png"
+    broken.write_bytes(broken.read_bytes()[:-30])
+    monkeypatch.setattr("sln.relabel.pipeline.fit", canned_fit)
+    assert main(["relabel", str(folder), "--out", str(tmp_path / "out")]) == 0
+    suggested = [row[0] for row in read(tmp_path / "out" / "corrected.csv")]
+    assert apply(ROWS[:1]) == 0
+    assert [row[0] for row in read(tmp_path / "out" / "corrected.csv")] == suggested
+    assert "left/004.png" not in suggested
+    save(pictures(1)[0][0], broken)  # repaired
+    assert apply(ROWS[:1]) == 0
+    assert len(read(tmp_path / "out" / "corrected.csv")) == len(suggested) + 1
 
 
 def test_options_of_training_do_not_go_with_decisions(apply, capsys):

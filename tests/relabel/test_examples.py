@@ -44,7 +44,9 @@ def test_groups_may_be_names_or_numbers_of_any_kind(kind):
         assert groups.tolist() == (np.arange(30) // 3).tolist()
 
 
-@pytest.mark.parametrize("bad", [[np.nan] * 30, [None] * 30, "a" * 30, 3, {"a": 1}, np.eye(30)])
+@pytest.mark.parametrize(
+    "bad", [[np.nan] * 30, [None] * 30, [1, "a", pd.Timestamp(0)] * 10, "a" * 30, 3, {"a": 1}, np.eye(30)]
+)
 def test_bad_groups_are_refused_in_one_line(bad, refused):
     with refused("groups"):
         checked(IMAGES, LABELS, bad)

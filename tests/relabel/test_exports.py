@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+from pathlib import Path
 from urllib.parse import parse_qs, urlparse
 from xml.etree import ElementTree
 
@@ -22,7 +23,7 @@ LABELS = pd.DataFrame(
         "judged": [True, True, False],
     }
 )
-FILES = exports.texts(exports.FORMATS, LABELS, pd.Series([True, False, False]), "my photos")
+FILES = exports.texts(exports.FORMATS, LABELS, pd.Series([True, False, False]), Path("/tmp/my photos"))
 
 
 def test_label_studio_gets_a_task_per_image_with_a_prediction_if_it_is_judged():
@@ -39,6 +40,13 @@ def test_label_studio_gets_a_task_per_image_with_a_prediction_if_it_is_judged():
     assert prediction["result"] == [
         {"from_name": "choice", "to_name": "image", "type": "choices", "value": choices}
     ]
+
+
+def test_absolute_paths_are_below_the_folder_too(tmp_path):
+    labels = LABELS.assign(path=[str(tmp_path / "photos" / "a b.png"), "./b.png", "c/../c.png"])
+    found = exports.texts(["label-studio"], labels, pd.Series([False] * 3), tmp_path / "photos")
+    images = [task["data"]["image"] for task in json.loads(found["label-studio.json"])]
+    assert images == [f"/data/local-files/?d=photos/{name}" for name in ("a%20b.png", "b.png", "c.png")]
 
 
 def test_the_configuration_has_the_tags_and_choices_of_the_predictions():
@@ -67,5 +75,9 @@ def test_the_option_writes_them_and_an_unknown_format_is_refused(tmp_path, monke
     first = json.loads((out / "label-studio.json").read_text())[0]["data"]
     assert first["image"] == "/data/local-files/?d=mine/left/000.png"
     assert len((out / "cleanlab.csv").read_text().splitlines()) == 25
+    (folder / "left" / "000.png").unlink()
+    assert main(command[:-1]) == 0  # the files that are there are not left as they were
+    assert len((out / "cleanlab.csv").read_text().splitlines()) == 24
+    assert len(json.loads((out / "label-studio.json").read_text())) == 23
     assert main([*command, "cleanlabs"]) == 2
     assert "did you mean 'cleanlab'" in capsys.readouterr().err

@@ -11,6 +11,7 @@ from own_images import lay, names, pictures, save, write_csv
 from PIL import Image, ImageFile, ImageOps
 
 from sln.relabel import images
+from sln.relabel.kinds import in_rgb
 
 
 @pytest.fixture
@@ -184,14 +185,25 @@ def test_transparency_becomes_white_and_the_orientation_is_applied(tmp_path):
     assert images.decode(tmp_path / "turned.jpg").size == (16, 8)
 
 
+@pytest.mark.parametrize("ending", ["png", "jpg", "tif"])  # Pillow turns a TIFF as soon as it is loaded
 @pytest.mark.parametrize("orientation", range(1, 9))
-def test_every_orientation_is_applied_as_by_pillow(orientation, tmp_path):
+def test_every_orientation_is_applied_as_by_pillow(orientation, ending, tmp_path):
     image, exif = Image.fromarray(pictures(1, side=10)[0][0].transpose(1, 2, 0)[:8]), Image.Exif()
     exif[0x0112] = orientation
-    image.save(tmp_path / "turned.png", exif=exif)
-    with Image.open(tmp_path / "turned.png") as stored:
+    file = tmp_path / f"turned.{ending}"
+    image.save(file, exif=exif)
+    with Image.open(file) as stored:
         expected = np.asarray(ImageOps.exif_transpose(stored))
-    assert np.array_equal(np.asarray(images.decode(tmp_path / "turned.png")), expected)
+    assert expected.shape == ((10, 8, 3) if orientation > 4 else (8, 10, 3))
+    assert np.array_equal(np.asarray(images.decode(file)), expected)
+    with Image.open(file) as stored:
+        assert np.array_equal(np.asarray(in_rgb(stored)), expected)
+
+
+def test_negative_pixels_are_refused(tmp_path, refused):
+    Image.fromarray(np.full((8, 8), -3, np.int32)).save(tmp_path / "scan.tiff")
+    with refused("it has negative pixels", "from 0 on"):
+        images.decode(tmp_path / "scan.tiff")
 
 
 def test_odd_exif_tags_do_no_harm(tmp_path):

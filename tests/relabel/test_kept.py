@@ -1,5 +1,7 @@
 """Features are computed once: what is kept is not decoded again, and never used if it is damaged."""
 
+import os
+
 import numpy as np
 import pytest
 import torch
@@ -68,6 +70,26 @@ def test_the_second_call_decodes_nothing_and_others_only_what_is_new(folder, tmp
     decoded.clear()
     read(folder, tmp_path, Encoder("own", SIDE, "1" * 16, encode))
     assert len(decoded) == 25
+
+
+def test_other_images_of_the_same_names_sizes_and_times_are_decoded(folder, tmp_path):
+    first, second = tmp_path / "first", lay(tmp_path / "second", count=24, seed=1, side=40)
+    folder.rename(first)
+    for path in [*first.rglob("*.png"), *second.rglob("*.png")]:
+        path.write_bytes(path.read_bytes().ljust(10_000, b"\0"))
+        os.utime(path, (1e9, 1e9))
+    read(first, tmp_path)
+    assert torch.equal(read(second, tmp_path).images, read(second).images)
+
+
+def test_what_was_moved_with_its_images_is_kept(folder, tmp_path, decoded):
+    before = read(folder, tmp_path / "out")
+    (tmp_path / "there").mkdir()
+    for name in ("mine", "out"):
+        (tmp_path / name).rename(tmp_path / "there" / name)
+    decoded.clear()
+    assert torch.equal(read(tmp_path / "there" / "mine", tmp_path / "there" / "out").images, before.images)
+    assert decoded == []
 
 
 def test_an_interrupted_call_goes_on(folder, tmp_path, decoded):

@@ -169,6 +169,23 @@ def test_a_data_set_brings_its_labels_and_their_names(refused):
             unpacked(images)
 
 
+def test_classes_may_be_tuples_of_words_or_share_a_name():
+    assert set(unpacked(Pairs(classes=[("tench", "Tinca"), ("crane",)]))[1]) == {"tench, Tinca", "crane"}
+    assert set(unpacked(Pairs(classes=["crane", "crane"]))[1]) == {"crane (0)", "crane (1)"}
+
+
+def test_labels_that_are_names_stay_and_others_are_refused(refused):
+    named = Pairs(lambda image, label: (image, f"n{label}"), classes=["cat", "dog"])
+    assert unpacked(named)[1] == [f"n{label}" for label in LABELS]
+    one_hot = Pairs(lambda image, label: (image, torch.eye(2)[label]), classes=["cat", "dog"])
+    with refused("labels has a Tensor in row 0"):
+        values_of(unpacked(one_hot)[1])
+    for outside in (2, float("nan")):
+        data = Pairs(lambda image, label, outside=outside: (image, outside), classes=["cat", "dog"])
+        with refused("some labels are missing"):
+            values_of(unpacked(data)[1])
+
+
 def test_a_hugging_face_data_set_has_columns(refused):
     datasets = pytest.importorskip("datasets")
     features = datasets.Features({"img": datasets.Image(), "fine": datasets.ClassLabel(names=["cat", "dog"])})

@@ -3,6 +3,8 @@
 import csv
 import io
 import os
+import unicodedata
+from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
@@ -133,6 +135,14 @@ def test_other_files_are_no_csv(name, tmp_path, refused):
         listed(tmp_path / name)
 
 
+@pytest.mark.parametrize(("stored", "written"), [("NFC", "NFD"), ("NFD", "NFC")])
+def test_names_in_the_other_unicode_form_are_found(stored, written, folder):
+    name, other = (unicodedata.normalize(form, "left/é.png") for form in (stored, written))
+    (folder / "left" / "000.png").rename(folder / name)
+    found = listed(write_csv(folder / "list.csv", [(other, "left")]))
+    assert [entry.name for entry in found.entries] == [name]
+
+
 def test_a_backslash_that_belongs_to_a_name_stays(folder):
     (folder / "left" / "000.png").rename(folder / "left\\000.png")
     found = listed(write_csv(folder / "list.csv", [("left\\000.png", "left"), ROWS[1]]))
@@ -210,7 +220,7 @@ def test_links_that_lead_nowhere_or_out_are_named(folder, tmp_path, refused):
     (tmp_path / "store").mkdir()
     (folder / "right").rename(tmp_path / "store" / "right")
     (folder / "right").symlink_to(tmp_path / "store" / "right")
-    with refused("'right'", "no images", "right/001.png", "leads out of the folder mine"):
+    with refused("'right'", "no images", "right/001.png", "leads out of the folder mine", "cp -rL"):
         listed(folder)
 
 
@@ -230,6 +240,20 @@ def test_a_folder_that_may_not_be_read_is_refused(folder, monkeypatch, refused):
         listed(folder)
 
 
+def test_nor_is_a_folder_inside_a_class_passed_over(folder, monkeypatch, refused):
+    (folder / "left" / "more").mkdir()
+    inside = Path.iterdir
+
+    def denied(self):
+        if self.name == "more":
+            raise PermissionError(13, "Permission denied")
+        return inside(self)
+
+    monkeypatch.setattr("pathlib.Path.iterdir", denied)
+    with refused("left/more", "Permission denied"):
+        listed(folder)
+
+
 @pytest.mark.parametrize(
     ("content", "words"),
     [
@@ -245,6 +269,7 @@ def test_a_folder_that_may_not_be_read_is_refused(folder, monkeypatch, refused):
         ),
         (b"path,label\nnone.png,a\n", ["lists no image", "none.png", "missing", "--images"]),
         (b'path,label\n"a.png,b\n', ["line 2", "quote"]),
+        (b"path,label\na.png,b,c\n", ["row 2", "more cells"]),
         (b"path,label\n\xff.png,b\n", ["UTF-8", "byte 11", "--encoding"]),
     ],
 )
@@ -275,7 +300,7 @@ tables = st.lists(st.lists(cell, min_size=2, max_size=3), max_size=5)
 @given(tables, st.sampled_from([("\r\n", csv.QUOTE_MINIMAL), ("\n", csv.QUOTE_ALL)]))
 def test_a_csv_has_the_cells_that_were_written(tmp_path_factory, table, style):
     folder = tmp_path_factory.mktemp("cells")
-    table = [["path", "label"], ["list.csv", "a"], *table]
+    table = [["path", "label", "more"], ["list.csv", "a"], *table]
     text = io.StringIO()
     csv.writer(text, lineterminator=style[0], quoting=style[1]).writerows(table)
     (folder / "list.csv").write_bytes(text.getvalue().encode())

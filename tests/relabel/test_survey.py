@@ -183,6 +183,13 @@ def test_a_folder_of_that_name_is_skipped_too(tmp_path):
     assert found.missing == {"nan": 1}
 
 
+def test_a_class_of_that_name_is_named_if_too_little_is_left(tmp_path, refused):
+    (lay(tmp_path / "mine") / "left").rename(tmp_path / "mine" / "none")
+    with refused("two are needed", "labelled 'none' are skipped", "--keep-missing-words"):
+        images.read(tmp_path / "mine")
+    assert set(images.read(tmp_path / "mine", keep_missing_words=True).labels) == {"none", "right"}
+
+
 # --- spellings
 
 
@@ -190,6 +197,7 @@ def test_a_folder_of_that_name_is_skipped_too(tmp_path):
     ("one", "other"),
     [
         ("cat", "CAT"), ("hot dog", "hot  dog"), ("hot dog", "hot_dog"), ("hot dog", "HotDog"), ("3", "3.0"),
+        ("3", "3,00"), ("03", "+3"), ("-1", "-1.0"),
         ("class 1", "class1"), ("é", unicodedata.normalize("NFD", "é")), ("ﬁsh", "fish"), ("２", "2"),
         ("a\u00a0b", "a b"), ("straße", "STRASSE"), ("cat\u200b", "cat"),
     ],
@@ -200,8 +208,11 @@ def test_spellings_of_one_class_are_alike(one, other):
 
 @pytest.mark.parametrize(
     ("one", "other"),
-    [("A", "A-"), ("-1", "1"), ("1-2", "12"), ("1.2", "12"), ("1234567", "1234568"), ("3", "30"), ("a", "b")],
-)
+    [
+        ("A", "A-"), ("-1", "1"), ("1-2", "12"), ("1.2", "12"), ("1234567", "1234568"), ("3", "30"),
+        ("a", "b"), ("1,000", "1"), ("1.10", "1.1"), (f"{10**30}", f"{10**30 + 1}"),
+    ],
+)  # fmt: skip
 def test_labels_that_differ_are_not_alike(one, other):
     assert survey.spelling(one) != survey.spelling(other)
 
@@ -311,6 +322,9 @@ def test_groups_of_a_column_and_of_a_pattern_are_united_with_copies(folder, caps
     assert groups[24] == groups[2]
     assert "7 by --groups film; a group stays in one fold" in screen_of(source, capsys, "--groups", "film")
     assert len({*images.read(folder, groups=r"/(\d\d)").groups}) == 3  # 00x, 01x, 02x; the copy is with 002
+    missing = [(name, label, "nan") for name, label in ROWS]
+    source = write_csv(folder / "list.csv", missing, ("path", "label", "film"))
+    assert len({*images.read(source, groups="film").groups}) == 24  # each is alone
 
 
 def test_names_of_roboflow_get_a_hint(tmp_path, capsys):

@@ -21,6 +21,13 @@ def test_numbers_are_no_formulas():
         assert safe(formula) == f"'{formula}"
 
 
+@pytest.mark.parametrize("row", ["a.png,cat, tabby", 'a.png, "cat, tabby"'])
+def test_a_row_with_more_cells_than_the_header_is_refused(row, tmp_path, refused):
+    (tmp_path / "list.csv").write_text(f"path,label\nb.png,dog,,\n{row}\n")
+    with refused("list.csv, row 3 has more cells", "double quotes"):
+        tables.read(tmp_path / "list.csv")
+
+
 def test_lone_carriage_returns_stay_inside_their_cells(tmp_path):
     records = [["path", "label"], ["a\rb", "c"], ["d,e", 'f"g']]
     (tmp_path / "a.csv").write_bytes(as_csv(records).encode())
