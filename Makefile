@@ -58,7 +58,8 @@ test: $(DEV) ## run the fast tests, in two processes
 	$(PY) -m pytest -n 2 --dist loadfile -m "not slow"
 
 test-all: $(DEV) ## run all tests, measure coverage; in a browser too, where Chromium is or can be installed
-	$(PY) -m pytest -n 2 --dist loadfile --cov --cov-report=term
+	rm -rf build/ui/trained
+	SLN_TEST_RUNS=$(CURDIR)/build/ui/trained/runs $(PY) -m pytest -n 2 --dist loadfile --cov --cov-report=term
 	@if $(MAKE) --no-print-directory browser; then $(MAKE) --no-print-directory test-ui; fi
 
 test-gpu: $(DEV) ## run the tests that need a GPU, and fail where there is none

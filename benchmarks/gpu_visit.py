@@ -44,7 +44,7 @@ import torch
 from sln import analysis, plots, runs
 from sln.analysis import results
 from sln.config import Config
-from sln.runs import store, turns
+from sln.runs import one_gpu, store
 from sln.study.statistics import MethodRuns
 from sln.study.study import Study
 from sln.train import Epoch
@@ -154,7 +154,7 @@ def train(study: Study, until: float, per_epoch: float, history: Path, at_once: 
         if stop():
             return
         failed = []
-        for config, error in turns.train(
+        for config, error in one_gpu.train(
             group,
             at_once,
             keep_state_at=study.profile.correction,

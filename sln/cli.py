@@ -16,7 +16,7 @@ import torch
 from sln import runs
 from sln.config import SETTINGS, Config
 from sln.datasets import clothing1m as clothing1m_images
-from sln.datasets import label_files, registry
+from sln.datasets import download, label_files
 from sln.datasets.load import draw_corruption, load_clean
 from sln.relabel import command as relabelling
 from sln.runs import clothing1m
@@ -232,7 +232,7 @@ def remove_command(options: argparse.Namespace) -> None:
 @command("data list", "what there is, and what is here")
 def data_list_command(options: argparse.Namespace) -> None:
     """List data sets, label files and weights: size, licence, address, and what is here."""
-    table = registry.listing()
+    table = download.listing()
     print(table[["name", "what", "MB", "present", "where"]].to_string(index=False))
     print("\nlicences, and where `data get NAME` gets them:")
     for row in table.itertuples():
@@ -247,7 +247,7 @@ def data_list_command(options: argparse.Namespace) -> None:
 )
 def data_get_command(options: argparse.Namespace) -> None:
     """Download and check; the same command goes on after a break."""
-    found = registry.get(options.name, mirror=options.mirror)
+    found = download.get(options.name, mirror=options.mirror)
     print("\n".join(f"got {path}" for path in found) or f"{options.name} was complete already")
 
 

@@ -14,7 +14,7 @@ compiled : the full batch's forward pass and loss, and the pass over images, are
 fast : the fastest mode that the device supports: on a GPU compiled (bfloat16 without Triton or a C compiler),
     on a CPU bfloat16 (static without bfloat16 instructions)
 
-The baselines take the plain loop's steps at every speed. Several runs on one GPU take turns (`runs.turns`):
+The baselines take the plain loop's steps at every speed. Several runs on one GPU take turns (`runs.one_gpu`):
 one thread, a stream per run, and all searching for kernels, compiling and capturing before the first epoch.
 """
 

@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+from pathlib import Path
 
 import pytest
 import torch
@@ -44,14 +45,18 @@ def no_workers_left():
 
 @pytest.fixture(scope="session")
 def smoke_runs(tmp_path_factory):
-    """The folder of all runs of the profile `smoke`, trained once for all processes of the session."""
+    """The folder of all runs of the profile `smoke`, trained once for all processes of the session.
+
+    `make test-all` names it, since the tests in a browser use them after that.
+    """
     base = tmp_path_factory.getbasetemp()
     base = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
+    folder = Path(os.environ.get("SLN_TEST_RUNS") or base / "smoke")
     with FileLock(base / "smoke.lock"), pytest.MonkeyPatch.context() as patch:
-        patch.setenv("SLN_RUNS", str(base / "smoke"))
+        patch.setenv("SLN_RUNS", str(folder))
         patch.setenv("SLN_HEADLESS", "1")
         train_ahead(Study("smoke"))
-    return base / "smoke"
+    return folder
 
 
 @pytest.fixture

@@ -22,8 +22,8 @@ import torch
 from sln import cli, noise, runs
 from sln.cli import main
 from sln.config import Config
+from sln.datasets import download
 from sln.datasets import images as source
-from sln.datasets import registry
 from sln.datasets.load import load_data
 from sln.runs.parallel import KILLED, WorkerDied
 
@@ -495,12 +495,12 @@ def test_own_class_does_not_go_with_a_matrix(tmp_path, fails):
 def test_data_is_listed_and_got_and_what_is_unknown_refused(tell, fails, monkeypatch, tmp_path):
     monkeypatch.setenv("SLN_DATA", str(tmp_path / "data"))
     listed = tell("data", "list")
-    for name in registry.NAMES:
+    for name in download.NAMES:
         assert any(line.split()[:1] == [name] and "False" in line.split() for line in listed.splitlines())
     assert listed.count("CC BY-NC 4.0") == 1
     fails("data", "get", "cifar1", words=["did you mean 'cifar10'"])
     asked, new = [], []
-    monkeypatch.setattr(registry, "get", lambda name, mirror: asked.append((name, mirror)) or new)
+    monkeypatch.setattr(download, "get", lambda name, mirror: asked.append((name, mirror)) or new)
     assert tell("data", "get", "cifar10") == "cifar10 was complete already\n"
     new += [Path("a"), Path("b")]
     assert tell("data", "get", "cifar-n", "--mirror", "http://x/") == "got a\ngot b\n"

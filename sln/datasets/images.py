@@ -12,8 +12,8 @@ from torch import Tensor
 
 from sln.config import Config
 from sln.data import SPLITS, Data, Split
+from sln.datasets.download import DATAPATHS, cifar_root
 from sln.datasets.letters import letters, outside_letters
-from sln.datasets.registry import DATAPATHS, cifar_root
 from sln.utils.devices import torchvision
 from sln.utils.errors import choose, require
 

@@ -15,7 +15,7 @@ import pandas as pd
 import torch
 
 from sln.config import HUMAN_NOISE, NUM_CLASSES
-from sln.datasets.registry import DATAPATHS, RELEASED, label_places, located, missing, source
+from sln.datasets.download import DATAPATHS, RELEASED, label_places, located, missing, source
 from sln.noise import COLUMNS, Corruption
 from sln.utils.errors import InputError, choose, require, require_labels
 from sln.utils.files import data_folder, labels_sha256, read_json

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from sln.config import Config
 from sln.data import Split
-from sln.datasets import registry
+from sln.datasets import download
 from sln.datasets.images import digits
 from sln.datasets.load import load_data
 from sln.relabel.crossfit import fit
@@ -54,7 +54,7 @@ def photographs(study: Study) -> pd.DataFrame | None:
     Without photographs in the profile or in the data folder it prints why, and returns nothing.
     """
     count, judged = study.profile.photographs, []
-    if not (count and all(map(registry.present, ("cifar10", "cifar-n")))):
+    if not (count and all(map(download.present, ("cifar10", "cifar-n")))):
         way = "`data get cifar10` and `data get cifar-n` get them." if count else f"Not at {study.name}."
         kinds = f"CIFAR-10 with human labels ({', '.join(HUMAN)})"
         print(f"Not judged: {count or 4000} photographs of {kinds}. {way}")

@@ -18,7 +18,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from sln.datasets import registry
+from sln.datasets import download
 from sln.runs import store
 from sln.utils.devices import device, torchvision
 from sln.utils.errors import InputError, choose, require
@@ -216,8 +216,8 @@ def _downloaded(backbone: str, url: str) -> Path:
     """torchvision's file, downloaded once and checked; the end of its name is the start of its SHA-256."""
     ours, torchs = places = _places(url)
     found, digits = next(filter(Path.is_file, places), None), ours.stem.rpartition("-")[2]
-    if found is None and backbone in registry.NAMES:
-        registry.get(backbone)
+    if found is None and backbone in download.NAMES:
+        download.get(backbone)
         found = ours
     elif found is None:
         try:

@@ -2,7 +2,7 @@
 
 A family, an uncorrected run and the corrected runs that fork from it, is one job of one worker process: the
 uncorrected run first, which keeps its state at the correction epoch. On a single GPU this process trains all
-runs instead (`turns`), since kernels of several processes on one GPU never overlap. A worker that is killed
+runs instead (`one_gpu`), since kernels of several processes on one GPU never overlap. A worker that is killed
 ends the other workers too; all their runs continue from their checkpoints.
 """
 
@@ -23,9 +23,9 @@ from joblib.externals.loky import get_reusable_executor
 
 from sln import runs
 from sln.config import EMBEDDED, Config
-from sln.runs import store, turns
+from sln.runs import one_gpu, store
+from sln.runs.one_gpu import Result
 from sln.runs.run import Run
-from sln.runs.turns import Result
 from sln.utils.devices import device
 from sln.utils.errors import require
 from sln.utils.files import data_folder, figures_folder, runs_folder
@@ -94,10 +94,10 @@ def train(configs: Sequence[Config], **options: Any) -> Generator[Result, None, 
     the workers at once.
     """
     where, waiting = slots(), families(configs)
-    one_gpu = len(set(where)) == 1 and where[0] != "cpu"
-    if one_gpu and min(len(where), len(configs)) > 1:
-        yield from turns.train(configs, len(where), **options)
-    elif not one_gpu and min(len(where), len(waiting)) > 1:
+    on_one_gpu = len(set(where)) == 1 and where[0] != "cpu"
+    if on_one_gpu and min(len(where), len(configs)) > 1:
+        yield from one_gpu.train(configs, len(where), **options)
+    elif not on_one_gpu and min(len(where), len(waiting)) > 1:
         yield from _in_processes(waiting, where, options)
     else:
         for family in waiting:

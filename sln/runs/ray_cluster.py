@@ -16,8 +16,8 @@ from typing import Any
 
 from sln.config import Config
 from sln.runs import parallel
+from sln.runs.one_gpu import Result
 from sln.runs.parallel import WorkerDied
-from sln.runs.turns import Result
 from sln.utils.errors import InputError, require
 from sln.utils.files import runs_folder, write_text
 

@@ -17,7 +17,7 @@ import torch
 from sln import fast, runs
 from sln.config import EMBEDDED, Config
 from sln.data import Data, Split
-from sln.datasets import clothing1m, label_files, registry
+from sln.datasets import clothing1m, download, label_files
 from sln.datasets.images import CIFAR_MEAN, CIFAR_STD, clean
 from sln.datasets.load import threads
 from sln.runs import parallel
@@ -117,8 +117,8 @@ def require_data(study: Study) -> None:
         elif labels == "released" and noise_mode in ("sym", "asym", "dependent"):
             needed.append("sln-labels")
         for name in needed:
-            if not registry.present(name):
-                raise registry.missing(name)
+            if not download.present(name):
+                raise download.missing(name)
         if noise_mode.startswith("human"):
             label_files.human_file(dataset)
     for model in dict.fromkeys(c.model for c in configs if c.dataset == "clothing1m"):

@@ -11,8 +11,8 @@ import torch
 
 from sln import noise, runs, train
 from sln.config import Config
+from sln.datasets import download, load
 from sln.datasets import images as source
-from sln.datasets import load, registry
 from sln.utils import devices
 from sln.utils.files import data_folder
 
@@ -99,8 +99,8 @@ def release(made, given, monkeypatch, mode="sym"):
     path.parent.mkdir(parents=True, exist_ok=True)
     pd.DataFrame({"label": made.labels[True], "label_noisy": given}).to_csv(path, index=False)
     checksum = f"sha256:{hashlib.sha256(path.read_bytes()).hexdigest()}"
-    file = registry.File(registry.label_places(made.name, path.name), checksum, path.name)
-    monkeypatch.setattr(registry, "SLN_LABELS", dataclasses.replace(registry.SLN_LABELS, files=(file,)))
+    file = download.File(download.label_places(made.name, path.name), checksum, path.name)
+    monkeypatch.setattr(download, "SLN_LABELS", dataclasses.replace(download.SLN_LABELS, files=(file,)))
     return path
 
 

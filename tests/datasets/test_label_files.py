@@ -17,7 +17,7 @@ from scipy import stats
 
 from sln import noise
 from sln.config import HUMAN_NOISE, NOISE_MODES
-from sln.datasets import label_files, registry
+from sln.datasets import download, label_files
 from sln.datasets.images import read_cifar
 from sln.noise import CIFAR10_MAP, Corruption, next_class_map
 from sln.utils import files
@@ -55,14 +55,14 @@ def published(folder, monkeypatch):
     """Two small files in the place of the six published ones: cifar10's sym0.4.csv and cifar100's."""
     contents = {"cifar10": csv(TRUE, GIVEN), "cifar100": csv(TRUE + 50, GIVEN + 50)}
     few = tuple(
-        registry.File(
-            registry.label_places(dataset, "sym0.4.csv"),
+        download.File(
+            download.label_places(dataset, "sym0.4.csv"),
             f"sha256:{hashlib.sha256(content).hexdigest()}",
             "x/sym0.4.csv",
         )
         for dataset, content in contents.items()
     )
-    monkeypatch.setattr(registry, "SLN_LABELS", dataclasses.replace(registry.SLN_LABELS, files=few))
+    monkeypatch.setattr(download, "SLN_LABELS", dataclasses.replace(download.SLN_LABELS, files=few))
     return contents
 
 
@@ -381,7 +381,7 @@ def test_damaged_files_are_refused_in_one_line(name, damage, people, folder, ref
 @pytest.fixture(scope="module")
 def real_data():
     """The data folder, where it holds the six released label files."""
-    if not registry.present("sln-labels"):
+    if not download.present("sln-labels"):
         pytest.skip(
             f"no released labels in {files.data_folder()}; `python -m sln data get sln-labels` gets them"
         )
@@ -394,9 +394,9 @@ def real_true(dataset):
 
     That column is the data set's by the test of human labels: two publications agree on it.
     """
-    if dataset == "cifar10" and registry.present("cifar10"):
+    if dataset == "cifar10" and download.present("cifar10"):
         return read_cifar("cifar10", train=True)[1]
-    path = registry.located(next(f for f in registry.SLN_LABELS.files if f"/{dataset}/" in f.places[0]))
+    path = download.located(next(f for f in download.SLN_LABELS.files if f"/{dataset}/" in f.places[0]))
     return pd.read_csv(path)["label"].to_numpy()
 
 

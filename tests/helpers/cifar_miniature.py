@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from sln.datasets import registry
+from sln.datasets import download
 from sln.utils.devices import torchvision
 
 
@@ -34,7 +34,7 @@ class Miniature:
 
 def make(name, monkeypatch, each=4, seed=3):
     """`each` images of noise a file, of dataset `name`, which torchvision now takes for the real files."""
-    kind = getattr(torchvision().datasets, registry.DATAPATHS[name])
+    kind = getattr(torchvision().datasets, download.DATAPATHS[name])
     fine, rng = name == "cifar100", np.random.default_rng(seed)
     contents, images, labels = {}, {True: [], False: []}, {True: [], False: []}
     for listed, train in ((kind.train_list, True), (kind.test_list, False)):

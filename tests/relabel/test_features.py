@@ -272,7 +272,7 @@ def test_the_weights_of_resnet50_go_to_the_data_folder(elsewhere, monkeypatch, r
         asked.append(name)
         (elsewhere / "resnet50-0676ba61.pth").write_text("wrong")
 
-    monkeypatch.setattr(features.registry, "get", get)
+    monkeypatch.setattr(features.download, "get", get)
     with refused("resnet50-0676ba61.pth", "is not the published file"):
         features.encoder("resnet50")
     assert asked == ["resnet50"]

@@ -172,7 +172,7 @@ def test_the_papers_profile_prints_its_plan_then_trains_then_runs_the_notebooks(
 )
 def test_missing_data_is_found_before_anything_trains(profile, there, lacks, monkeypatch, tmp_path, refused):
     monkeypatch.setenv("SLN_DATA", str(tmp_path / "data"))
-    monkeypatch.setattr(plan.registry, "present", lambda name: name in there)
+    monkeypatch.setattr(plan.download, "present", lambda name: name in there)
     monkeypatch.setattr(parallel, "get_all", lambda *_, **__: pytest.fail("trained"))
     monkeypatch.setattr("sln.reproduce.execute.run_notebook", lambda *_, **__: pytest.fail("ran a notebook"))
     monkeypatch.setattr(plan, "seconds_an_epoch", lambda config: 1.0)

@@ -16,7 +16,7 @@ from sln import noise, runs
 from sln.analysis import results
 from sln.cli import main
 from sln.config import NUM_CLASSES, Config
-from sln.datasets import load, registry
+from sln.datasets import download, load
 from sln.study.recipes import RECIPES, SIGMAS, recipe, recipe_of
 from sln.utils.devices import torchvision
 
@@ -106,7 +106,7 @@ def label_files(folder, dataset, true):
         path.parent.mkdir(parents=True, exist_ok=True)
         pd.DataFrame({"label": true, "label_noisy": given}).to_csv(path, index=False)
         checksum = f"sha256:{hashlib.sha256(path.read_bytes()).hexdigest()}"
-        listed.append(registry.File(registry.label_places(dataset, path.name), checksum, path.name))
+        listed.append(download.File(download.label_places(dataset, path.name), checksum, path.name))
     return listed
 
 
@@ -120,8 +120,8 @@ def shortened(tmp_path_factory):
             made = cifar_miniature.make(dataset, patch, each=each)
             made.lay(folder)
             listed += label_files(folder, dataset, made.labels[True])
-        changed = dataclasses.replace(registry.SLN_LABELS, files=tuple(listed))
-        patch.setattr(registry, "SLN_LABELS", changed)
+        changed = dataclasses.replace(download.SLN_LABELS, files=tuple(listed))
+        patch.setattr(download, "SLN_LABELS", changed)
         yield folder, tmp_path_factory.mktemp("runs")
 
 

@@ -22,7 +22,7 @@ import numpy as np
 import pooch
 import pytest
 
-from sln.datasets import registry
+from sln.datasets import download
 from sln.datasets.images import read_cifar
 from sln.utils import files
 
@@ -116,10 +116,10 @@ def checksum(kind, content):
 def offer(monkeypatch, *contents):
     """Put files a, b, ... with these contents in the place of the released labels."""
     offered = tuple(
-        registry.File((f"labels/{name}", f"elsewhere/{name}"), checksum("sha256", content), f"far/{name}")
+        download.File((f"labels/{name}", f"elsewhere/{name}"), checksum("sha256", content), f"far/{name}")
         for name, content in zip("abc", contents, strict=False)
     )
-    monkeypatch.setattr(registry, "SLN_LABELS", dataclasses.replace(registry.SLN_LABELS, files=offered))
+    monkeypatch.setattr(download, "SLN_LABELS", dataclasses.replace(download.SLN_LABELS, files=offered))
 
 
 @pytest.fixture
@@ -166,11 +166,11 @@ def test_after_breaks_the_bytes_are_the_servers_and_only_the_rest_is_asked_for(p
     if part:
         put(part_of(path), CONTENT[:part])
     with serving(*answers) as server:
-        assert registry.get("sln-labels", mirror=address(server)) == [path]
+        assert download.get("sln-labels", mirror=address(server)) == [path]
     # a broken connection may lose the last bytes that it brought, at most one chunk
     assert len(server.asked) == len(asked)
     for got, first in zip(server.asked, asked, strict=True):
-        assert first - registry.CHUNK <= got <= first
+        assert first - download.CHUNK <= got <= first
     assert path.read_bytes() == CONTENT
     assert left_behind(path) == ["a"]
 
@@ -179,7 +179,7 @@ def test_after_breaks_the_bytes_are_the_servers_and_only_the_rest_is_asked_for(p
 def test_a_file_that_changed_at_the_server_is_downloaded_again_from_its_start(part, path):
     put(part_of(path), part)
     with serving() as server:
-        registry.get("sln-labels", mirror=address(server))
+        download.get("sln-labels", mirror=address(server))
         assert server.asked == [len(part), 0]
     assert path.read_bytes() == CONTENT
 
@@ -193,7 +193,7 @@ def wait_until(condition):
 
 def test_an_interrupted_download_goes_on_when_it_is_started_again(path, monkeypatch):
     """Ctrl-C. The bytes are in the file already while the server is silent, so a kill keeps them too."""
-    part, whole_chunks = part_of(path), 4 * registry.CHUNK
+    part, whole_chunks = part_of(path), 4 * download.CHUNK
 
     def interrupt():
         wait_until(lambda: part.exists() and part.stat().st_size == whole_chunks)
@@ -205,10 +205,10 @@ def test_an_interrupted_download_goes_on_when_it_is_started_again(path, monkeypa
             presses = threading.Thread(target=interrupt)
             presses.start()
             with pytest.raises(KeyboardInterrupt):
-                registry.get("sln-labels", mirror=address(server))
+                download.get("sln-labels", mirror=address(server))
             presses.join()
             assert left_behind(path) == ["a.part"]
-            registry.get("sln-labels", mirror=address(server))
+            download.get("sln-labels", mirror=address(server))
             assert server.asked == [0, whole_chunks]
     finally:
         signal.signal(signal.SIGINT, before)
@@ -219,7 +219,7 @@ def test_of_two_at_the_same_time_one_downloads_and_the_other_waits(path):
     with serving(Answer(stalls=1000)) as server:
         got = []
         threads = [
-            threading.Thread(target=lambda: got.append(registry.get("sln-labels", address(server))))
+            threading.Thread(target=lambda: got.append(download.get("sln-labels", address(server))))
             for _ in range(2)
         ]
         for thread in threads:
@@ -236,10 +236,10 @@ def test_a_large_download_shows_its_progress_and_a_small_one_does_not(path, monk
     large = CONTENT * 21
     offer(monkeypatch, large, SMALL)
     with serving(Answer(large, breaks=3_400_000), Answer(large), default=Answer(SMALL)) as server:
-        registry.get("sln-labels", mirror=address(server))
+        download.get("sln-labels", mirror=address(server))
     lines = [line for line in capsys.readouterr().err.splitlines() if " MB (" in line]
     assert len(lines) == 1
-    assert lines[0].startswith(f"{registry.SLN_LABELS.what}: 10/10 MB (")
+    assert lines[0].startswith(f"{download.SLN_LABELS.what}: 10/10 MB (")
 
 
 # --- refusals -----------------------------------------------------------------------------------------------
@@ -248,46 +248,46 @@ def test_a_large_download_shows_its_progress_and_a_small_one_does_not(path, monk
 def test_a_wrong_checksum_is_refused_and_its_bytes_are_gone(path, refused):
     with serving(default=Answer(OTHER)) as server:
         with refused("released noisy labels", "does not match", checksum("sha256", CONTENT), "--mirror"):
-            registry.get("sln-labels", mirror=address(server))
-        assert server.asked == [0] * (1 + registry.RETRIES)
+            download.get("sln-labels", mirror=address(server))
+        assert server.asked == [0] * (1 + download.RETRIES)
     assert left_behind(path) == []
 
 
 @pytest.mark.parametrize(("status", "word"), [(404, "404"), (403, "403"), (500, "500")])
 def test_a_servers_refusal_is_passed_on_in_one_line(status, word, path, refused):
     with serving(default=Answer(status=status)) as server, refused("released noisy labels", word, "--mirror"):
-        registry.get("sln-labels", mirror=address(server))
+        download.get("sln-labels", mirror=address(server))
 
 
 def test_a_silent_server_is_given_up_and_the_part_is_kept(path, refused, monkeypatch):
-    monkeypatch.setattr(registry, "TIMEOUT", 0.1)
+    monkeypatch.setattr(download, "TIMEOUT", 0.1)
     with serving(Answer(stalls=100_000), default=Answer(stalls=0)) as server, refused("timed out"):
-        registry.get("sln-labels", mirror=address(server))
-    assert part_of(path).read_bytes() == CONTENT[: registry.CHUNK]
+        download.get("sln-labels", mirror=address(server))
+    assert part_of(path).read_bytes() == CONTENT[: download.CHUNK]
 
 
 def test_without_network_one_line_names_the_way_out(path, refused):
     with socket.socket() as taken:  # bound, but nobody listens
         taken.bind(("127.0.0.1", 0))
-        by_hand = f"put {registry.SLN_LABELS.address}/far/a at {path}"
+        by_hand = f"put {download.SLN_LABELS.address}/far/a at {path}"
         with refused("check the network", "refused", "--mirror", by_hand):
-            registry.get("sln-labels", mirror=f"http://127.0.0.1:{taken.getsockname()[1]}")
+            download.get("sln-labels", mirror=f"http://127.0.0.1:{taken.getsockname()[1]}")
 
 
 def test_a_folder_that_cannot_be_written_to_is_named(path, refused):
     files.data_folder().write_text("a file, no folder")
     with refused("cannot get", str(files.data_folder()), "can be written to"):
-        registry.get("sln-labels")
+        download.get("sln-labels")
 
 
 def test_a_folder_of_files_is_a_mirror_and_other_kinds_of_address_are_refused(path, tmp_path, refused):
     put(tmp_path / "disk" / "far" / "a", CONTENT)
-    registry.get("sln-labels", mirror=(tmp_path / "disk").as_uri())
+    download.get("sln-labels", mirror=(tmp_path / "disk").as_uri())
     assert path.read_bytes() == CONTENT
     with refused("'ftp://127.0.0.1/x'", "http, https or file"):
-        registry.get("sln-labels", mirror="ftp://127.0.0.1/x")
+        download.get("sln-labels", mirror="ftp://127.0.0.1/x")
     with refused("'cifar-10'", "did you mean 'cifar10'"):
-        registry.get("cifar-10")
+        download.get("cifar-10")
 
 
 # --- files and messages -------------------------------------------------------------------------------------
@@ -298,40 +298,40 @@ def test_only_missing_and_wrong_files_are_downloaded_and_wrong_ones_are_renamed(
     folder = files.data_folder()
     put(folder / "elsewhere/a", CONTENT)
     put(folder / "labels/b", b"damaged")
-    assert not registry.present("sln-labels")
+    assert not download.present("sln-labels")
     with serving(default=Answer(SMALL)) as server:
-        assert registry.get("sln-labels", mirror=address(server)) == [folder / "labels/b"]
-        assert registry.get("sln-labels", mirror=address(server)) == []
+        assert download.get("sln-labels", mirror=address(server)) == [folder / "labels/b"]
+        assert download.get("sln-labels", mirror=address(server)) == []
         assert server.paths == ["/m/far/b"]
-    assert registry.present("sln-labels")
+    assert download.present("sln-labels")
     assert (folder / "labels/b").read_bytes() == SMALL
     assert (folder / "labels/b.wrong-checksum").read_bytes() == b"damaged"
     assert "b.wrong-checksum" in capsys.readouterr().err
 
 
 def test_the_error_for_a_missing_file_names_its_places_and_the_way_out(path):
-    message = str(registry.missing("sln-labels"))
-    remote = f"{registry.SLN_LABELS.address}/far/a"
+    message = str(download.missing("sln-labels"))
+    remote = f"{download.SLN_LABELS.address}/far/a"
     for words in ("labels/a", "elsewhere/a is missing", remote, "`python -m sln data get sln-labels`"):
         assert words in message
     put(path, b"damaged")
     assert f"{path} is not the published file ({checksum('sha256', CONTENT)})" in str(
-        registry.missing("sln-labels")
+        download.missing("sln-labels")
     )
 
 
 def test_the_listing_shows_every_source_and_what_is_there(path):
     put(path, CONTENT)
-    table = registry.listing().set_index("name")
-    assert list(table.index) == list(registry.NAMES)
-    assert table["present"].to_dict() == {name: name == "sln-labels" for name in registry.NAMES}
+    table = download.listing().set_index("name")
+    assert list(table.index) == list(download.NAMES)
+    assert table["present"].to_dict() == {name: name == "sln-labels" for name in download.NAMES}
     assert table["where"]["sln-labels"] == str(path.parent)
     assert "CC BY-NC 4.0" in table["licence"]["cifar-n"]
 
 
-@pytest.mark.parametrize("name", registry.NAMES)
+@pytest.mark.parametrize("name", download.NAMES)
 def test_every_source_has_places_of_its_own_below_the_data_folder_and_whole_checksums(name):
-    of = registry.source(name)
+    of = download.source(name)
     assert len({file.places[0] for file in of.files}) == len(of.files)
     for file in (*of.files, *([of.archive] if of.archive else [])):
         assert not any(place.startswith("/") or ".." in place for place in file.places)
@@ -341,7 +341,7 @@ def test_every_source_has_places_of_its_own_below_the_data_folder_and_whole_chec
 
 
 def test_the_weights_name_has_the_start_of_their_checksum():
-    (weights,) = registry.source("resnet50").files
+    (weights,) = download.source("resnet50").files
     assert weights.remote == f"resnet50-{weights.checksum.removeprefix('sha256:')[:8]}.pth"
 
 
@@ -379,8 +379,8 @@ def archived(mini, monkeypatch, **changes):
 
 @pytest.mark.parametrize("layout", ["", "of the released script"])
 def test_cifar_is_read_as_it_was_written(mini, layout):
-    mini.lay(files.data_folder() / (registry.DATAPATHS[mini.name] if layout else ""))
-    assert registry.present(mini.name)
+    mini.lay(files.data_folder() / (download.DATAPATHS[mini.name] if layout else ""))
+    assert download.present(mini.name)
     for train in (True, False):
         images, labels, classes = read_cifar(mini.name, train)
         flat = mini.images[train]
@@ -413,21 +413,21 @@ def test_no_file_of_cifar_is_read_before_every_one_has_its_md5(mini, tmp_path, r
             with refused(f"{path} is not", expected, f"`python -m sln data get {mini.name}`"):
                 read_cifar(mini.name, train)
     assert not (tmp_path / "ran").exists()
-    assert not registry.present(mini.name)
+    assert not download.present(mini.name)
     pickle.loads(path.read_bytes())  # noqa: S301  the file does run code when it is read
     assert (tmp_path / "ran").exists()
 
 
 def test_a_complete_copy_is_used_if_the_other_is_damaged(mini):
     mini.lay(files.data_folder())
-    mini.lay(files.data_folder() / registry.DATAPATHS[mini.name])
+    mini.lay(files.data_folder() / download.DATAPATHS[mini.name])
     (files.data_folder() / mini.folder / mini.kind.meta["filename"]).write_bytes(b"")
     assert read_cifar(mini.name, True)[1].tolist() == mini.labels[True]
 
 
 def test_missing_cifar_is_refused_with_the_command_and_the_way_without_network(mini, refused):
     folder, first = files.data_folder(), mini.kind.train_list[0][0]
-    both = (str(folder / mini.folder / first), str(folder / registry.DATAPATHS[mini.name] / mini.folder))
+    both = (str(folder / mini.folder / first), str(folder / download.DATAPATHS[mini.name] / mini.folder))
     with refused(*both, f"python -m sln data get {mini.name}", f"put {mini.kind.url} into {folder}"):
         read_cifar(mini.name, True)
     mini.lay(folder)
@@ -442,14 +442,14 @@ def test_missing_cifar_is_refused_with_the_command_and_the_way_without_network(m
 def test_cifar_is_downloaded_unpacked_and_its_archive_removed(mini, monkeypatch):
     archive = Answer(archived(mini, monkeypatch))
     with serving(Answer(status=503), default=archive) as server:
-        got = registry.get(mini.name, mirror=f"{address(server)}/{mini.kind.filename}")  # the file itself
+        got = download.get(mini.name, mirror=f"{address(server)}/{mini.kind.filename}")  # the file itself
         assert set(server.paths) == {f"/m/{mini.kind.filename}"}
         assert {path.name: path.read_bytes() for path in got} == mini.contents
         assert left_behind(files.data_folder() / "any") == []
         assert read_cifar(mini.name, False)[1].tolist() == mini.labels[False]
         (files.data_folder() / f".{mini.name}.lock").unlink()
         (files.data_folder() / f".{mini.name}.lock").mkdir()  # as in a folder that cannot be written to
-        assert registry.get(mini.name, mirror=address(server)) == []
+        assert download.get(mini.name, mirror=address(server)) == []
         assert len(server.asked) == 2
 
 
@@ -457,7 +457,7 @@ def test_an_archive_with_a_wrong_checksum_is_not_unpacked(mini, monkeypatch, ref
     archived(mini, monkeypatch)
     words = (mini.kind.filename, "does not match", f"md5:{mini.kind.tgz_md5}")
     with serving(default=Answer(tar([(f"{mini.folder}/x", b"other")]))) as server, refused(*words):
-        registry.get(mini.name, mirror=address(server))
+        download.get(mini.name, mirror=address(server))
     assert not (files.data_folder() / mini.folder).exists()
 
 
@@ -468,10 +468,10 @@ def test_of_an_archive_put_there_by_hand_only_the_damaged_file_is_unpacked(mini,
     before = {path: path.stat().st_ino for path in damaged.parent.iterdir() if path != damaged}
     put(files.data_folder() / mini.kind.filename, archived(mini, monkeypatch))
     with serving(default=Answer(status=404)) as server:
-        assert registry.get(mini.name, mirror=address(server)) == [damaged]
+        assert download.get(mini.name, mirror=address(server)) == [damaged]
         assert server.asked == []
     assert (files.data_folder() / mini.kind.filename).exists()
-    assert registry.present(mini.name)
+    assert download.present(mini.name)
     assert damaged.with_name(f"{damaged.name}.wrong-checksum").read_bytes() == b"scratched"
     assert {path: path.stat().st_ino for path in before} == before
 
@@ -481,25 +481,25 @@ def test_nothing_but_the_listed_files_leaves_an_archive(mini, monkeypatch, tmp_p
     more = {"../outside": b"x", str(outside): b"x", f"{mini.folder}/../../outside": b"x",
             f"{mini.folder}/extra": b"x", f"{mini.folder}/link": str(outside)}  # fmt: skip
     put(files.data_folder() / mini.kind.filename, archived(mini, monkeypatch, **more))
-    registry.get(mini.name)
+    download.get(mini.name)
     assert not outside.exists()
     assert {p.name for p in (files.data_folder() / mini.folder).iterdir()} == set(mini.contents)
     (files.data_folder() / name).unlink()
     put(files.data_folder() / mini.kind.filename, archived(mini, monkeypatch, **{name: "/etc/hostname"}))
     with refused(mini.kind.filename, f"no file {name}"):
-        registry.get(mini.name)
+        download.get(mini.name)
     assert not os.path.lexists(files.data_folder() / name)
 
 
 def test_data_that_exist_are_read_without_pooch(mini, monkeypatch):
     """A GPU machine may lack it."""
     monkeypatch.setitem(sys.modules, "pooch", None)  # importing it fails
-    runpy.run_path(registry.__file__)
+    runpy.run_path(download.__file__)
     mini.lay(files.data_folder())
-    assert registry.get(mini.name) == []
+    assert download.get(mini.name) == []
     assert read_cifar(mini.name, False)[1].tolist() == mini.labels[False]
     with pytest.raises(ModuleNotFoundError, match="pooch"):
-        registry.get("sln-labels")
+        download.get("sln-labels")
 
 
 # --- the real files -----------------------------------------------------------------------------------------
@@ -507,7 +507,7 @@ def test_data_that_exist_are_read_without_pooch(mini, monkeypatch):
 
 def test_the_real_cifar10_has_its_published_shape_and_balance(monkeypatch):
     monkeypatch.delenv("SLN_DATA")
-    if not registry.present("cifar10"):
+    if not download.present("cifar10"):
         pytest.skip(f"CIFAR-10 is not in {files.data_folder()}; `python -m sln data get cifar10` gets it")
     for train, each in ((True, 5000), (False, 1000)):
         images, labels, classes = read_cifar("cifar10", train)

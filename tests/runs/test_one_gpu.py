@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 from sln import fast, runs, train
 from sln.config import Config
 from sln.datasets.load import load_data
-from sln.runs import parallel, store, turns
+from sln.runs import one_gpu, parallel, store
 from sln.utils import graphs, speeds
 from sln.utils.errors import InputError
 
@@ -25,15 +25,15 @@ def digits(**settings):
 
 
 @contextlib.contextmanager
-def one_gpu(monkeypatch, speed="bfloat16"):
+def emulated_gpu(monkeypatch, speed="bfloat16"):
     """Inside, there is one emulated GPU, `cuda:0`, whose memory is the CPU's."""
     monkeypatch.setenv("SLN_SPEED", speed)
     with emulated(monkeypatch) as here, monkeypatch.context() as patch:
         patch.setenv("SLN_DEVICE", "auto")
         patch.setattr(torch.cuda, "device_count", lambda: 1)
-        for module in (turns, parallel):
+        for module in (one_gpu, parallel):
             patch.setattr(module, "device", lambda: torch.device("cuda", 0))
-        patch.setattr(turns, "current", lambda device: contextlib.nullcontext())
+        patch.setattr(one_gpu, "current", lambda device: contextlib.nullcontext())
         patch.setattr("sln.runs.run.distributed.device", lambda: torch.device("cpu"))
         yield here
 
@@ -42,7 +42,7 @@ def one_gpu(monkeypatch, speed="bfloat16"):
 def place(request, monkeypatch):
     """A context manager: inside, runs take turns step by step on the CPU, or on the emulated GPU."""
     if request.param == "emulated":
-        return lambda: one_gpu(monkeypatch)
+        return lambda: emulated_gpu(monkeypatch)
     monkeypatch.setenv("SLN_SPEED", "bfloat16")  # of which a CPU has the bfloat16 operands
     return contextlib.nullcontext
 
@@ -68,7 +68,7 @@ def alone(configs, monkeypatch, tmp_path):
 
 def in_turns(configs, at_once, **options):
     """Train the runs in turns; what each raised, or None, by configuration."""
-    return dict(turns.train(configs, at_once, **options))
+    return dict(one_gpu.train(configs, at_once, **options))
 
 
 # --- the runs -----------------------------------------------------------------------------------------------
@@ -152,7 +152,7 @@ def test_runs_that_are_stopped_are_saved_and_go_on_another_time(place, monkeypat
 def test_a_generator_that_is_closed_leaves_runs_that_can_continue(place, monkeypatch, tmp_path):
     configs = [digits(seed=0, epochs=1), digits(seed=1), digits(seed=2)]
     with place():
-        results = turns.train(configs, 3, checkpoint_seconds=0)
+        results = one_gpu.train(configs, 3, checkpoint_seconds=0)
         assert next(results) == (configs[0], None)
         results.close()
         assert [runs.find(config) is None for config in configs] == [False, True, True]
@@ -164,7 +164,7 @@ def test_a_generator_that_is_closed_leaves_runs_that_can_continue(place, monkeyp
 def test_a_capture_that_fails_names_its_run_and_ends_them_all(monkeypatch):
     configs = [digits(seed=seed) for seed in range(3)]
     update, failing = fast.Step._update, configs[1].run_id
-    with one_gpu(monkeypatch) as here:
+    with emulated_gpu(monkeypatch) as here:
 
         def waiting(step):
             update(step)
@@ -215,7 +215,7 @@ def ten_runs(tmp_path_factory):
     monkeypatch.setenv("SLN_RUNS", str(tmp_path_factory.mktemp("runs")))
     configs = [digits(seed=seed, epochs=1 + seed % 4, batch_size=700) for seed in range(9)]
     configs.append(configs[3].replace(correction=1))
-    with monkeypatch.context() as patch, one_gpu(patch) as here:
+    with monkeypatch.context() as patch, emulated_gpu(patch) as here:
         for module in ("sln.train", "sln.utils.graphs"):
             patch.setattr(f"{module}.prediction_size", lambda device: 400)
         noted(patch, here)
@@ -314,13 +314,13 @@ def test_the_gpu_has_finished_before_a_run_is_prepared(ten_runs):
 
 def test_runs_take_turns_on_one_gpu_alone(monkeypatch):
     ways = []
-    monkeypatch.setattr(turns, "train", lambda configs, at_once, **_: ways.append(("turns", at_once)) or ())
+    monkeypatch.setattr(one_gpu, "train", lambda configs, at_once, **_: ways.append(("turns", at_once)) or ())
     monkeypatch.setattr(parallel, "_in_processes", lambda _, where, __: ways.append(where) or ())
     monkeypatch.setenv("SLN_WORKERS", "3")
     configs = [digits(seed=seed) for seed in range(2)]
     list(parallel.train(configs))
     # a context of its own: `monkeypatch` would restore one_gpu's value at the end of the test
-    with one_gpu(monkeypatch), monkeypatch.context() as patch:
+    with emulated_gpu(monkeypatch), monkeypatch.context() as patch:
         list(parallel.train(configs))
         patch.setattr(torch.cuda, "device_count", lambda: 2)
         list(parallel.train(configs))  # in a process per slot
@@ -330,7 +330,7 @@ def test_runs_take_turns_on_one_gpu_alone(monkeypatch):
 def test_get_all_on_one_gpu_takes_turns(monkeypatch, tmp_path):
     monkeypatch.setenv("SLN_WORKERS", "3")
     configs = [digits(seed=1).replace(correction=1), *(digits(seed=seed) for seed in range(3))]
-    with one_gpu(monkeypatch) as here:
+    with emulated_gpu(monkeypatch) as here:
         assert [run.config for run in parallel.get_all(configs)] == configs
         assert len(here.made) == 3
     known = alone(configs[1:], monkeypatch, tmp_path)
@@ -340,7 +340,7 @@ def test_get_all_on_one_gpu_takes_turns(monkeypatch, tmp_path):
 def test_get_all_raises_what_a_run_on_the_gpu_raises_and_keeps_what_was_finished(monkeypatch):
     monkeypatch.setenv("SLN_WORKERS", "2")
     configs = [digits(epochs=1), digits(lr=1e30, epochs=4, seed=1), digits(epochs=4, seed=2)]
-    with one_gpu(monkeypatch):
+    with emulated_gpu(monkeypatch):
         monkeypatch.setattr(train, "ALWAYS_TESTED", 1)
         with pytest.raises(InputError, match="the loss became"):
             parallel.get_all(configs)
