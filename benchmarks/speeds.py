@@ -18,7 +18,7 @@ from torch.autograd import DeviceType
 from torch.profiler import ProfilerActivity, profile
 
 from sln.utils.devices import device
-from sln.utils.speeds import SPEEDS
+from sln.utils.speeds import SPEEDS, has_bfloat16
 
 # Multiplications and additions per image, of this WRN-28-2 (the stride is on the second convolution).
 BATCH, FORWARD, FORWARD_BACKWARD = 128, 485.3e6, 1455e6
@@ -42,7 +42,8 @@ def ceilings(table: Table) -> float:
     times = _times(lambda: target.copy_(source), repeats)
     table.add("copy, read and written", "", [2 * len(source) / t / 1e9 for t in times], "GB/s")
     size = 8192 if gpu else 1024
-    for kind in (torch.bfloat16, torch.float32):
+    kinds = (torch.float32, torch.bfloat16) if has_bfloat16(device()) else (torch.float32,)
+    for kind in kinds:
         a = torch.randn(size, size, device=device()).to(kind)
         flops = [2 * size**3 / t for t in _times(lambda a=a: a @ a, repeats)]
         name = str(kind).removeprefix("torch.")
