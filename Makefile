@@ -49,17 +49,17 @@ report: reproduce ## the same, and say where the article is
 	@echo "open build/$(PROFILE)/index.html"
 
 lab: $(RUNTIME) ## JupyterLab on the notebooks, on loopback, with a token
-	$(PY) -m jupyterlab --ServerApp.ip=127.0.0.1 --notebook-dir=notebooks --LabApp.app_settings_dir=$(CURDIR)/sln/explore/lab $(if $(filter 0,$(shell id -u)),--allow-root)
+	$(PY) -m jupyterlab --ServerApp.ip=127.0.0.1 --notebook-dir=notebooks --LabApp.app_settings_dir="$(CURDIR)/sln/explore/lab" $(if $(filter 0,$(shell id -u)),--allow-root)
 
 app: $(APP) ## the explorers as a page of their own (Voilà), on loopback, with a token
-	JUPYTER_PATH=$(CURDIR)/sln/explore $(PY) -m voila sln/explore/app.ipynb --Voila.config_file_paths=sln/explore/voila --token
+	JUPYTER_PATH="$(CURDIR)/sln/explore" $(PY) -m voila sln/explore/app.ipynb --Voila.config_file_paths=sln/explore/voila --token
 
 test: $(DEV) ## run the fast tests, in two processes
 	$(PY) -m pytest -n 2 --dist loadfile -m "not slow"
 
 test-all: $(DEV) ## run all tests, measure coverage; in a browser too, where Chromium is or can be installed
 	rm -rf build/ui/trained
-	SLN_TEST_RUNS=$(CURDIR)/build/ui/trained/runs $(PY) -m pytest -n 2 --dist loadfile --cov --cov-report=term
+	SLN_TEST_RUNS="$(CURDIR)/build/ui/trained/runs" $(PY) -m pytest -n 2 --dist loadfile --cov --cov-report=term
 	@if $(MAKE) --no-print-directory browser; then $(MAKE) --no-print-directory test-ui; fi
 
 test-gpu: $(DEV) ## run the tests that need a GPU, and fail where there is none

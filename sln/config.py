@@ -253,7 +253,7 @@ class Config:
         require(not (embedded and released), none)
         require(self.downsample in (1, 2, 4), f"downsample is {self.downsample}, allowed are 1, 2 and 4")
         belongs = self.model.startswith("resnet") == clothing
-        belongs &= self.model != "frozen" or embedded
+        belongs &= self.model != "frozen" or self.dataset == "digits"
         require(belongs, f"model {self.model} does not go with dataset {self.dataset}")
         require(not embedded or not self.augment, f"the {self.dataset} have no augmentation")
         require(self.num_per_class != 0, "num_per_class is 0, allowed are -1 (all) and values from 1 up")

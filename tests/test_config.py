@@ -241,6 +241,7 @@ def test_the_defaults_are_those_of_the_released_scripts():
         ({"dataset": "cifar10", "model": "resnet50"}, ("resnet50", "cifar10")),
         ({"dataset": "clothing1m", "model": "cnn"}, ("cnn", "clothing1m")),
         ({"dataset": "cifar10", "model": "frozen"}, ("frozen", "cifar10")),
+        ({"dataset": "letters", "model": "frozen"}, ("frozen", "letters")),
         ({"dataset": "clothing1m", "keep_weights_every": 2}, ("keep_weights_every", "clothing1m")),
         ({"augment": True}, ("digits", "augmentation")),
         ({"num_per_class": 5}, ("num_per_class", "clothing1m")),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 import pandas as pd
 import torch.nn.functional as F
@@ -10,7 +11,7 @@ from torch import Tensor
 
 from sln.method import corrected_targets
 from sln.runs.run import Run
-from sln.study.statistics import MethodRuns, interval
+from sln.study.statistics import MethodRuns, interval, span
 from sln.utils.files import project_root, read_table
 
 
@@ -111,14 +112,17 @@ def by_weight(rules: Mapping[str, MethodRuns]) -> pd.DataFrame:
 def describe_by_weight(table: pd.DataFrame) -> str:
     """Which rules of `by_weight` differ from the first, the paper's, and what they do to the labels."""
     first, lines = table.iloc[0], []
-    labels = "{0.labels:.0f}% of labels true ({0.labels_low:.0f} to {0.labels_high:.0f})"
-    lines.append(f"{first.rule}: test accuracy {first.accuracy:.1f}%, {labels.format(first)}.")
+
+    def labels(row: Any) -> str:
+        return f"{row.labels:.0f}% of labels true {span(row.labels_low, row.labels_high, '.0f')}"
+
+    lines.append(f"{first.rule}: test accuracy {first.accuracy:.1f}%, {labels(first)}.")
     for row in table.iloc[1:].itertuples():
         told = row.gain_low > 0 or row.gain_high < 0
         verdict = ("better" if row.gain > 0 else "worse") if told else "no clear difference"
         lines.append(
-            f"{row.rule}: {row.gain:+.1f} points ({row.gain_low:+.1f} to {row.gain_high:+.1f}), {verdict}; "
-            f"{labels.format(row)}."
+            f"{row.rule}: {row.gain:+.1f} points {span(row.gain_low, row.gain_high)}, {verdict}; "
+            f"{labels(row)}."
         )
     return "\n".join(lines)
 

@@ -253,7 +253,8 @@ def decoders() -> int:
 
 def bad_list(data: Clothing1M) -> Path:
     """The list of bad images, beside the runs: a CSV with list, line, image and problem."""
-    return runs_folder() / f"clothing1m-bad-images-{data.checksum[:12]}.csv"
+    place = hashlib.sha256(os.fsencode(data.root.resolve())).hexdigest()[:8]
+    return runs_folder() / f"clothing1m-bad-images-{data.checksum[:12]}-{place}.csv"
 
 
 @decoding()

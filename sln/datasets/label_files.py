@@ -89,12 +89,16 @@ def from_csv(path: Path, true: np.ndarray, num_classes: int) -> Corruption:
     """
     arrays, manifest_path = _read_csv(path), path.with_suffix(".json")
     manifest = read_json(manifest_path) if manifest_path.exists() else {}
+    manifest = manifest if "sha256_given" in manifest else {}  # else it is another file of that name
     lowest = {"true": -1 if "replaced_by" in arrays else 0, "replaced_by": -1}  # open-set: -1 is no class
     for name, values in arrays.items():
         classes = np.inf if name == "replaced_by" else num_classes
         require_labels(values, classes, f"{path}, column {COLUMNS[name]}", lowest.get(name, 0))
     labels, given = arrays["true"], arrays["given"]
     _require_same(path, labels, true)
+    odd = (labels < 0) != (arrays.get("replaced_by", np.full_like(labels, -1)) >= 0)
+    both = "label -1 and a number from 0 in replaced_by belong together"
+    require(not odd.any(), f"{path}: {both}, at row {odd.argmax()}")
     for name in COLUMNS:
         known = manifest.get(f"sha256_{name}")
         same = known is None or (name in arrays and known == labels_sha256(arrays[name]))

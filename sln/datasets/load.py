@@ -124,6 +124,8 @@ def _scores(clean: Data, config: Config) -> np.ndarray:
     base = data_settings(config.replace(labels="generated"))
     name = f"scores-{base.dataset}-seed{base.noise_seed}-{base.replace(noise_rate=0.4).digest()}"
     path = runs_folder() / f"{name}.npy"
+    if path.exists():  # the folder may be one that is only read
+        return np.load(path, allow_pickle=False)
     with lock(name):
         if not path.exists():
             what, quiet = "scores of instance-dependent noise", base.dataset in EMBEDDED  # a second or two
@@ -173,7 +175,10 @@ def corrupt(
         images = split.images
         if corruption.replaced_by is not None:
             index, images = torch.from_numpy(corruption.replaced_by), images.clone()
-            images[index >= 0] = outside_images(config)[index[index >= 0]]
+            outside = outside_images(config)
+            what = f"replaced_by is up to {index.max()} in {config.labels}"
+            require(index.max() < len(outside), f"{what}, but there are {len(outside)} images of no class")
+            images[index >= 0] = outside[index[index >= 0]]
         corrupted[part] = Split(images, torch.from_numpy(corruption.given), torch.from_numpy(corruption.true))
     return dataclasses.replace(clean, **corrupted)
 

@@ -11,11 +11,14 @@ if (!customElements.get("sln-player")) customElements.define("sln-player", class
     }
 
     connectedCallback() {
+        this.follow ??= () => this.read();
+        addEventListener("hashchange", this.follow);  // once, if it is called again
         if (this.sliders) return;  // it was only put elsewhere in the page
         if (!this.querySelector(":scope > script")) {  // the page is still being read
             document.addEventListener("DOMContentLoaded", () => this.connectedCallback(), {once: true});
             return;
         }
+        if (!window.DecompressionStream) return;  // in an old browser the picture stays as it is
         this.sliders = [...this.querySelectorAll("input")];
         this.picture = this.querySelector(".sln-picture");
         this.words = this.querySelector(".sln-words");
@@ -30,11 +33,14 @@ if (!customElements.get("sln-player")) customElements.define("sln-player", class
             await this.show();
             this.write();
         });
-        addEventListener("hashchange", () => this.read());
         new IntersectionObserver((entries, observer) => {  // unpacked shortly before it is seen
             if (entries.some(entry => entry.isIntersecting)) { observer.disconnect(); this.unpacked(); }
         }, {rootMargin: "1000px"}).observe(this);
         this.read();
+    }
+
+    disconnectedCallback() {
+        removeEventListener("hashchange", this.follow);
     }
 
     unpacked() {
@@ -80,6 +86,7 @@ if (!customElements.get("sln-player")) customElements.define("sln-player", class
 
     /** The address's values, `#id.name=value&…`: the nearest that there is; what it leaves out is at its start. */
     async read() {
+        if (!this.sliders) return;
         const asked = new URLSearchParams(location.hash.slice(1)), key = slider => `${this.id}.${slider.name}`;
         if (!this.sliders.some(slider => asked.has(key(slider)))) return;
         const {values} = await this.unpacked();

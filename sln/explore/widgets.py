@@ -116,6 +116,7 @@ def _player(
 
 def _freeze() -> None:
     """Libraries are not looked through again for garbage, a tenth of the time of drawing."""
+    gc.unfreeze()  # what is no longer used since the last time is freed
     gc.collect()
     gc.freeze()
 

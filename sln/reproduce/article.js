@@ -1,5 +1,6 @@
 // The parts of the article that are no player: numbers to save, and where in the contents the reader is.
-for (const button of document.querySelectorAll("button[data-csv]")) {
+const unpacks = "DecompressionStream" in window; // not in an old browser
+for (const button of unpacks ? document.querySelectorAll("button[data-csv]") : []) {
   button.hidden = false;
   button.addEventListener("click", async () => {
     const bytes = Uint8Array.from(atob(button.dataset.csv), (letter) => letter.charCodeAt(0));
@@ -19,7 +20,7 @@ const seen = new IntersectionObserver((entries) => {
     links.get(entry.target.id).setAttribute("aria-current", "true");
   }
 }, { rootMargin: "0px 0px -70% 0px" });
-for (const heading of document.querySelectorAll("main section, main h2")) if (links.has(heading.id)) seen.observe(heading);
+for (const heading of document.querySelectorAll("main section, main h2, main sln-train")) if (links.has(heading.id)) seen.observe(heading);
 const wide = matchMedia("(min-width: 76rem)"); // as in article.css: the contents stand beside the text
 const fold = () => { document.querySelector("nav details").open = wide.matches; };
 wide.addEventListener("change", fold);

@@ -14,8 +14,8 @@ from sln.config import NOISE_NAMES
 if TYPE_CHECKING:
     from sln.reproduce.summary import Numbers
 
-# A column of the page, the profile whose tables it reads, and the claim's field that names the table.
-DATA = {"digits": ("full", "table"), "letters": ("full", "letters"), "photographs": ("mini", "table")}
+# A column of the page, whether it reads `mini`'s tables, and the claim's field that names the table.
+DATA = {"digits": (False, "table"), "letters": (False, "letters"), "photographs": (True, "table")}
 MISSING, NOT_RUN = "not in it", "not run"
 NOISES = ("sym", "asym", "dependent", "openset", "human-random1", "human-worst")
 STRENGTHS = {"best": "best strength", "matched": "strength matched to SLN"}
@@ -109,16 +109,17 @@ def cell(claim: Claim, numbers: Numbers, table: str) -> str:
 
 def rows(numbers: Mapping[str, Numbers]) -> list[dict[str, str]]:
     """One row per claim of the page: claim, paper, a cell per data set of DATA, notebook."""
-    steps = numbers["full"].rows("06_steps_of_the_order") if "full" in numbers else pd.DataFrame()
+    digits = "full" if "full" in numbers else "quick"
+    steps = numbers[digits].rows("06_steps_of_the_order") if digits in numbers else pd.DataFrame()
     paper = {} if steps.empty else steps.set_index(["noise", "step"])["paper"].to_dict()
     found = []
     for claim in claims(paper):
         row = {"claim": claim.text, "paper": claim.paper}
-        for name, (profile, source) in DATA.items():
-            table = getattr(claim, source)
+        for name, (photographs, source) in DATA.items():
+            profile, table = "mini" if photographs else digits, getattr(claim, source)
             own = table and profile in numbers
-            if own and profile != "full" and "full" in numbers:
-                own = numbers[profile].shows_own(table, numbers["full"])
+            if own and photographs and digits in numbers:
+                own = numbers[profile].shows_own(table, numbers[digits])
             row[name] = cell(claim, numbers[profile], table) if own else NOT_RUN
         found.append(row | {"notebook": str(claim.notebook)})
     return found

@@ -104,5 +104,6 @@ def private_sockets() -> Iterator[traitlets.config.Config]:
     if os.name == "nt":
         yield traitlets.config.Config()
         return
-    with tempfile.TemporaryDirectory(prefix="sln-") as folder:  # a short path: socket names have a limit
+    short = "/tmp" if len(tempfile.gettempdir()) > 60 else None
+    with tempfile.TemporaryDirectory(prefix="sln-", dir=short) as folder:
         yield traitlets.config.Config({"ConnectionFileMixin": {"transport": "ipc", "ip": f"{folder}/kernel"}})

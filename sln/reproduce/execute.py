@@ -18,6 +18,7 @@ from typing import Any
 import nbformat
 import nbformat.reader
 import papermill
+import zmq
 from nbclient.exceptions import CellTimeoutError, DeadKernelError
 from nbformat import NotebookNode
 
@@ -29,7 +30,7 @@ from sln.runs.store import versions
 from sln.study.plan import describe, parallel_runs, plan, planned, require_data, train_ahead
 from sln.study.study import Study
 from sln.utils.errors import InputError, choose, require
-from sln.utils.files import figures_folder, project_root, write_json
+from sln.utils.files import figures_folder, project_root, write_json, write_text
 
 ARTEFACT_KINDS = (".png", ".csv")
 
@@ -68,6 +69,7 @@ def reproduce(
     Raises InputError for an unknown profile, notebook or parameter, before anything runs.
     """
     guess = Study(profile, guesses=True)  # refuses an unknown profile
+    require("PROFILE" not in (parameters or {}), "PROFILE is no parameter of its own; name it with --profile")
     values = {"PROFILE": profile, **(parameters or {})}
     chosen = choose_notebooks(folder, only, values)
     if dry_run:
@@ -77,9 +79,10 @@ def reproduce(
     if guess.profile.recipes:  # days of training
         print(describe(plan(guess), parallel_runs(planned(guess))), file=sys.stderr, flush=True)
     study = Study(profile)
+    build = (build or project_root() / "build") / profile
+    write_text(build / ".begun", "")  # a folder that cannot be written to is named before hours of training
     if only is None:  # one notebook alone trains what it needs
         train_ahead(study)
-    build = (build or project_root() / "build") / profile
     work = functools.partial(run_notebook, build=build, values=values, profile=profile, timeout=timeout)
     # notebooks that train are run one after another
     several = parallel.each if only is None else lambda work, items: enumerate(map(work, items))
@@ -89,7 +92,11 @@ def reproduce(
         print(f"{result.name} took {result.seconds:.0f} s", file=sys.stderr, flush=True)
         for problem in result.problems:
             print(f"{result.name}: {problem}", file=sys.stderr, flush=True)
-    return finish(study, [results[name] for name in chosen], build, complete=only is None)
+    if only is not None:  # the article keeps the sections of notebooks that were executed before
+        before = {name: path for name, path in notebooks(folder).items() if (build / path.name).exists()}
+        results = {name: Result(name, 0.0, promised(path)) for name, path in before.items()} | results
+    shown = [result for _, result in sorted(results.items())]
+    return finish(study, shown, build, ran=list(chosen), complete=only is None)
 
 
 def choose_notebooks(
@@ -105,10 +112,11 @@ def choose_notebooks(
     return chosen
 
 
-def finish(study: Study, results: list[Result], build: Path, *, complete: bool) -> int:
+def finish(study: Study, results: list[Result], build: Path, *, ran: Sequence[str], complete: bool) -> int:
     """Write manifest, article and summary, print the table, and return the exit code.
 
-    complete : whether all notebooks were run; only then are there a manifest and a check for old figures
+    ran : the notebooks that were run now, which the table names; complete : whether these are all; only then
+        are there a manifest and a check for old figures
     """
     leftovers = unpromised(study.name, results) if complete else []
     seconds = {result.name: round(result.seconds, 1) for result in results}
@@ -118,14 +126,14 @@ def finish(study: Study, results: list[Result], build: Path, *, complete: bool) 
         write_json(figures / "manifest.json", manifest)
     article = write_article(build, study, results, leftovers, manifest)
     write_summary(figures.parent)
-    print_table(results, leftovers, article)
+    print_table([result for result in results if result.name in ran], leftovers, article)
     return 1 if leftovers or any(result.problems for result in results) else 0
 
 
 def check_parameters(path: Path, values: Mapping[str, Any]) -> None:
     """Raise InputError for a parameter that the notebook lacks or of another type; papermill only warns."""
     try:
-        known = papermill.inspect_notebook(str(path))
+        known = papermill.inspect_notebook(plain(path))
         defaults = {name: ast.literal_eval(parameter["default"]) for name, parameter in known.items()}
     except (ValueError, SyntaxError, nbformat.reader.NotJSONError) as error:
         reason = " ".join(str(error).split())[:200]
@@ -140,21 +148,25 @@ def check_parameters(path: Path, values: Mapping[str, Any]) -> None:
         )
 
 
+def plain(path: Path) -> str:
+    """The path as papermill takes it: braces in it name no parameters."""
+    return str(path).replace("{", "{{").replace("}", "}}")
+
+
 def run_notebook(
     path: Path, build: Path, values: Mapping[str, Any], profile: str, timeout: float | None = None
 ) -> Result:
     """Execute one notebook to the folder `build` and collect its problems; its errors are not raised."""
     output = build / path.name
-    source = nbformat.read(path, as_version=4)
-    result = Result(path.stem, 0.0, list(source.metadata.get("sln", {}).get("artefacts", [])))
+    result = Result(path.stem, 0.0, promised(path))
     build.mkdir(parents=True, exist_ok=True)
     output.unlink(missing_ok=True)  # an old file must not be taken for a new one
     start, began = time.monotonic(), time.time()
     try:
         with headless(), private_sockets() as sockets:
             papermill.execute_notebook(
-                str(path),
-                str(output),
+                plain(path),
+                plain(output),
                 parameters=dict(values),
                 engine_name=ENGINE,
                 kernel_name="python3",
@@ -173,6 +185,8 @@ def run_notebook(
         result.problems.append("the kernel died (killed, or out of memory)")
     except RuntimeError as error:  # raised by nbclient if a kernel never answers
         result.problems.append(f"the kernel did not start: {error}")
+    except (OSError, zmq.ZMQError, papermill.exceptions.PapermillException) as error:  # such as a full disk
+        result.problems.append(f"it could not be run: {' '.join(str(error).split())}")
     result.seconds = time.monotonic() - start
     if not output.exists():
         result.problems.append("no executed notebook was written")
@@ -180,6 +194,11 @@ def run_notebook(
         result.problems += unfinished(nbformat.read(output, as_version=4))
     result.problems += broken_promises(result.artefacts, profile, began)
     return result
+
+
+def promised(path: Path) -> list[str]:
+    """The names of the figures that a notebook promises."""
+    return list(nbformat.read(path, as_version=4).metadata.get("sln", {}).get("artefacts", []))
 
 
 def unfinished(executed: NotebookNode) -> list[str]:
@@ -226,10 +245,10 @@ def broken_promises(artefacts: list[str], profile: str, began: float) -> list[st
 
 def unpromised(profile: str, results: list[Result]) -> list[str]:
     """Files in the figures folder that no notebook promises, such as those of a renamed figure."""
-    promised = {f"{name}{kind}" for result in results for name in result.artefacts for kind in ARTEFACT_KINDS}
+    known = {f"{name}{kind}" for result in results for name in result.artefacts for kind in ARTEFACT_KINDS}
     folder = figures_folder(profile)
     found = {path.name for path in folder.iterdir()} if folder.exists() else set()
-    return sorted(name for name in found - promised - {"manifest.json"} if not name.startswith("."))
+    return sorted(name for name in found - known - {"manifest.json"} if not name.startswith("."))
 
 
 def print_table(results: list[Result], leftovers: list[str], article: Path) -> None:

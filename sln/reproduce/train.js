@@ -234,6 +234,7 @@
       const run = { ...this.read(), points: [] };
       this.runs = [...this.runs, run].slice(-SHOWN);
       this.one("button").textContent = "Stop";
+      this.one("form").noValidate = true; // a number that is half typed does not keep it from stopping
       this.say(`Training at σ = ${run.sigma}, ${told(run)}.`);
       const address = URL.createObjectURL(new Blob([`${learner}; onmessage = ${serve}`]));
       this.worker = new Worker(address);
@@ -258,6 +259,7 @@
       this.worker.terminate();
       this.worker = null;
       this.one("button").textContent = "Train";
+      this.one("form").noValidate = false;
       this.one("progress").value = 0;
       this.one(".left").textContent = "";
       const run = this.runs.at(-1);
@@ -267,7 +269,7 @@
         return this.say(problem ?? "Stopped before the first epoch.");
       }
       const { epoch, network, average } = run.points.at(-1);
-      const how = epoch < run.epochs ? "Stopped. " : "";
+      const how = problem ? `${problem} ` : epoch < run.epochs ? "Stopped. " : "";
       return this.say(`${how}σ = ${run.sigma}: ${percent(average[2])} test accuracy (average), `
         + `${percent(average[1])} of the wrong labels memorised. The network itself, without averaging: `
         + `${percent(network[2])} and ${percent(network[1])}. (${told(run)})`);

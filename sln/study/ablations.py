@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from sln.config import NOISE_NAMES
-from sln.study.statistics import Arm, MethodRuns, accuracies, interval, paired
+from sln.study.statistics import Arm, MethodRuns, accuracies, interval, paired, span
 from sln.study.study import Study
 
 # Class counts are compared at this noise rate: at 0.4 two classes would hardly differ from chance.
@@ -201,7 +201,7 @@ def clean_price(study: Study) -> pd.DataFrame:
 def describe_clean_price(table: pd.DataFrame) -> str:
     """The differences of `clean_price`."""
     parts = [
-        f"{row.method}, {row.quantity} {row.mean:+.3f} [{row.low:+.3f}, {row.high:+.3f}]"
+        f"{row.method}, {row.quantity} {row.mean:+.3f} {span(row.low, row.high, '+.3f')}"
         for row in table[table["method"].str.contains("minus")].itertuples()
     ]
     return f"Where no label is wrong, at σ = {table['sigma'].iloc[0]:g}: {'; '.join(parts)}."
@@ -365,7 +365,7 @@ def describe_class_counts(best: pd.DataFrame) -> str:
 def _points(row: Any, name: str) -> str:
     """A difference of a table's row and its interval, which a single run has not, in points."""
     mean, low, high = (getattr(row, f"{name}{end}") for end in ("", "_low", "_high"))
-    return f"{mean:+.1f} " + (f"({low:+.1f} to {high:+.1f})" if math.isfinite(high) else "(one run)")
+    return f"{mean:+.1f} {span(low, high)}"
 
 
 def _sides(rows: pd.DataFrame, name: str, of: pd.Series) -> str:

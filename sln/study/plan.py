@@ -26,7 +26,7 @@ from sln.study.recipes import RECIPES
 from sln.study.statistics import Arm
 from sln.study.study import VARIANTS, Study
 from sln.train import State
-from sln.utils.devices import device
+from sln.utils.devices import current, device
 from sln.utils.files import read_json
 
 # training, validation and test images
@@ -204,7 +204,7 @@ def seconds_an_epoch(config: Config) -> float:
         validation = round(config.held_out * train)
         train -= validation
     training, predicting = _seconds_an_image(*(getattr(config, name) for name in STEP))
-    measured = test / config.measure_test_every + (validation + train) / config.measure_train_every
+    measured = (test + validation) / config.measure_test_every + train / config.measure_train_every
     return train * training + (2 + len(config.extra_alphas)) * measured * predicting
 
 
@@ -212,7 +212,7 @@ def seconds_an_epoch(config: Config) -> float:
 def _seconds_an_image(*step: object) -> tuple[float, float]:
     """Seconds per image, (training, predicting), as runs with these settings (STEP) are trained here."""
     config = Config.from_dict(dict(zip(STEP, step, strict=True)) | {"sigma": 0.0, "correction": -1})
-    with threads(config.threads):
+    with threads(config.threads), current(device()):
         data = (clean(config) if config.dataset in EMBEDDED else random_images(config)).to(device())
         state, engine = State(config, data), fast.engine(config, data.device)
         engine.train_epoch(state, data, config, 1, config.sigma)  # to warm up

@@ -12,6 +12,7 @@ import pandas as pd
 
 from sln.config import Config
 from sln.runs.run import Run
+from sln.train import ALWAYS_TESTED
 
 LEVEL = 0.95  # of intervals
 LAST = 10  # epochs whose mean is reported beside the last one
@@ -60,7 +61,8 @@ class MethodRuns:
     def early(self, column: str) -> np.ndarray:
         """(seeds,): a history column at each run's epoch of the best accuracy on *noisy* validation labels.
 
-        That is early stopping without a clean label. Of equal epochs the first; NaN without validation.
+        That is early stopping without a clean label. Of equal epochs the first; NaN without validation, and
+        for a run that was validated less often than its configuration asks (`measure_test_every`).
         """
         values = [
             run.of(self.weights)[column].get(epoch, math.nan)
@@ -70,8 +72,13 @@ class MethodRuns:
 
     def best_epochs(self) -> list[float]:
         """The epochs of `early`, one per seed."""
-        scores = [run.of(self.weights)["validation_accuracy"].dropna() for run in self.runs]
-        return [score.idxmax() if len(score) else math.nan for score in scores]
+        found = []
+        for run in self.runs:
+            scores = run.of(self.weights)["validation_accuracy"].dropna()
+            last, every = run.config.epochs, run.config.measure_test_every
+            asked = {*range(every, last + 1, every), *range(max(1, last - ALWAYS_TESTED + 1), last + 1)}
+            found.append(scores.idxmax() if len(scores) >= len(asked) else math.nan)
+        return found
 
     def curve(self, column: str) -> pd.DataFrame:
         """Epochs x seeds: a history column."""
@@ -118,6 +125,11 @@ class Estimate:
         low, high = (self.low, self.high) if claimed > 0 else (-self.high, -self.low)
         untold = f"cannot be told with {self.seeds} seed{'s' * (self.seeds != 1)}"
         return "holds" if low > 0 else "does not hold" if high < 0 else untold
+
+
+def span(low: float, high: float, form: str = "+.1f") -> str:
+    """An interval in a sentence, as "(+24.5 to +38.7)"; a single run has none."""
+    return f"({low:{form}} to {high:{form}})" if math.isfinite(high) else "(one run)"
 
 
 def interval(values: Sequence[float] | np.ndarray, level: float = LEVEL) -> Estimate:

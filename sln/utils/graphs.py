@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Mapping
 import torch
 from torch import Tensor, nn
 
-from sln.utils.devices import prediction_size
+from sln.utils.devices import current, prediction_size
 from sln.utils.networks import tensors
 from sln.utils.speeds import SPEEDS, Speed, chosen, uses_graphs
 
@@ -86,7 +86,8 @@ class Passes:
         self.images = torch.zeros(size, dtype=images.dtype, device=images.device)
         view(self.images[:1])  # what it keeps is made here: inside, it would break the compiled code in two
         self.compute = compiled(self._compute) if speed.compiled else self._compute
-        (self.part,) = captured([self._pass])
+        with current(images.device):
+            (self.part,) = captured([self._pass])
 
     def __call__(self, weights: Mapping[str, Tensor], batches: Iterable[Tensor]) -> Tensor:
         """(N, C) float32 on the CPU: the logits of batches of images, with `weights` by name."""

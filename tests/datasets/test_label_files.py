@@ -188,6 +188,8 @@ def test_a_label_that_was_edited_after_saving_fails_the_checksum(column, tmp_pat
         ("label,label_noisy\n0,1\n-1,0\n", ["column label:", "label -1 at row 1"]),
         ("label,label_noisy\n0,1\n1,7\n", ["column label_noisy:", "label 7 at row 1", "0..4"]),
         ("label,label_noisy,replaced_by\n0,1,-1\n1,2,x\n", ["column replaced_by:", "whole numbers"]),
+        ("label,label_noisy,replaced_by\n0,1,-1\n1,2,3\n", ["belong together, at row 1"]),
+        ("label,label_noisy,replaced_by\n0,1,-1\n-1,2,-1\n", ["belong together, at row 1"]),
         ("label,label_noisy\n0,1\n1,\n", ["label_noisy", "whole numbers"]),
         ("label,label_noisy\n0,1\n1,cat\n", ["label_noisy", "whole numbers"]),
         ("label,label_noisy\n0.5,1\n1,1\n", ["column label:", "whole numbers"]),
@@ -207,6 +209,12 @@ def test_a_damaged_label_file_is_refused_in_one_line_that_names_it(text, words, 
 def test_a_missing_label_file_is_named(tmp_path, refused):
     with refused("absent.csv", "missing"):
         label_files.from_csv(tmp_path / "absent.csv", FIVE, 5)
+
+
+def test_another_json_file_of_that_name_is_no_manifest(tmp_path):
+    (tmp_path / "labels.csv").write_bytes(csv(TRUE, GIVEN))
+    (tmp_path / "labels.json").write_text('{"rate": "a", "kind": 3}')
+    assert label_files.from_csv(tmp_path / "labels.csv", TRUE, 10).rate == pytest.approx(20 / 60)
 
 
 def test_a_damaged_manifest_is_named(tmp_path, refused):

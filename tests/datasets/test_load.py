@@ -267,6 +267,22 @@ def test_instance_dependent_noise_reads_the_scores_of_its_own_split(few_digits):
         assert getattr(noisy, name).given.tolist() == expected.tolist()
 
 
+def test_an_image_of_no_class_that_is_not_there_is_refused(tmp_path, refused):
+    true = source.digits().train.true.numpy()
+    made = noise.open_set(true, 10, 10_000, 0.4, seed=0)
+    made.save(tmp_path / "mine.csv")
+    with refused("replaced_by is up to", "mine.csv", "884 images of no class"):
+        load.load_data(Config(noise_mode="openset", labels=str(tmp_path / "mine.csv")))
+
+
+def test_scores_that_are_there_are_read_where_nothing_can_be_written(monkeypatch):
+    config = Config(noise_mode="dependent", noise_rate=0.2)
+    given = load.load_data(config).train.given
+    load.cache.clear()
+    monkeypatch.setattr(load, "lock", None)
+    assert torch.equal(load.load_data(config).train.given, given)
+
+
 def test_instance_dependent_noise_without_scores_is_refused(refused):
     with refused("averaged softmax", "load_data"):
         load.corrupt(source.digits(), Config(noise_mode="dependent"))

@@ -37,6 +37,12 @@ def test_a_claim_has_its_number_interval_and_verdict_for_each_data_set(numbers):
     }
 
 
+def test_without_full_the_numbers_are_those_of_quick(numbers):
+    first = claims.rows({"quick": numbers["full"]})[0]
+    assert first == claims.rows({"full": numbers["full"]})[0]
+    assert first["paper"] == "+26.8"
+
+
 def test_a_table_that_a_profile_only_shows_is_not_its_own(numbers):
     table = "06_steps_of_the_order.csv"
     (numbers["mini"].folder / table).write_bytes((numbers["full"].folder / table).read_bytes())

@@ -1,9 +1,11 @@
 """Every failure that papermill does not report is found."""
 
+import errno
 import json
 import os
 import re
 import sys
+import tempfile
 import time
 from pathlib import Path
 
@@ -124,7 +126,14 @@ def test_a_file_that_no_notebook_promises_is_a_failure(good, monkeypatch, capsys
     assert reproduce("smoke", folder=folder / "notebooks", build=folder / "again") == 1
     assert "01_renamed.png" in capsys.readouterr().out
     assert "01_renamed.png" in (folder / "again" / "smoke" / "index.html").read_text()
-    assert reproduce("smoke", folder=folder / "notebooks", build=folder / "again", only=["01_first"]) == 0
+    monkeypatch.undo()
+    monkeypatch.setenv("SLN_FIGURES", str(folder / "figures"))
+    capsys.readouterr()
+    assert reproduce("smoke", folder=folder / "notebooks", build=folder / "build", only=["01_first"]) == 0
+    # one notebook again: the table names it alone, the article keeps the others
+    assert "02_second" not in capsys.readouterr().out
+    article = (folder / "build" / "smoke" / "index.html").read_text()
+    assert article.index('<section id="01_first"') < article.index('<section id="02_second"')
     (figures / "01_renamed.png").unlink()
 
 
@@ -154,6 +163,38 @@ def test_unknown_and_mistyped_parameters_are_refused_before_anything_runs(
         reproduce("smoke", folder=tmp_path / "notebooks", build=tmp_path / "build", parameters=parameters)
     assert not (tmp_path / "build").exists()
     assert not figures_folder("smoke").exists()
+
+
+def test_the_profile_is_no_parameter(tmp_path, refused):
+    write(tmp_path, "01_first")
+    with refused("--profile"):
+        reproduce("smoke", folder=tmp_path, build=tmp_path / "build", parameters={"PROFILE": "full"})
+
+
+def test_a_folder_that_cannot_be_written_is_named_before_anything_is_trained(tmp_path, refused, monkeypatch):
+    monkeypatch.setattr(runner, "train_ahead", None)
+    write(tmp_path, "01_first")
+    (tmp_path / "build").touch()
+    with refused("cannot write", "build"):
+        reproduce("smoke", folder=tmp_path, build=tmp_path / "build")
+
+
+def test_what_keeps_a_notebook_from_running_is_its_problem_alone(tmp_path, monkeypatch):
+    def full(*args, **options):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(runner.papermill, "execute_notebook", full)
+    result = run_notebook(write(tmp_path, "01_first"), tmp_path / "build", {"PROFILE": "smoke"}, "smoke")
+    assert "No space left on device" in result.problems[0]
+
+
+def test_braces_in_a_path_and_a_long_folder_for_temporary_files_do_no_harm(tmp_path, monkeypatch):
+    folder = tmp_path / "{x} and {0}" / ("long" * 20)
+    folder.mkdir(parents=True)
+    monkeypatch.setattr(tempfile, "tempdir", str(folder))
+    path = write(folder, "01_first", "assert COUNT == 3")
+    check_parameters(path, {"PROFILE": "smoke"})
+    assert run_notebook(path, folder / "build", {"PROFILE": "smoke"}, "smoke").problems == []
 
 
 def test_a_parameter_must_be_one_of_every_notebook(tmp_path, refused, monkeypatch):

@@ -36,7 +36,7 @@ def test_numbers_come_from_the_tables_and_missing_ones_are_dashes(figures):
         "| digits | open-set | – [–] | 96.4 (96.0 to 96.9) [95.0] | – [–] | 97.0 (96.5 to 97.5) [96.0] |"
         in text
     )
-    assert "as released makes 85% of the labels true, by the\nclean rule –, from 60%" in text
+    assert "85% after\nit as released, and – by the clean rule" in text
     assert "profile `mini`" not in text
     assert "nan" not in text
 

@@ -7,7 +7,6 @@ import os
 import shutil
 import subprocess
 import sys
-import tempfile
 import time
 from pathlib import Path
 
@@ -481,7 +480,6 @@ def test_a_full_disk_stops_training_in_one_line_and_loses_nothing(unfinished, tr
         (Path, "write_bytes"),
         (Path, "write_text"),
         (files.os, "replace"),
-        (tempfile, "mkstemp"),
     ):
         with monkeypatch.context() as patch:
             patch.setattr(target, name, no_space)

@@ -36,7 +36,7 @@ def test_the_clean_price_is_that_of_training_without_a_wrong_label(smoke_study):
     assert mean.loc["CE", "accuracy"] == pytest.approx(runs["CE"].final("test_accuracy").mean())
     np.testing.assert_allclose(mean.loc["SLN minus CE"], mean.loc["SLN"] - mean.loc["CE"])
     row = table.query("method == 'SLN-MO minus CE-MO' and quantity == 'calibration error'").iloc[0]
-    wanted = f"{row['mean']:+.3f} [{row['low']:+.3f}, {row['high']:+.3f}]"
+    wanted = f"{row['mean']:+.3f} ({row['low']:+.3f} to {row['high']:+.3f})"
     assert f"SLN-MO minus CE-MO, calibration error {wanted}" in ablations.describe_clean_price(table)
 
 

@@ -47,7 +47,7 @@ def test_a_verdict_needs_an_interval_on_one_side_of_zero(low, high, claimed, ver
     assert Estimate((low + high) / 2, low, high, 1.0, 5).verdict(claimed) == verdict
 
 
-def method(accuracy, validation):
+def method(accuracy, validation, every=1):
     """Runs with these histories (seeds x epochs) of test and validation accuracy."""
     runs = []
     for seed, columns in enumerate(zip(accuracy, validation, strict=True)):
@@ -55,7 +55,8 @@ def method(accuracy, validation):
         history.index = range(1, len(history) + 1)
         of = lambda weights, table=history: table  # noqa: E731
         final = lambda weights, table=history: table.iloc[-1]  # noqa: E731
-        runs.append(SimpleNamespace(config=SimpleNamespace(seed=seed), of=of, final=final))
+        config = SimpleNamespace(seed=seed, epochs=len(history), measure_test_every=every)
+        runs.append(SimpleNamespace(config=config, of=of, final=final))
     return MethodRuns("any", runs)
 
 
@@ -66,6 +67,14 @@ def test_last_epoch_mean_of_the_last_ten_and_epoch_of_the_best_noisy_validation(
     assert found.last10("test_accuracy") == pytest.approx([0.075, 0.575])
     assert found.best_epochs() == [2, 12]
     assert found.early("test_accuracy") == pytest.approx([0.02, 0.62])
+
+
+def test_early_stopping_needs_every_epoch_that_the_configuration_asks_for():
+    accuracy, validation = np.arange(1, 25) / 100, np.arange(1, 25) / 100
+    thinned = np.where((np.arange(1, 25) % 5 == 0) | (np.arange(1, 25) > 14), validation, np.nan)
+    assert np.isnan(method([accuracy], [thinned]).early("test_accuracy")).all()
+    assert method([accuracy], [thinned], every=5).early("test_accuracy") == pytest.approx([0.24])
+    assert method([accuracy], [validation], every=5).early("test_accuracy") == pytest.approx([0.24])
 
 
 def test_without_validation_images_there_is_no_early_stopping():

@@ -186,6 +186,7 @@ def test_a_run_can_be_stopped_by_keyboard_and_the_page_answers_while_it_trains(r
     expect(ready.locator(".left")).to_have_text(re.compile(r"^epoch \d+, \d+ s left$"))
     ready.locator("[name=sigma]").press("ArrowRight")
     expect(ready.locator("[name=sigma]")).to_have_attribute("aria-valuetext", "0.1")
+    ready.locator("[name=seed]").fill("")  # a number that is half typed
     ready.get_by_role("button", name="Stop").press("Enter")
     expect(ready.locator(".words")).to_have_text(re.compile(r"^Stopped\. σ = 0: "))
     done = int(re.search(r"(\d+) epochs", ready.locator(".words").inner_text())[1])

@@ -1,6 +1,7 @@
 """Files are either whole or not there."""
 
 import errno
+import os
 import tempfile
 import threading
 from pathlib import Path
@@ -100,10 +101,15 @@ def test_a_reader_finds_the_old_content_or_the_new_and_never_half(tmp_path):
     assert set(seen) == whole
 
 
-def test_a_file_is_readable_by_others_as_an_ordinary_file_is(tmp_path):
-    files.write_text(tmp_path / "file.txt", "σ\n")
+@pytest.mark.parametrize("mask", [0o022, 0o077, 0o002])
+def test_a_file_can_be_read_by_those_who_can_read_an_ordinary_file(mask, tmp_path):
+    before = os.umask(mask)
+    try:
+        files.write_text(tmp_path / "file.txt", "σ\n")
+    finally:
+        os.umask(before)
     assert (tmp_path / "file.txt").read_bytes() == "σ\n".encode()
-    assert (tmp_path / "file.txt").stat().st_mode & 0o777 == 0o644
+    assert (tmp_path / "file.txt").stat().st_mode & 0o777 == 0o666 & ~mask
 
 
 @pytest.mark.parametrize(
