@@ -375,7 +375,7 @@ def test_a_label_file_is_never_overwritten_by_its_own_manifest(tmp_path, fails):
         (["-p", "RADUIS=1.0"], ["'RADUIS'", "did you mean 'RADIUS'?"]),
         (["-p", "RADIUS=wide"], ["RADIUS", "'wide'", "float"]),
         (["-p", "RADIUS=True"], ["RADIUS", "True", "float"]),
-        (["-p", "PROFILE=3"], ["PROFILE", "3", "str"]),
+        (["-p", "PROFILE=3"], ["PROFILE", "--profile"]),
         (["-p", "RADIUS"], ["'RADIUS'", "NAME=VALUE"]),
     ],
     ids=lambda value: " ".join(value) if value[0].startswith("-") else "",

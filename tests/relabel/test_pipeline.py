@@ -235,7 +235,7 @@ def test_classes_that_cannot_be_judged_keep_their_labels_and_are_named(tmp_path,
     assert {row[header.index("judged")] for row in rows} == {"False"}
     page = (judged.folder / "suspects.html").read_text(encoding="utf-8")
     assert "cannot be judged and keep their labels" in page
-    assert "rare 0% of 1" in page
+    assert "&#39;rare&#39; 0% of 1" in page
     assert "&#39;rare&#39;" in page
 
 
