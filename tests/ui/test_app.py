@@ -70,7 +70,7 @@ def ready(page):
 
 
 def test_the_makefiles_words_are_those_that_are_tested():
-    words = "JUPYTER_PATH=$(CURDIR)/sln/explore $(PY) -m voila sln/explore/app.ipynb"
+    words = 'JUPYTER_PATH="$(CURDIR)/sln/explore" $(PY) -m voila sln/explore/app.ipynb'
     words += " --Voila.config_file_paths=sln/explore/voila --token\n"
     assert words in (ROOT / "Makefile").read_text()
     assert json.loads((ROOT / "sln/explore/voila/voila.json").read_text())["Voila"] == {"ip": "127.0.0.1"}
