@@ -114,9 +114,9 @@ def _player(
     return Player(draw, fixed, name.replace("_", "-"), values, start, labels, ahead)
 
 
+@functools.cache  # once: what is made later can still be freed
 def _freeze() -> None:
     """Libraries are not looked through again for garbage, a tenth of the time of drawing."""
-    gc.unfreeze()  # what is no longer used since the last time is freed
     gc.collect()
     gc.freeze()
 

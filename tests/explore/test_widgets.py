@@ -2,8 +2,10 @@
 
 import asyncio
 import base64
+import gc
 import io
 import re
+import weakref
 
 import pytest
 from PIL import Image
@@ -164,3 +166,13 @@ def test_the_values_of_a_control_have_texts(start, control, texts):
     values = widgets.offered("name", start, control)
     assert list(values) == texts
     assert start in values.values()
+
+
+def test_what_is_shown_no_longer_is_freed():
+    widgets._freeze()
+    figure = plots.Figure()
+    gone = weakref.ref(figure)
+    widgets._freeze()  # of the next panel
+    del figure
+    gc.collect()
+    assert gone() is None
