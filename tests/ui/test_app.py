@@ -64,7 +64,8 @@ def waiting_kernels(app):
 def ready(page):
     """Wait for the four live panels, their pictures and the player."""
     expect(explorers(page)).to_have_count(4, timeout=90_000)
-    expect(explorers(page).locator("[role=img]").nth(2)).to_be_visible(timeout=90_000)  # nothing is trained for one
+    pictures = explorers(page).locator("[role=img]")
+    expect(pictures.nth(2)).to_be_visible(timeout=90_000)  # nothing is trained yet for one panel
     expect(page.locator("sln-player fieldset:enabled")).to_have_count(1)
     expect(page.locator(".widget-slider .noUi-handle:not([aria-label])")).to_have_count(0)
 
